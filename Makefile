@@ -1,0 +1,38 @@
+# Each command does its own set-up: a virtual environment in .venv, with everything that is needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test check lint types imports bench clean
+
+demo: $(STAMP)            ## Deploy a real application with the real daemon, and watch it happen
+	@$(BIN)/python demo/demo.py $(ARGS)
+
+test: $(STAMP)            ## Run all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: lint types imports ## Linter, type checker, import rules
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+imports: $(STAMP)
+	$(BIN)/lint-imports
+
+bench: $(STAMP)           ## Figures: idle memory, start, overhead per command
+	$(BIN)/python bench/agent.py
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, this is " + sys.version)'
+	@$(PYTHON) -m venv $(VENV) || { echo 'The venv module of Python is missing; on Debian: apt install python3-venv' >&2; exit 1; }
+	@echo 'Installing into $(VENV) (once) ...'
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(STAMP)
+
+clean:                    ## Remove what these commands have made
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,3 @@
+"""The on-host agent: daemon, workers and agentctl."""
+
+__version__ = "0.1.0"

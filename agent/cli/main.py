@@ -1,0 +1,55 @@
+"""`agentctl`: one file per subcommand, loaded only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from agent import __version__
+from agent.errors import AgentError
+
+# Name → one line for the overview. The module of the same name has the command as `command`.
+_SUBCOMMANDS = {
+    "deploy": "Deploy a revision on this host, without a control endpoint",
+    "explain": "Explain an error id, such as bundle-not-found",
+    "run": "Run the agent in the foreground",
+    "status": "Say what the agent on this host is doing, and what it did last",
+    "version": "Print the version",
+}
+
+
+class _Subcommands(click.Group):
+    """Knows the subcommands by name; imports one when it is wanted."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return list(_SUBCOMMANDS)
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _SUBCOMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"agent.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_SUBCOMMANDS.items()))
+
+
+@click.group(cls=_Subcommands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "--version", prog_name="agentctl")
+def agentctl() -> None:
+    """The deployment agent of this host.
+
+    Exit codes, unless a command says otherwise: 0 done, 1 failed, 2 bad input.
+    """
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        agentctl()
+    except AgentError as error:
+        click.echo(f"agentctl: {error.message} [{error.error_id}]", err=True)
+        sys.exit(1)

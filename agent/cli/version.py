@@ -1,0 +1,20 @@
+"""`agentctl version`."""
+
+from __future__ import annotations
+
+import json
+import platform
+
+import click
+
+from agent import __version__
+
+
+@click.command("version")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(*, as_json: bool) -> None:
+    """Print the version of the agent and of its Python."""
+    if as_json:
+        click.echo(json.dumps({"version": __version__, "python": platform.python_version()}))
+    else:
+        click.echo(f"agentctl {__version__} (Python {platform.python_version()})")

@@ -1,0 +1,87 @@
+"""Everything that may wake the daemon, in one wait: signals, workers that end, a socket, the clock."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+    from types import FrameType
+
+
+class PollAbandoned(Exception):
+    """The poll under way is of no use any more: the daemon has been told to stop."""
+
+
+class Wakeups:
+    """Waits for a socket or a time, and meanwhile runs what the daemon has to do.
+
+    Signals only leave a mark here and are handled in the daemon's own time, so nothing is ever
+    interrupted in the middle.
+    """
+
+    def __init__(self, tick: Callable[[], None], *, tick_interval_s: float) -> None:
+        self._tick = tick
+        self._tick_interval_s = tick_interval_s
+        self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._signals: list[int] = []
+        self.abandon_poll: Callable[[], bool] = lambda: False
+        self.cut_short: Callable[[], bool] = lambda: False
+
+    def catch(self, *numbers: int) -> None:
+        """From now on these signals wake the daemon instead of ending it."""
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        for number in numbers:
+            signal.signal(number, self._note)
+
+    def release(self) -> None:
+        """Give every signal back its default meaning; for a forked worker."""
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_DFL)
+        os.close(self._reader)
+        os.close(self._writer)
+
+    def take_signals(self) -> list[int]:
+        """The signals that came since the last call, oldest first."""
+        taken, self._signals = self._signals, []
+        return taken
+
+    def wait_for_socket(self, sock: socket.socket, timeout_s: float) -> None:
+        """Return when the socket can be read.
+
+        Raises:
+            TimeoutError: nothing came in time.
+            PollAbandoned: `abandon_poll` says that nobody wants the answer any more.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not self._wait(sock, deadline):
+            if self.abandon_poll():
+                raise PollAbandoned
+            if time.monotonic() >= deadline:
+                raise TimeoutError("timed out")
+
+    def sleep_until(self, moment: float) -> None:
+        """Return at this moment (monotonic seconds), or as soon as `cut_short` says so."""
+        while time.monotonic() < moment and not self.cut_short():
+            self._wait(None, moment)
+
+    def _wait(self, sock: socket.socket | None, deadline: float) -> bool:
+        """One wait of at most a tick; True when the socket can be read."""
+        wanted = [self._reader] if sock is None else [self._reader, sock.fileno()]
+        remaining = max(0.0, deadline - time.monotonic())
+        ready, _, _ = select.select(wanted, [], [], min(remaining, self._tick_interval_s))
+        if self._reader in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._reader, 4096)
+        self._tick()
+        return sock is not None and sock.fileno() in ready
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self._signals.append(number)

@@ -1,0 +1,21 @@
+"""What lies on disk: layout by arithmetic, pointers, retention, job records, history."""
+
+from agent.deployments.history import History, HistoryEntry
+from agent.deployments.jobs import CommandResult, DeploymentFacts, Job, JobState, JobStore, WorkerProcess
+from agent.deployments.layout import DeploymentDirectory, DeploymentRoot
+from agent.deployments.status import DaemonStatus, StatusFile
+
+__all__ = [
+    "CommandResult",
+    "DaemonStatus",
+    "DeploymentDirectory",
+    "DeploymentFacts",
+    "DeploymentRoot",
+    "History",
+    "HistoryEntry",
+    "Job",
+    "JobState",
+    "JobStore",
+    "StatusFile",
+    "WorkerProcess",
+]

@@ -1,0 +1,89 @@
+"""What came of the last commands: one JSON line each, for `agentctl status` and for duplicates."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from agent.deployments.jobs import CommandResult, DeploymentFacts
+from agent.protocol import CommandStatus
+from agent.rotation import RotatingFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# About two thousand commands; one predecessor of the same size is kept.
+_MAX_BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryEntry:
+    """A command that is over. Times are seconds since the epoch."""
+
+    host_command_identifier: str
+    command_name: str
+    accepted_at: float
+    finished_at: float
+    result: CommandResult
+    deployment: DeploymentFacts | None = None
+
+
+class History:
+    """The commands that this agent has finished, newest last."""
+
+    def __init__(self, state_directory: Path) -> None:
+        self.path = state_directory / "history.jsonl"
+
+    def add(self, entry: HistoryEntry) -> None:
+        """Append one line.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        line = asdict(entry)
+        line["result"]["status"] = entry.result.status.value
+        file = RotatingFile(self.path, max_bytes=_MAX_BYTES, kept_files=2, mode=0o644)
+        try:
+            file.write(json.dumps(line).encode() + b"\n")
+        finally:
+            file.close()
+
+    def find(self, identifier: str) -> HistoryEntry | None:
+        """The newest entry of this host command."""
+        needle = json.dumps(identifier).encode()
+        for line in self._lines_newest_first():
+            if needle in line:
+                entry = _parse(line)
+                if entry and entry.host_command_identifier == identifier:
+                    return entry
+        return None
+
+    def newest_first(self) -> Iterator[HistoryEntry]:
+        """Every entry that can be read."""
+        for line in self._lines_newest_first():
+            entry = _parse(line)
+            if entry:
+                yield entry
+
+    def _lines_newest_first(self) -> Iterator[bytes]:
+        for path in (self.path, self.path.with_name(f"{self.path.name}.1")):
+            with contextlib.suppress(FileNotFoundError):
+                yield from reversed(path.read_bytes().splitlines())
+
+
+def _parse(line: bytes) -> HistoryEntry | None:
+    """The entry of this line; None when a crash cut it off."""
+    try:
+        values: dict[str, Any] = json.loads(line)
+        result = values.pop("result")
+        deployment = values.pop("deployment")
+        return HistoryEntry(
+            result=CommandResult(**{**result, "status": CommandStatus(result["status"])}),
+            deployment=DeploymentFacts(**deployment) if deployment else None,
+            **values,
+        )
+    except (ValueError, KeyError, TypeError):
+        return None

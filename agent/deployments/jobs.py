@@ -1,0 +1,258 @@
+"""Job records: what the agent knows about a host command from its acceptance to its report.
+
+A record is a directory `<state>/jobs/<number>-<digest>` with one file, `record.jsonl`, that is only
+ever appended to. A line is written before the step that it announces, so whoever finds the record
+after a crash knows how far the work can have come:
+
+    accepted   the command, as it was polled            (daemon)
+    worker     pid, its start time, the boot id         (worker)
+    deployment what it is part of                       (worker, once the specification is known)
+    step       what is about to be done                 (worker)
+    result     what is about to be reported             (worker)
+
+The worker holds a lock on the file while it lives. A record goes when its result has been
+delivered; what remains is a line of the history.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from agent.files import sync_directory, write_all
+from agent.protocol import CommandStatus, HostCommand
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentFacts:
+    """What a command is part of, for those who look at its record or at the history."""
+
+    deployment_id: str
+    deployment_group_id: str
+    deployment_group_name: str
+    application_name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandResult:
+    """How a command ended. `payload` is the diagnostics text as it is, or was, reported.
+
+    `wanted` False means that the service wants no report: it had told us not to run the command.
+    """
+
+    status: CommandStatus
+    error_code: int
+    message: str
+    payload: str
+    script_name: str = ""
+    error_id: str = ""
+    wanted: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerProcess:
+    """Who carries a command. A pid alone may be somebody else's by now."""
+
+    pid: int
+    start_ticks: int
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobState:
+    """What a record says. Times are seconds since the epoch; `attempts` counts workers so far."""
+
+    command: HostCommand
+    accepted_at: float
+    worker: WorkerProcess | None = None
+    deployment: DeploymentFacts | None = None
+    step: str = "accepted"
+    step_at: float = 0.0
+    result: CommandResult | None = None
+    finished_at: float = 0.0
+    attempts: int = 0
+
+
+class Job:
+    """One record on disk."""
+
+    def __init__(self, directory: Path, descriptor: int = -1) -> None:
+        self.directory = directory
+        self._descriptor = descriptor
+
+    @property
+    def record(self) -> Path:
+        """The file with the lines."""
+        return self.directory / "record.jsonl"
+
+    @property
+    def number(self) -> int:
+        """Place in the order of acceptance, among the records that exist."""
+        return int(self.directory.name.partition("-")[0])
+
+    def append(self, entry: str, facts: Mapping[str, Any], *, durable: bool = False) -> None:
+        """Write one line; with `durable` it is on the disk afterwards.
+
+        Raises:
+            OSError: it can't be written, as on a full disk.
+        """
+        line = json.dumps({"entry": entry, "at": round(time.time(), 3), **facts}, default=str)
+        # A line end before as well as after: a line that a full disk cut off must not spoil this one.
+        write_all(self._descriptor, f"\n{line}\n".encode())
+        if durable:
+            os.fdatasync(self._descriptor)
+
+    def note_worker(self, worker: WorkerProcess) -> None:
+        """Say which process carries the command from now on."""
+        self.append("worker", asdict(worker))
+
+    def note_deployment(self, facts: DeploymentFacts) -> None:
+        """Say what the command is part of."""
+        self.append("deployment", asdict(facts))
+
+    def note_step(self, step: str) -> None:
+        """Say what is about to be done."""
+        self.append("step", {"step": step})
+
+    def note_result(self, result: CommandResult) -> None:
+        """Keep the result, so that it can be delivered by whoever lives then."""
+        self.append("result", {**asdict(result), "status": result.status.value}, durable=True)
+
+    def read(self) -> JobState | None:
+        """What the record says; None when it was cut off before its first line was whole."""
+        state: JobState | None = None
+        with contextlib.suppress(FileNotFoundError):
+            for line in self.record.read_bytes().splitlines():
+                with contextlib.suppress(ValueError, KeyError, TypeError):
+                    state = _advance(state, json.loads(line))
+        return state
+
+    def hold(self) -> bool:
+        """Open the record and take its lock; False when a living worker has it."""
+        descriptor = os.open(self.record, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                return False
+            raise
+        self._descriptor = descriptor
+        return True
+
+    def let_go(self) -> None:
+        """Close our copy of the record; a worker that was forked meanwhile keeps its lock."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def is_alive(self) -> bool:
+        """Whether a living process holds this record."""
+        try:
+            descriptor = os.open(self.record, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def wait_until_over(self) -> None:
+        """Return when no living process holds this record any more."""
+        try:
+            descriptor = os.open(self.record, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        finally:
+            os.close(descriptor)
+
+    def remove(self) -> None:
+        """Afterwards there is no such record."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class JobStore:
+    """All records of this agent."""
+
+    def __init__(self, state_directory: Path) -> None:
+        self.directory = state_directory / "jobs"
+
+    def accept(self, command: HostCommand) -> Job:
+        """A new record, on the disk, with its lock held by this process.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        last = max((job.number for job in self.jobs()), default=0)
+        job = Job(self.directory / f"{last + 1:08d}-{_digest(command.identifier)}")
+        job.directory.mkdir()
+        try:
+            job.hold()
+            job.append("accepted", {"command": asdict(command)}, durable=True)
+            sync_directory(self.directory)
+        except OSError:
+            job.let_go()
+            job.remove()
+            raise
+        return job
+
+    def jobs(self) -> list[Job]:
+        """Every record, in the order of acceptance."""
+        try:
+            names = sorted(os.listdir(self.directory))
+        except FileNotFoundError:
+            return []
+        return [Job(self.directory / name) for name in names if name[:8].isdigit()]
+
+    def find(self, identifier: str) -> Job | None:
+        """The record of this host command."""
+        digest = _digest(identifier)
+        return next((job for job in self.jobs() if job.directory.name.endswith(digest)), None)
+
+    def earlier(self, job: Job) -> Iterator[Job]:
+        """The records that were accepted before this one."""
+        return (other for other in self.jobs() if other.number < job.number)
+
+
+def _digest(identifier: str) -> str:
+    """A file name for an identifier that may hold anything."""
+    return hashlib.sha256(identifier.encode("utf-8", "surrogatepass")).hexdigest()[:20]
+
+
+def _advance(  # noqa: PLR0911 - one for each kind of line
+    state: JobState | None, line: dict[str, Any]
+) -> JobState | None:
+    """The state after one more line of the record."""
+    entry, at = line.pop("entry"), line.pop("at")
+    if entry == "accepted":
+        return JobState(command=HostCommand(**line["command"]), accepted_at=at, step_at=at)
+    if state is None:
+        return None
+    if entry == "worker":
+        return replace(state, worker=WorkerProcess(**line), attempts=state.attempts + 1)
+    if entry == "deployment":
+        return replace(state, deployment=DeploymentFacts(**line))
+    if entry == "step":
+        return replace(state, step=line["step"], step_at=at)
+    if entry == "result":
+        status = CommandStatus(line.pop("status"))
+        return replace(state, result=CommandResult(status=status, **line), finished_at=at)
+    return state

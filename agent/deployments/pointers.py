@@ -1,0 +1,34 @@
+"""Files that name a deployment directory: the last successful one, the most recent one."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from agent.deployments.layout import DeploymentDirectory
+from agent.files import replace_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def read_pointer(pointer: Path, *, group: Path) -> DeploymentDirectory | None:
+    """The deployment directory that this file names.
+
+    None when there is no such file, when the directory is gone, or when it does not lie right
+    below the group's directory: a pointer decides which scripts run as root.
+    """
+    try:
+        target = os.fsdecode(pointer.read_bytes().strip())
+    except FileNotFoundError:
+        return None
+    path = group / os.path.basename(target)
+    if not target or os.path.normpath(target) != str(path) or not path.is_dir():
+        return None
+    return DeploymentDirectory(path=path)
+
+
+def write_pointer(pointer: Path, directory: DeploymentDirectory) -> None:
+    """Afterwards the file names this deployment directory, also after a power loss."""
+    pointer.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(pointer, os.fsencode(directory.path))

@@ -1,0 +1,20 @@
+"""The client side of the host command protocol: connection, operations, backoff, throttling."""
+
+from agent.endpoint.backoff import wait_after_failures
+from agent.endpoint.client import HostCommandClient, SpecificationAnswer
+from agent.endpoint.connection import Connection, tls_context, wait_readable
+from agent.endpoint.persistence import ask_until_answered
+from agent.endpoint.proxy import proxy_for
+from agent.endpoint.throttle import SharedThrottle
+
+__all__ = [
+    "Connection",
+    "HostCommandClient",
+    "SharedThrottle",
+    "SpecificationAnswer",
+    "ask_until_answered",
+    "proxy_for",
+    "tls_context",
+    "wait_after_failures",
+    "wait_readable",
+]

@@ -1,0 +1,225 @@
+"""The host command protocol, seen from the host: five operations over signed JSON 1.1."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Protocol
+
+from agent import __version__
+from agent.errors import EndpointError, EndpointUnavailable, RequestRefused, Throttled
+from agent.identity.signing import sign_headers
+from agent.protocol import CommandStatus, HostCommand
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agent.endpoint.connection import Connection, Response
+    from agent.identity import Credentials, HostIdentity
+
+_CONTENT_TYPE = "application/x-amz-json-1.1"
+
+
+class Stack(Protocol):
+    """One of the two stacks of the service: address, prefix and signing name belong together."""
+
+    @property
+    def url(self) -> str:
+        """Where requests go, without a path."""
+
+    @property
+    def target_prefix(self) -> str:
+        """First part of X-Amz-Target."""
+
+    @property
+    def signing_name(self) -> str:
+        """Service name in the signature."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpecificationAnswer:
+    """A deployment specification as it travels: who made it, and its envelope. Empty = not sent."""
+
+    deployment_system: str
+    envelope_format: str
+    envelope_payload: str
+
+
+class HostCommandClient:
+    """Speaks for this host.
+
+    Every method raises EndpointUnavailable, Throttled or RequestRefused when there is no good answer,
+    and IdentityError when there are no credentials to sign with.
+    """
+
+    def __init__(self, connection: Connection, stack: Stack, identity: HostIdentity) -> None:
+        self._connection = connection
+        self._stack = stack
+        self._identity = identity
+
+    def poll_host_command(self) -> HostCommand | None:
+        """The next command for this host; None when there is none. May be held for about 60 s."""
+        answer = self._call("PollHostCommand", {"HostIdentifier": self._identity.host_identifier})
+        values = answer.get("HostCommand")
+        if values is None:
+            return None
+        if not isinstance(values, dict):
+            raise self._nonsense("PollHostCommand", "HostCommand is not an object")
+        return self._host_command(values)
+
+    def deployment_specification(self, command: HostCommand) -> SpecificationAnswer:
+        """What the command's deployment is about, still in its signed envelope."""
+        request = {
+            "DeploymentExecutionId": command.deployment_execution_id,
+            "HostIdentifier": self._identity.host_identifier,
+        }
+        answer = self._call("GetDeploymentSpecification", request)
+        if not answer:
+            raise self._nonsense("GetDeploymentSpecification", "the answer is empty")
+        specification = _object(answer.get("DeploymentSpecification"))
+        envelope = _object(specification.get("GenericEnvelope"))
+        return SpecificationAnswer(
+            deployment_system=_text(answer.get("DeploymentSystem")),
+            envelope_format=_text(envelope.get("Format")),
+            envelope_payload=_text(envelope.get("Payload")),
+        )
+
+    def acknowledge(self, identifier: str, *, is_noop: bool) -> CommandStatus | None:
+        """Say that the command is about to run; the answer says whether it is still wanted."""
+        payload = json.dumps({"IsCommandNoop": is_noop}, separators=(",", ":"))
+        request = {
+            "HostCommandIdentifier": identifier,
+            "Diagnostics": {"Format": "JSON", "Payload": payload},
+        }
+        return _status(self._call("PutHostCommandAcknowledgement", request))
+
+    def complete(self, identifier: str, status: CommandStatus, payload: str) -> None:
+        """Report how the command ended. `payload` is the diagnostics, JSON of at most 8,192 characters."""
+        request = {
+            "HostCommandIdentifier": identifier,
+            "CommandStatus": status.value,
+            "Diagnostics": {"Format": "JSON", "Payload": payload},
+        }
+        self._call("PutHostCommandComplete", request)
+
+    def update(self, identifier: str) -> CommandStatus | None:
+        """Say that the command is still running; the answer says whether it is still wanted."""
+        return _status(self._call("PostHostCommandUpdate", {"HostCommandIdentifier": identifier}))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def _call(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        body = json.dumps(request).encode()
+        response = self._connection.post(self._headers(operation, body, self._identity.credentials()), body)
+        if response.status != 200:
+            raise _refusal(self._stack, operation, response)
+        if not response.body:
+            return {}
+        try:
+            answer = json.loads(response.body)
+        except ValueError as error:
+            kind = response.headers.get("Content-Type", "an unknown type")
+            raise self._nonsense(operation, f"the answer is no JSON but {kind}") from error
+        if not isinstance(answer, dict):
+            raise self._nonsense(operation, "the answer is no object")
+        return answer
+
+    def _headers(self, operation: str, body: bytes, credentials: Credentials) -> dict[str, str]:
+        headers = {
+            "Content-Type": _CONTENT_TYPE,
+            "X-Amz-Target": f"{self._stack.target_prefix}.{operation}",
+            "x-amz-codedeploy-agent-version": __version__,
+            "User-Agent": f"codedeploy-host-agent/{__version__}",
+        }
+        return sign_headers(
+            method="POST",
+            url=f"{self._stack.url}/",
+            headers=headers,
+            payload_sha256=hashlib.sha256(body).hexdigest(),
+            credentials=credentials,
+            region=self._identity.region,
+            service=self._stack.signing_name,
+            now=datetime.now(timezone.utc),
+        )
+
+    def _host_command(self, values: Mapping[str, Any]) -> HostCommand:
+        nonce = values.get("Nonce")
+        command = HostCommand(
+            identifier=_text(values.get("HostCommandIdentifier")),
+            host_identifier=_text(values.get("HostIdentifier")),
+            deployment_execution_id=_text(values.get("DeploymentExecutionId")),
+            name=_text(values.get("CommandName")),
+            nonce=nonce if isinstance(nonce, int) else None,
+        )
+        if not command.identifier:
+            raise self._nonsense("PollHostCommand", "the command has no HostCommandIdentifier")
+        return command
+
+    def _nonsense(self, operation: str, why: str) -> EndpointUnavailable:
+        return EndpointUnavailable(
+            f"The control endpoint {self._stack.url} answered {operation} with nonsense: {why}. "
+            "Check that no portal or proxy answers in its place."
+        )
+
+
+def _refusal(stack: Stack, operation: str, response: Response) -> EndpointError:
+    """The error that an answer other than 200 stands for."""
+    error_type, said = _error_body(response)
+    about = f"{operation} at {stack.url} was refused with {response.status} {error_type or 'without a type'}"
+    about += f": {said}" if said else ""
+    request_id = response.headers.get("x-amzn-RequestId")
+    about += f" (request id {request_id})" if request_id else ""
+    lowered = error_type.lower()
+    if response.status == 429 or "throttl" in lowered or "rateexceeded" in lowered:
+        return Throttled(f"{about}.")
+    if response.status >= 500 or response.status == 408:
+        return EndpointUnavailable(f"{about}. Nothing to do on this host; it is tried again.")
+    return RequestRefused(
+        f"{about}. {_advice(error_type)}".strip(), error_type=error_type, status=response.status
+    )
+
+
+_ADVICE = {
+    "UnknownOperationException": "Address and protocol don't match: an address with `-secure` needs "
+    "enable_auth_policy: true, any other needs it to be false.",
+    "InvalidSignatureException": "Check the secret key and the clock of this host.",
+    "RequestTimeTooSkewedException": "Set the clock of this host.",
+    "UnrecognizedClientException": "The access key is unknown there; check the host's credentials.",
+    "ExpiredTokenException": "The credentials have expired; check what renews them.",
+    "AccessDeniedException": "The host's user or role may not do this; check its policy.",
+}
+
+
+def _advice(error_type: str) -> str:
+    return _ADVICE.get(error_type, "")
+
+
+def _error_body(response: Response) -> tuple[str, str]:
+    """Type and message of an error answer; empty where it does not say."""
+    try:
+        values = _object(json.loads(response.body))
+    except ValueError:
+        values = {}
+    kind = response.headers.get("x-amzn-ErrorType") or _text(values.get("__type"))
+    # `namespace#Type:link` and `Type` are both seen.
+    kind = kind.rpartition("#")[2].partition(":")[0]
+    return kind, _text(values.get("message") or values.get("Message"))[:500]
+
+
+def _status(answer: Mapping[str, Any]) -> CommandStatus | None:
+    try:
+        return CommandStatus(answer.get("CommandStatus"))
+    except ValueError:
+        return None
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""

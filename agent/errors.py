@@ -1,0 +1,144 @@
+"""The error tree. One class per decision that a caller makes.
+
+AgentError
+├── ConfigurationError      the agent must not start: settings or on-premises file are wrong
+├── AgentAlreadyRuns        the agent must not start: another one owns this deployment root
+├── IdentityError           try again later: host identifier, region or credentials can't be had now
+├── EndpointError           a request to the control endpoint came to nothing
+│   ├── EndpointUnavailable     try again: no connection, no sense in the answer, or the server's fault
+│   ├── Throttled               try again later, and everybody else slower, too
+│   └── RequestRefused          don't try again: the endpoint says that the request is wrong
+└── CommandFailure          fail this command, go on with the next
+    └── AppSpecInvalid          the same, with all problems of an AppSpec file
+
+Every message is one or more whole sentences: what failed, on what, why, and what to do next.
+`error_id` is stable: it stands in reports and logs, and `agentctl explain` documents it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agent.protocol import ErrorCode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class AgentError(Exception):
+    """Anything that this program raises on purpose."""
+
+    error_id = "agent-error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing that is wrong in a file that a person wrote.
+
+    `line` and `column` count from 1; 0 means that the problem has no place of its own.
+    """
+
+    message: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        if not self.line:
+            return self.message
+        place = f"line {self.line}, column {self.column}" if self.column else f"line {self.line}"
+        return f"{place}: {self.message}"
+
+
+class ConfigurationError(AgentError):
+    """The agent can't start as it is configured; `problems` lists everything at once."""
+
+    error_id = "configuration-invalid"
+
+    def __init__(self, source: str, problems: Sequence[Problem]) -> None:
+        listed = "\n".join(f"  {problem}" for problem in problems)
+        super().__init__(f"{source} can't be used:\n{listed}")
+        self.source = source
+        self.problems = tuple(problems)
+
+
+class AgentAlreadyRuns(AgentError):
+    """Another agent owns the deployment root."""
+
+    error_id = "agent-already-runs"
+
+
+class IdentityError(AgentError):
+    """Region, host identifier or credentials are not to be had at the moment."""
+
+    error_id = "identity-unavailable"
+
+
+class EndpointError(AgentError):
+    """A request to the control endpoint did not give an answer that can be used."""
+
+    error_id = "endpoint-error"
+
+
+class EndpointUnavailable(EndpointError):
+    """Nothing wrong with the request: worth another try."""
+
+    error_id = "endpoint-unavailable"
+
+
+class Throttled(EndpointError):
+    """The endpoint asks for fewer requests."""
+
+    error_id = "endpoint-throttled"
+
+
+class RequestRefused(EndpointError):
+    """The endpoint refuses this request for good; `error_type` is its own word for why."""
+
+    error_id = "endpoint-refused"
+
+    def __init__(self, message: str, *, error_type: str, status: int) -> None:
+        super().__init__(message)
+        self.error_type = error_type
+        self.status = status
+
+
+class CommandFailure(AgentError):
+    """This host command has failed, and this is what to report.
+
+    Attributes:
+        error_id: stable name of the kind of failure, such as `bundle-not-found`.
+        code: `error_code` of the report.
+        script_name: location of the hook script that failed, as its AppSpec writes it; else empty.
+        log: tail of the hook output, as it goes into the report; else empty.
+    """
+
+    def __init__(
+        self,
+        error_id: str,
+        message: str,
+        *,
+        code: ErrorCode = ErrorCode.UNKNOWN,
+        script_name: str = "",
+        log: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.error_id = error_id
+        self.code = code
+        self.script_name = script_name
+        self.log = log
+
+
+class AppSpecInvalid(CommandFailure):
+    """An AppSpec file that can't be used; `problems` lists everything that is wrong in it."""
+
+    def __init__(self, path: str, problems: Sequence[Problem]) -> None:
+        count = "one problem" if len(problems) == 1 else f"{len(problems)} problems"
+        listed = "; ".join(str(problem) for problem in problems)
+        super().__init__("appspec-invalid", f"The AppSpec file {path} has {count}: {listed}.")
+        self.path = path
+        self.problems = tuple(problems)

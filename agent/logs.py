@@ -1,0 +1,150 @@
+"""The one place that configures logging: what a line looks like, and where it goes.
+
+Workers and agentctl log through structlog. The daemon writes the same lines through `Log`, because
+structlog alone would add a third to its memory at rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+import time
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+from agent.rotation import RotatingFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, MutableMapping
+    from pathlib import Path
+
+_PLAIN = re.compile(r"[\w.:/+@%,-]+")
+
+
+class Level(IntEnum):
+    """How much a line matters; the numbers are those of the standard library."""
+
+    DEBUG = 10
+    INFO = 20
+    WARNING = 30
+    ERROR = 40
+
+
+class LogSink:
+    """Takes finished lines: to a file, when there is one, and to standard error.
+
+    A log that can't be written never stops the work: such lines are dropped.
+    """
+
+    def __init__(self, path: Path | None, *, level: Level = Level.INFO, to_stderr: bool = True) -> None:
+        self.level = level
+        self._file = RotatingFile(path) if path else None
+        self._to_stderr = to_stderr
+
+    def write(self, line: str) -> None:
+        """Append this line (without line end) wherever lines go."""
+        encoded = line.encode("utf-8", "backslashreplace") + b"\n"
+        if self._file:
+            with contextlib.suppress(OSError):
+                self._file.write(encoded)
+        if self._to_stderr:
+            with contextlib.suppress(OSError):
+                os.write(2, encoded)
+
+
+class Log:
+    """What the daemon logs with; the calls are those of a structlog logger."""
+
+    __slots__ = ("_fields", "_sink")
+
+    def __init__(self, sink: LogSink, **fields: Any) -> None:
+        self._sink = sink
+        self._fields = fields
+
+    def bind(self, **fields: Any) -> Log:
+        """A log whose lines also have these fields."""
+        return Log(self._sink, **{**self._fields, **fields})
+
+    def debug(self, event: str, **fields: Any) -> None:
+        """What only somebody who looks for a fault wants to see."""
+        self._write(Level.DEBUG, event, fields)
+
+    def info(self, event: str, **fields: Any) -> None:
+        """A decision, or a change of state."""
+        self._write(Level.INFO, event, fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """Somebody should look at it; the work goes on."""
+        self._write(Level.WARNING, event, fields)
+
+    def error(self, event: str, **fields: Any) -> None:
+        """Something failed."""
+        self._write(Level.ERROR, event, fields)
+
+    def _write(self, level: Level, event: str, fields: Mapping[str, Any]) -> None:
+        if level >= self._sink.level:
+            self._sink.write(render_line(time.time(), level, event, {**self._fields, **fields}))
+
+
+def render_line(at: float, level: Level, event: str, fields: Mapping[str, Any]) -> str:
+    """One log line: UTC time, level, event, then `name=value` for each field that is not None.
+
+    Args:
+        at: seconds since the epoch.
+        level: how much it matters.
+        event: a constant snake_case name.
+        fields: facts; texts that hold blanks or quotes are written as JSON strings.
+    """
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))
+    facts = [f"{name}={_render_value(value)}" for name, value in fields.items() if value is not None]
+    return " ".join([f"{whole}.{int(at % 1 * 1000):03d}Z", f"{level.name:<7}", event, *facts])
+
+
+def _render_value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}".rstrip("0").rstrip(".")
+    if isinstance(value, (list, tuple, set, frozenset)):
+        value = ",".join(str(item) for item in value)
+    elif isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+
+
+def configure_structlog(sink: LogSink) -> None:
+    """Afterwards structlog writes the lines of `render_line` to this sink."""
+    # Imported here: the daemon loads this module, and must not load structlog.
+    import structlog  # noqa: PLC0415
+
+    structlog.configure(
+        processors=[structlog.contextvars.merge_contextvars, structlog.processors.format_exc_info, _render],
+        wrapper_class=structlog.make_filtering_bound_logger(int(sink.level)),
+        logger_factory=lambda *_args: _SinkLogger(sink),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _render(_logger: Any, method: str, event_dict: MutableMapping[str, Any]) -> str:
+    """The last structlog processor: a finished line."""
+    level = {"critical": Level.ERROR, "exception": Level.ERROR, "warn": Level.WARNING}.get(method)
+    event = str(event_dict.pop("event", ""))
+    return render_line(time.time(), level or Level[method.upper()], event, event_dict)
+
+
+class _SinkLogger:
+    """What structlog hands finished lines to, whatever their level."""
+
+    def __init__(self, sink: LogSink) -> None:
+        self._write = sink.write
+
+    def __getattr__(self, _level: str) -> Callable[[str], None]:
+        return self._write
+
+
+def stderr_log(level: Level = Level.WARNING) -> LogSink:
+    """A sink for agentctl: standard error only."""
+    sys.stderr.flush()
+    return LogSink(None, level=level)

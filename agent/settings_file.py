@@ -1,0 +1,146 @@
+"""Configuration files: YAML text → Settings, with everything that is wrong in one message."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from agent.errors import ConfigurationError, Problem
+from agent.settings import HARDENING_KEYS, RETIRED_KEYS, Settings, scalar_parsers
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedSettings:
+    """Settings, and what their author should be told although they can be used."""
+
+    settings: Settings
+    warnings: tuple[Problem, ...] = ()
+
+
+def load_settings(path: Path) -> LoadedSettings:
+    """The settings of this configuration file.
+
+    Raises:
+        ConfigurationError: the file can't be read, or has problems; all of them are listed.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        hint = f"It can't be read ({reason}). Create it, or name another one with --config-file."
+        raise ConfigurationError(str(path), [Problem(message=hint)]) from error
+    return parse_settings(text, source=str(path))
+
+
+def parse_settings(text: bytes, *, source: str) -> LoadedSettings:
+    """The settings that this YAML text describes; keys may be written `key:` or `:key:`.
+
+    An empty text gives the defaults.
+
+    Raises:
+        ConfigurationError: all problems, with their lines.
+    """
+    try:
+        document = yaml.compose(text.decode("utf-8-sig"), Loader=yaml.SafeLoader)
+    except UnicodeDecodeError as error:
+        message = f"the file is not UTF-8 text (byte {error.start})"
+        raise ConfigurationError(source, [Problem(message=message)]) from error
+    except yaml.YAMLError as error:
+        raise ConfigurationError(source, [_yaml_problem(error)]) from error
+    if document is None:
+        return LoadedSettings(settings=Settings())
+    if not isinstance(document, yaml.MappingNode):
+        message = "expected lines of the form `key: value`"
+        raise ConfigurationError(source, [_problem(document, message)])
+    return _Reader(source).read(document)
+
+
+def _yaml_problem(error: yaml.YAMLError) -> Problem:
+    mark = getattr(error, "problem_mark", None)
+    what = getattr(error, "problem", None) or str(error)
+    if mark is None:
+        return Problem(message=f"this is not YAML: {what}")
+    return Problem(message=f"this is not YAML: {what}", line=mark.line + 1, column=mark.column + 1)
+
+
+def _problem(node: yaml.Node, message: str) -> Problem:
+    return Problem(message=message, line=node.start_mark.line + 1, column=node.start_mark.column + 1)
+
+
+class _Reader:
+    """Collects values, problems and warnings of one document."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.values: dict[str, Any] = {}
+        self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
+        self.parsers = scalar_parsers()
+
+    def read(self, document: yaml.MappingNode) -> LoadedSettings:
+        seen: set[str] = set()
+        for key_node, value_node in document.value:
+            key = key_node.value.strip(":") if isinstance(key_node, yaml.ScalarNode) else ""
+            if key in seen:
+                self.problems.append(_problem(key_node, f"`{key}` is written twice; keep one of the two"))
+            seen.add(key)
+            self._read_value(key, key_node, value_node)
+        if self.problems:
+            raise ConfigurationError(self.source, self.problems)
+        if self.values.get("hardening") == "strict":
+            self.values = {**dict.fromkeys(HARDENING_KEYS, True), **self.values}
+        settings = Settings(**self.values)
+        self._warn_of_plain_http(document, settings)
+        return LoadedSettings(settings=settings, warnings=tuple(self.warnings))
+
+    def _read_value(self, key: str, key_node: yaml.Node, value_node: yaml.Node) -> None:
+        if key in RETIRED_KEYS:
+            self.warnings.append(_problem(key_node, f"`{key}` has no effect any more; remove it"))
+        elif key == "environment":
+            self._read_environment(value_node)
+        elif key in self.parsers:
+            self._read_scalar(key, value_node)
+        else:
+            self.warnings.append(_problem(key_node, f"`{key}` is not a setting{self._nearest(key)}"))
+
+    def _nearest(self, key: str) -> str:
+        near = difflib.get_close_matches(key, [*self.parsers, "environment"], n=1)
+        return f"; did you mean `{near[0]}`?" if near else " and is ignored"
+
+    def _read_scalar(self, key: str, node: yaml.Node) -> None:
+        if not isinstance(node, yaml.ScalarNode):
+            self.problems.append(_problem(node, f"`{key}` must be one value, not a list or mapping"))
+            return
+        if node.tag == "tag:yaml.org,2002:null":
+            return
+        try:
+            self.values[key] = self.parsers[key](node.value)
+        except ValueError as error:
+            message = f"`{key}` is `{node.value}`; expected {error}"
+            self.problems.append(_problem(node, message))
+
+    def _read_environment(self, node: yaml.Node) -> None:
+        if not isinstance(node, yaml.MappingNode):
+            self.problems.append(_problem(node, "`environment` must be a mapping of names to texts"))
+            return
+        variables = {}
+        for name, value in node.value:
+            if not isinstance(name, yaml.ScalarNode) or not isinstance(value, yaml.ScalarNode):
+                self.problems.append(_problem(name, "`environment` maps one name to one text a line"))
+            elif not name.value or "=" in name.value or "\0" in name.value + value.value:
+                self.problems.append(_problem(name, f"`{name.value}` is no name for a variable"))
+            else:
+                variables[name.value] = value.value
+        self.values["environment"] = variables
+
+    def _warn_of_plain_http(self, document: yaml.Node, settings: Settings) -> None:
+        endpoint = settings.deploy_control_endpoint
+        if endpoint and endpoint.startswith("http://"):
+            message = f"`deploy_control_endpoint` {endpoint} is not encrypted; use https outside of tests"
+            self.warnings.append(_problem(document, message))
