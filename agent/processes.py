@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+
+def initial_environment() -> dict[str, str]:
+    """The environment that this process was started with.
+
+    os.environ is not quite that: where no locale is set, Python adds LC_CTYPE to it, which would
+    then show up in every hook.
+    """
+    pairs = Path("/proc/self/environ").read_bytes().split(b"\0")
+    split = (pair.partition(b"=") for pair in pairs if b"=" in pair)
+    return {os.fsdecode(name): os.fsdecode(value) for name, _, value in split}
 
 
 def boot_id() -> str:

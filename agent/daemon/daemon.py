@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from agent.settings import Settings
 
 MAX_WORKERS = 16
-MAX_ATTEMPTS = 5
+MAX_RESTARTS = 3
 _TICK_S = 1.0
 
 
@@ -70,6 +70,7 @@ class Daemon:
         self._throttle = SharedThrottle(settings.state_directory)
         self._children: dict[int, Job | None] = {}
         self._adopted: list[Job] = []
+        self._restarts: dict[str, int] = {}
         self._stop_requests = 0
         self._worker_ended = False
         self._trouble = ""
@@ -233,7 +234,9 @@ class Daemon:
             return
         self._worker_ended = True
         job = self._children.pop(pid)
-        if job is not None and job.directory.exists():
+        if job is not None and not job.directory.exists():
+            self._restarts.pop(job.directory.name, None)
+        elif job is not None:
             code = os.waitstatus_to_exitcode(wait_status)
             self._log.error("worker_died", pid=pid, exit_code=code, job=job.directory.name)
             self._restart(job)
@@ -250,10 +253,10 @@ class Daemon:
 
     def _restart(self, job: Job) -> None:
         """Have a new worker finish what a dead one left: undo, and report."""
-        state = job.read()
-        if state is not None and state.attempts >= MAX_ATTEMPTS:
+        restarts = self._restarts[job.directory.name] = self._restarts.get(job.directory.name, 0) + 1
+        if restarts > MAX_RESTARTS:
             # Whatever kills the workers would kill the next one. The next start of the agent tries again.
-            self._log.error("command_abandoned", job=job.directory.name, attempts=state.attempts)
+            self._log.error("command_abandoned", job=job.directory.name, restarts=restarts - 1)
         elif job.hold():
             self._start(job)
 

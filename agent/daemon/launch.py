@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from agent.files import write_all
+from agent.processes import initial_environment
 from agent.settings import Settings
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def exec_daemon(launch: Launch) -> NoReturn:
     write_all(descriptor, json.dumps(values).encode())
     os.lseek(descriptor, 0, os.SEEK_SET)
     # -I: whatever lies in the working directory or in PYTHON* variables must not get into a root process.
-    os.execv(sys.executable, [sys.executable, "-I", "-m", "agent.daemon", str(descriptor)])  # noqa: S606
+    arguments = [sys.executable, "-I", "-m", "agent.daemon", str(descriptor)]
+    os.execve(sys.executable, arguments, initial_environment())  # noqa: S606
 
 
 def receive_launch(descriptor: int) -> Launch:

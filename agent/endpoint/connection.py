@@ -134,8 +134,8 @@ class Connection:
         sock.settimeout(_CONNECT_TIMEOUT_S)
         connection.request("POST", self._target, body=body, headers=self._with_proxy(headers))
         sock.setblocking(False)
-        answer = connection.getresponse()
-        content = answer.read(_MAX_ANSWER_BYTES + 1)
+        with connection.getresponse() as answer:
+            content = answer.read(_MAX_ANSWER_BYTES + 1)
         if len(content) > _MAX_ANSWER_BYTES:
             raise http.client.HTTPException(f"the answer is longer than {_MAX_ANSWER_BYTES} bytes")
         if answer.will_close:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-_FIRST_WAIT_S = 0.5
-_LONGEST_WAIT_S = 30.0
+_FIRST_WAIT_S = 0.25
+_LONGEST_WAIT_S = 10.0
 
 # Refusals that are about us at this moment, not about the request.
 _PASSING_REFUSALS = frozenset(

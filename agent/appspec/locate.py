@@ -1,0 +1,151 @@
+"""Where the AppSpec of a deployment archive lies."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from agent.appspec.document import MAX_BYTES
+from agent.appspec.parse import parse_appspec
+from agent.appspec.paths import leaves_archive
+from agent.appspec.reading import quoted
+from agent.errors import AppSpecInvalid, CommandFailure, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+    from agent.appspec.model import AppSpec
+
+DEFAULT_NAME = "appspec.yml"
+_OTHER_DEFAULT_NAME = "appspec.yaml"
+_MOST_NAMES = 10
+
+
+def find_appspec(archive: Path, filename: str | None) -> Path:
+    """Path of the AppSpec file, a regular file inside the archive.
+
+    Args:
+        archive: the unpacked revision.
+        filename: AppSpecFilename of the deployment specification; a path below the archive. For
+            appspec.yml and appspec.yaml, each also stands for the other one.
+
+    Raises:
+        CommandFailure: `appspec-missing`, `appspec-outside-archive`, or `appspec-unreadable`.
+    """
+    names = appspec_names(filename)
+    for name in names:
+        path = archive / name.lstrip("/")
+        if leaves_archive(name):
+            raise _outside(path, archive)
+        if os.path.lexists(path):
+            return _checked(path, archive)
+    expected = archive / (filename or DEFAULT_NAME).lstrip("/")
+    raise CommandFailure("appspec-missing", _missing(archive, expected, names))
+
+
+def read_appspec(
+    archive: Path, filename: str | None, *, possible_events: Collection[str] | None = None
+) -> AppSpec:
+    """The AppSpec of this archive. See find_appspec and parse_appspec, also for what they raise."""
+    path = find_appspec(archive, filename)
+    try:
+        with path.open("rb") as stream:
+            text = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if len(text) > MAX_BYTES:
+        raise AppSpecInvalid(str(path), [Problem(message=f"it is larger than {MAX_BYTES // 1024} KiB")])
+    return parse_appspec(text, path=str(path), possible_events=possible_events)
+
+
+def appspec_names(filename: str | None) -> tuple[str, ...]:
+    """Paths below the archive that the AppSpec may have; the first that is there counts.
+
+    Args:
+        filename: as for find_appspec.
+    """
+    if filename is None:
+        return (_OTHER_DEFAULT_NAME, DEFAULT_NAME)
+    if filename == DEFAULT_NAME:
+        return (DEFAULT_NAME, _OTHER_DEFAULT_NAME)
+    if filename == _OTHER_DEFAULT_NAME:
+        return (_OTHER_DEFAULT_NAME, DEFAULT_NAME)
+    return (filename,)
+
+
+def _checked(path: Path, archive: Path) -> Path:
+    """The path, if it is a regular file that also after following links lies in the archive."""
+    try:
+        real = path.resolve(strict=True)
+        root = archive.resolve(strict=True)
+        mode = real.stat().st_mode
+    except (OSError, RuntimeError) as error:
+        raise _unreadable(path, error) from error
+    if root not in real.parents:
+        raise _outside(path, archive)
+    if not stat.S_ISREG(mode):
+        message = f"The AppSpec {path} is not a regular file. Put the AppSpec file there and deploy again."
+        raise CommandFailure("appspec-unreadable", message)
+    return real
+
+
+def _outside(path: Path, archive: Path) -> CommandFailure:
+    message = (
+        f"The AppSpec file {path} lies outside the deployment archive {archive}, so it is not read."
+        " Name a file inside the revision, without '..' and without a link that leads out of it."
+    )
+    return CommandFailure("appspec-outside-archive", message)
+
+
+def _unreadable(path: Path, error: OSError | RuntimeError) -> CommandFailure:
+    reason = (error.strerror if isinstance(error, OSError) else None) or "it is a loop of links"
+    message = (
+        f"The AppSpec file {path} can't be read: {reason}. Check the file in the revision and deploy again."
+    )
+    return CommandFailure("appspec-unreadable", message)
+
+
+def _missing(archive: Path, expected: Path, names: tuple[str, ...]) -> str:
+    tried = (
+        "" if len(names) == 1 else f" (nor one named {names[-1] if names[-1] != expected.name else names[0]})"
+    )
+    looked = f"There is no AppSpec file at {expected}{tried}."
+    present = _present(archive)
+    if present is None:
+        return f"{looked} The deployment archive itself is missing. Deploy again."
+    similar, others = present
+    if similar:
+        found = f" But there is {', '.join(similar)}."
+    elif others:
+        found = f" The archive holds {', '.join(others)}."
+    else:
+        found = " The archive is empty."
+    advice = " Put the AppSpec file at the root of the revision, or name its path in the deployment's AppSpec file name."
+    return looked + found + advice
+
+
+def _present(archive: Path) -> tuple[list[str], list[str]] | None:
+    """Names that look like an AppSpec, at the root or one level down, and what else is at the root."""
+    try:
+        top = sorted(os.listdir(archive))
+    except OSError:
+        return None
+    similar = [name for name in top if _is_like_appspec(name)]
+    for name in top[:100]:
+        below = archive / name
+        if below.is_symlink() or not below.is_dir():
+            continue
+        try:
+            similar += [f"{name}/{inner}" for inner in sorted(os.listdir(below)) if _is_like_appspec(inner)]
+        except OSError:
+            continue
+    more = [f"{len(top) - _MOST_NAMES} more"] if len(top) > _MOST_NAMES else []
+    return [quoted(name) for name in similar[:_MOST_NAMES]], [
+        quoted(name) for name in top[:_MOST_NAMES]
+    ] + more
+
+
+def _is_like_appspec(name: str) -> bool:
+    return "appspec" in name.lower() and name.lower().endswith((".yml", ".yaml", ".json"))

@@ -1,0 +1,156 @@
+"""AppSpec text → AppSpec."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from agent.appspec.document import DocumentProblem, Scalar, read_document
+from agent.appspec.hooks import read_environment, read_hooks
+from agent.appspec.model import AppSpec, FileMapping
+from agent.appspec.paths import leaves_archive
+from agent.appspec.permissions import read_permissions
+from agent.appspec.reading import Reading, TooManyProblems, is_nothing, kind_of, listed, nearest, quoted
+from agent.errors import AppSpecInvalid, Problem
+from agent.protocol import FileExistsBehavior
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from agent.appspec.document import Node
+
+_KEYS = ("version", "os", "files", "permissions", "hooks", "file_exists_behavior", "environment")
+_BEHAVIORS = tuple(behavior.value for behavior in FileExistsBehavior)
+
+
+def parse_appspec(text: bytes, *, path: str, possible_events: Collection[str] | None = None) -> AppSpec:
+    """What the AppSpec says.
+
+    Args:
+        text: content of the file.
+        path: how messages name the file.
+        possible_events: when given, scripts for any other event are refused (Install does so).
+
+    Raises:
+        AppSpecInvalid: with all problems at once (at most 50), each with line and column.
+    """
+    reading = Reading()
+    try:
+        appspec = _read(reading, text, path)
+    except DocumentProblem as error:
+        raise AppSpecInvalid(path, [error.problem]) from None
+    except TooManyProblems:
+        raise AppSpecInvalid(path, _by_place(reading.problems)) from None
+    problems = reading.problems
+    if appspec is not None and possible_events is not None:
+        problems = problems + impossible_events(appspec, possible_events)
+    if problems or appspec is None:
+        raise AppSpecInvalid(path, _by_place(problems))
+    return appspec
+
+
+def impossible_events(appspec: AppSpec, possible_events: Collection[str]) -> list[Problem]:
+    """A problem for each event with scripts that is not among those that the deployment can have."""
+    problems = []
+    for event in appspec.hooks:
+        if event in possible_events:
+            continue
+        line, column = appspec.event_places.get(event, (0, 0))
+        hint = nearest(event, possible_events) or f"; possible are {listed(sorted(possible_events))}"
+        message = f"{quoted(event)} is not a lifecycle event of this deployment{hint}"
+        problems.append(Problem(message=message, line=line, column=column))
+    return problems
+
+
+def _by_place(problems: list[Problem]) -> list[Problem]:
+    return sorted(problems, key=lambda problem: (problem.line, problem.column))
+
+
+def _read(reading: Reading, text: bytes, path: str) -> AppSpec | None:
+    document, has_more = read_document(text)
+    if document is None or is_nothing(document):
+        reading.problems.append(Problem(message="it is empty; it needs at least version: 0.0 and os: linux"))
+        return None
+    if has_more:
+        reading.warn(document, "only the first document of the file is read; what follows '---' is ignored")
+    values = reading.mapping(document, "an AppSpec", _KEYS)
+    if values is None:
+        return None
+    _check_version(reading, document, values)
+    _check_os(reading, document, values)
+    hooks, places = read_hooks(reading, values.get("hooks"))
+    return AppSpec(
+        path=path,
+        files=_read_files(reading, values.get("files")),
+        permissions=read_permissions(reading, values.get("permissions")),
+        hooks=MappingProxyType(hooks),
+        event_places=MappingProxyType(places),
+        file_exists_behavior=_read_behavior(reading, values.get("file_exists_behavior")),
+        environment=read_environment(reading, values.get("environment"), "environment"),
+        warnings=tuple(reading.warnings),
+    )
+
+
+def _check_version(reading: Reading, document: Node, values: dict[str, Node]) -> None:
+    node = reading.required(document, values, "version", "the file")
+    if node is None:
+        return
+    if not isinstance(node, Scalar):
+        reading.refuse(node, f"version must be 0.0, not {kind_of(node)}")
+        return
+    try:
+        is_zero = float(node.text) == 0.0
+    except ValueError:
+        is_zero = False
+    if not is_zero:
+        reading.refuse(node, f"version must be 0.0, not {quoted(node.text)}")
+
+
+def _check_os(reading: Reading, document: Node, values: dict[str, Node]) -> None:
+    node = reading.required(document, values, "os", "the file")
+    if node is None or (isinstance(node, Scalar) and node.text == "linux"):
+        return
+    if isinstance(node, Scalar) and node.text.lower() == "windows":
+        reading.refuse(
+            node, "os is windows, but this host runs linux; deploy a revision that is made for linux"
+        )
+        return
+    reading.refuse(node, f"os must be linux (in lower case), not {kind_of(node)}")
+
+
+def _read_behavior(reading: Reading, node: Node | None) -> FileExistsBehavior | None:
+    if node is None:
+        return None
+    if isinstance(node, Scalar) and node.text in _BEHAVIORS:
+        return FileExistsBehavior(node.text)
+    hint = nearest(node.text, _BEHAVIORS) if isinstance(node, Scalar) else ""
+    message = f"file_exists_behavior must be {listed(_BEHAVIORS)} (in upper case), not {kind_of(node)}{hint}"
+    reading.refuse(node, message)
+    return None
+
+
+def _read_files(reading: Reading, node: Node | None) -> tuple[FileMapping, ...]:
+    if node is None:
+        return ()
+    items = reading.items(node, "files", "entries with source and destination")
+    found = [_read_file(reading, item) for item in items]
+    return tuple(mapping for mapping in found if mapping is not None)
+
+
+def _read_file(reading: Reading, node: Node) -> FileMapping | None:
+    what = "this entry of files"
+    values = reading.mapping(node, what, ("source", "destination"))
+    if values is None:
+        return None
+    source_node = reading.required(node, values, "source", what)
+    destination_node = reading.required(node, values, "destination", what)
+    if source_node is None or destination_node is None:
+        return None
+    source = reading.nonempty(source_node, "source")
+    destination = reading.nonempty(destination_node, "destination")
+    if source is None or destination is None:
+        return None
+    if leaves_archive(source):
+        reading.refuse(source_node, f"source {quoted(source)} points outside the deployment archive")
+        return None
+    return FileMapping(source=source, destination=destination, line=node.line)

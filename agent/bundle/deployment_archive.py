@@ -1,0 +1,66 @@
+"""Revision → deployment archive: the whole of DownloadBundle's work on files."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from agent.bundle.fetch import fetch_bundle
+from agent.bundle.local import copy_local_directory
+from agent.bundle.sources import FetchedBundle
+from agent.bundle.unpack import unpack_bundle
+from agent.protocol import BundleType
+from agent.specification import LocalRevision
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from agent.bundle.limits import ArchiveLimits
+    from agent.bundle.sources import BundleSources
+    from agent.specification import Revision
+
+log = structlog.get_logger()
+
+
+def make_deployment_archive(
+    revision: Revision,
+    *,
+    bundle: Path,
+    archive: Path,
+    sources: BundleSources,
+    limits: ArchiveLimits,
+    appspec_names: Sequence[str],
+) -> FetchedBundle:
+    """Afterwards `archive` is the revision, unpacked, and `bundle` its file (none for a local directory).
+
+    Args:
+        revision: what to deploy.
+        bundle: where its file goes; a symbolic link to it when it is on this host already.
+        archive: where it is unpacked; if anything fails, it is what it was before.
+        sources: where bundles come from.
+        limits: what a bundle may hold.
+        appspec_names: paths that an AppSpec may have, relative to the archive: a single top-level
+            directory which has one of them is left out.
+
+    Raises:
+        CommandFailure: the bundle can't be had, is refused, or can't be unpacked.
+    """
+    began = time.monotonic()
+    if isinstance(revision, LocalRevision) and revision.bundle_type is BundleType.DIRECTORY:
+        size = copy_local_directory(revision, archive)
+        return FetchedBundle(bundle_type=BundleType.DIRECTORY, size_bytes=size)
+    fetched = fetch_bundle(revision, sources, bundle)
+    fetched_at = time.monotonic()
+    unpack_bundle(bundle, fetched.bundle_type, archive, limits, appspec_names)
+    log.info(
+        "bundle_unpacked",
+        bundle_type=fetched.bundle_type.value,
+        size_bytes=fetched.size_bytes,
+        sha256=fetched.sha256,
+        fetch_s=round(fetched_at - began, 3),
+        unpack_s=round(time.monotonic() - fetched_at, 3),
+    )
+    return fetched

@@ -1,0 +1,60 @@
+"""How a bundle that can't be used is reported: the sentences that several modules need."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from agent.errors import CommandFailure
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_NO_SPACE = frozenset([errno.ENOSPC, errno.EDQUOT])
+
+
+def printable(name: bytes) -> str:
+    """A member's name as it can stand in a message, whatever bytes it is made of."""
+    text = name.decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def corrupt(bundle: Path, what: str) -> CommandFailure:
+    """The bundle is damaged, or isn't what it is said to be; `what` is a clause without full stop."""
+    return CommandFailure(
+        "bundle-corrupt",
+        f"The bundle {bundle} can't be unpacked: {what}. Build and upload the revision again.",
+    )
+
+
+def outside(name: bytes, why: str) -> CommandFailure:
+    """A member would be written, or would reach, outside of the deployment archive."""
+    return CommandFailure(
+        "archive-entry-outside",
+        f"The bundle's member {printable(name)!r} {why}. Such a member could overwrite any file of this"
+        " host, so nothing of the bundle was unpacked. Build the bundle without it.",
+    )
+
+
+def disk_full(what: Path | str, needed: str, free: str) -> CommandFailure:
+    """Not enough room for `what`; `needed` and `free` say how much, with unit and verb."""
+    return CommandFailure(
+        "bundle-disk-full",
+        f"There is not enough room for {what}: {needed} needed, {free} free."
+        " Free some, or lower max_revisions, and deploy again.",
+    )
+
+
+def not_written(path: Path, error: OSError) -> CommandFailure:
+    """The operating system refused to read or write below `path`."""
+    if error.errno in _NO_SPACE:
+        return CommandFailure(
+            "bundle-disk-full",
+            f"There is not enough room for {path}: the disk became full while it was written"
+            f" ({error.strerror}). Free some bytes or inodes, and deploy again.",
+        )
+    at = f" at {error.filename!r}" if error.filename is not None else ""
+    return CommandFailure(
+        "archive-write-failed",
+        f"{path} can't be written: {error.strerror or error}{at}. See `agentctl doctor`.",
+    )

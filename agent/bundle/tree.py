@@ -1,0 +1,290 @@
+"""A directory tree under construction that nothing can be written outside of.
+
+Every name is resolved by us, one component after the other, through directory descriptors that are
+opened without following links. So a member can't leave the tree through a link that an earlier
+member made, nor through one that another user puts in the way meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, NamedTuple
+
+from agent.bundle.failures import outside, printable
+from agent.errors import CommandFailure
+from agent.files import write_all
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+    from types import TracebackType
+
+    from agent.bundle.limits import ArchiveLimits
+
+KEEP_OWNER = -1
+_OPEN_DIRECTORIES = 128
+_MAX_DEPTH = 200  # even removing a deeper tree fails in many programs
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_SPECIAL_BITS = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
+
+
+class Attributes(NamedTuple):
+    """What is set on an entry beside its content (a named tuple: one is made for each of 50,000 files).
+
+    `mode` holds permission and special bits; `uid` and `gid` may be KEEP_OWNER.
+    """
+
+    mode: int
+    mtime_ns: int
+    uid: int = KEEP_OWNER
+    gid: int = KEEP_OWNER
+
+
+def clean_name(raw: bytes) -> bytes:
+    """A member's name relative to the tree, without `.` and doubled slashes; empty = the tree itself.
+
+    Raises:
+        CommandFailure: `archive-entry-outside`, the name is absolute or has a `..`;
+            `archive-entry-unsupported`, it has too many components.
+    """
+    if raw.startswith(b"/"):
+        raise outside(raw, "has an absolute name")
+    if (
+        len(raw) < 2 * _MAX_DEPTH
+        and b"./" not in raw
+        and b"//" not in raw
+        and b"\0" not in raw
+        and not raw.endswith((b"/", b"."))
+    ):
+        return raw
+    if b"\0" in raw:
+        raise outside(raw, "has a zero byte in its name")
+    parts = [part for part in raw.split(b"/") if part not in {b"", b"."}]
+    if b".." in parts:
+        raise outside(raw, "has '..' in its name")
+    if len(parts) > _MAX_DEPTH:
+        raise CommandFailure(
+            "archive-entry-unsupported",
+            f"The bundle's member {printable(raw[:80])!r}... lies {len(parts)} directories deep; {_MAX_DEPTH} is what"
+            " programs can be expected to cope with. Build the bundle without it.",
+        )
+    return b"/".join(parts)
+
+
+class Tree:
+    """Puts files, links and directories below `root`, which must exist and be ours alone.
+
+    A context: the umask of this process is 0 within it, so that no file needs a chmod of its own.
+    Names must come from `clean_name` and must not be empty. A name that comes again replaces what
+    it was before, except that a directory stays one.
+    """
+
+    def __init__(self, root: Path, limits: ArchiveLimits) -> None:
+        self._limits = limits
+        self._root = os.open(root, _DIRECTORY)
+        self._open: dict[bytes, int] = {}
+        self._directories: dict[bytes, Attributes] = {}
+        self._bytes = 0
+        self._umask = os.umask(0)
+
+    def __enter__(self) -> Tree:  # noqa: PYI034 - Self is not in Python 3.10
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.umask(self._umask)
+        for descriptor in self._open.values():
+            os.close(descriptor)
+        os.close(self._root)
+
+    def add_file(
+        self, name: bytes, attributes: Attributes, size: int, content: Iterable[bytes | memoryview]
+    ) -> None:
+        """Afterwards `name` is a new file with this content, of `size` bytes."""
+        self.count(name, size)
+        mode = attributes.mode
+        if mode & (stat.S_ISUID | stat.S_ISGID) and self._limits.reject_unsafe_permissions:
+            raise CommandFailure(
+                "archive-unsafe-permissions",
+                f"The bundle's file {printable(name)!r} has mode {mode:04o}, which is setuid or setgid, and"
+                " reject_unsafe_permissions_in_bundle is set on this host. Build the bundle without these bits.",
+            )
+        descriptor = self._new_file(name, mode & ~_SPECIAL_BITS)
+        try:
+            for piece in content:
+                written = os.write(descriptor, piece)
+                if written < len(piece):
+                    write_all(descriptor, memoryview(piece)[written:])
+            self._own(descriptor, attributes)
+            if mode & _SPECIAL_BITS:  # last, since writing and chown take them away
+                os.fchmod(descriptor, mode)
+            os.utime(descriptor, ns=(attributes.mtime_ns, attributes.mtime_ns))
+        finally:
+            os.close(descriptor)
+
+    def add_directory(self, name: bytes, attributes: Attributes) -> None:
+        """Afterwards `name` is a directory; its attributes are set by `finish`, when nothing changes them."""
+        if name not in self._directories:
+            parent, base = self._place(name)
+            # Nobody gets in who won't be let in later; ourselves always, even if we aren't root.
+            self._make_directory(parent, base, attributes.mode & 0o777 | 0o700)
+        self._directories[name] = attributes
+
+    def add_symlink(self, name: bytes, target: bytes, attributes: Attributes) -> None:
+        """Afterwards `name` is a symbolic link to `target`, wherever that points."""
+        if self._limits.reject_symlinks:
+            raise CommandFailure(
+                "archive-symlink-refused",
+                f"The bundle's member {printable(name)!r} is a symbolic link, and reject_symlinks_in_bundle is"
+                " set on this host. Build the bundle without symbolic links.",
+            )
+        parent, base = self._place(name)
+        try:
+            os.symlink(target, base, dir_fd=parent)
+        except FileExistsError:
+            self._make_way(parent, base, name)
+            os.symlink(target, base, dir_fd=parent)
+        if attributes.uid != KEEP_OWNER or attributes.gid != KEEP_OWNER:
+            os.chown(base, attributes.uid, attributes.gid, dir_fd=parent, follow_symlinks=False)
+        times = (attributes.mtime_ns, attributes.mtime_ns)
+        os.utime(base, ns=times, dir_fd=parent, follow_symlinks=False)
+
+    def add_hard_link(self, name: bytes, target: bytes) -> None:
+        """Afterwards `name` is the same file as `target`, an earlier member.
+
+        Raises:
+            CommandFailure: `archive-link-target-missing`; there is no such member before this one.
+        """
+        if name == target:
+            return
+        try:
+            # Both every time: placing the second may close the descriptor of the first.
+            self._exists(target)
+            parent, base = self._place(name)
+            self._link(target, parent, base, name)
+        except FileNotFoundError as error:
+            raise CommandFailure(
+                "archive-link-target-missing",
+                f"The bundle's member {printable(name)!r} is a hard link to {printable(target)!r}, which the"
+                " bundle doesn't hold before it. Build the bundle again, with both of them.",
+            ) from error
+
+    def count(self, name: bytes, size: int) -> None:
+        """Take note of bytes to be unpacked.
+
+        Raises:
+            CommandFailure: `archive-too-large`; with them, the limit is passed.
+        """
+        self._bytes += size
+        limit = self._limits.max_extraction_size_bytes
+        if limit is not None and self._bytes > limit:
+            raise CommandFailure(
+                "archive-too-large",
+                f"The bundle unpacks to more than {limit} bytes, which is this host's archive_max_extraction_size:"
+                f" {self._bytes} bytes with {printable(name)!r}. Make the revision smaller, or raise the limit.",
+            )
+
+    def finish(self) -> None:
+        """Afterwards all directories have their owners, modes and times, the deepest first."""
+        for name in sorted(self._directories, reverse=True):
+            attributes = self._directories[name]
+            descriptor = self._directory(name)
+            self._own(descriptor, attributes)
+            os.fchmod(descriptor, attributes.mode)
+            os.utime(descriptor, ns=(attributes.mtime_ns, attributes.mtime_ns))
+
+    def _own(self, descriptor: int, attributes: Attributes) -> None:
+        if attributes.uid != KEEP_OWNER or attributes.gid != KEEP_OWNER:
+            os.fchown(descriptor, attributes.uid, attributes.gid)
+
+    def _place(self, name: bytes) -> tuple[int, bytes]:
+        """Descriptor of the directory of `name`, made if need be, and the last component."""
+        parent, _, base = name.rpartition(b"/")
+        descriptor = self._open.get(parent)
+        return (self._directory(parent) if descriptor is None else descriptor), base
+
+    def _directory(self, path: bytes) -> int:
+        """A descriptor of this directory, good until the next call."""
+        if not path:
+            return self._root
+        known = path
+        while known and known not in self._open:
+            known = known.rpartition(b"/")[0]
+        descriptor = self._open.get(known, self._root)
+        at = len(known)
+        while at < len(path):
+            start = at + 1 if at else 0
+            at = path.find(b"/", start)
+            at = len(path) if at < 0 else at
+            descriptor = self._enter(descriptor, path[start:at], path[:at])
+        return descriptor
+
+    def _enter(self, parent: int, base: bytes, path: bytes) -> int:
+        try:
+            descriptor = os.open(base, _DIRECTORY, dir_fd=parent)
+        except FileNotFoundError:
+            os.mkdir(base, 0o755, dir_fd=parent)
+            descriptor = os.open(base, _DIRECTORY, dir_fd=parent)
+        except OSError as error:
+            raise self._not_a_directory(parent, base, path, error) from error
+        if len(self._open) >= _OPEN_DIRECTORIES:
+            os.close(self._open.pop(next(iter(self._open))))
+        self._open[path] = descriptor
+        return descriptor
+
+    def _not_a_directory(self, parent: int, base: bytes, path: bytes, error: OSError) -> Exception:
+        mode = os.stat(base, dir_fd=parent, follow_symlinks=False).st_mode
+        if stat.S_ISLNK(mode):
+            return outside(path + b"/", "leads through a symbolic link that an earlier member made")
+        return error if stat.S_ISDIR(mode) else _conflict(path)
+
+    def _new_file(self, name: bytes, mode: int) -> int:
+        parent, base = self._place(name)
+        try:
+            return os.open(base, _NEW_FILE, mode, dir_fd=parent)
+        except FileExistsError:
+            self._make_way(parent, base, name)
+            return os.open(base, _NEW_FILE, mode, dir_fd=parent)
+
+    def _make_directory(self, parent: int, base: bytes, mode: int) -> None:
+        try:
+            os.mkdir(base, mode, dir_fd=parent)
+        except FileExistsError:
+            if stat.S_ISDIR(os.stat(base, dir_fd=parent, follow_symlinks=False).st_mode):
+                return
+            os.unlink(base, dir_fd=parent)
+            os.mkdir(base, mode, dir_fd=parent)
+
+    def _exists(self, name: bytes) -> None:
+        parent, base = self._place(name)
+        os.stat(base, dir_fd=parent, follow_symlinks=False)
+
+    def _link(self, target: bytes, parent: int, base: bytes, name: bytes) -> None:
+        keep = os.dup(parent)
+        try:
+            source, source_base = self._place(target)
+            try:
+                os.link(source_base, base, src_dir_fd=source, dst_dir_fd=keep, follow_symlinks=False)
+            except FileExistsError:
+                self._make_way(keep, base, name)
+                os.link(source_base, base, src_dir_fd=source, dst_dir_fd=keep, follow_symlinks=False)
+        finally:
+            os.close(keep)
+
+    def _make_way(self, parent: int, base: bytes, name: bytes) -> None:
+        """The last member of a name wins, but never by writing through the earlier one."""
+        try:
+            os.unlink(base, dir_fd=parent)
+        except IsADirectoryError as error:
+            raise _conflict(name) from error
+
+
+def _conflict(name: bytes) -> CommandFailure:
+    return CommandFailure(
+        "archive-members-conflict",
+        f"The bundle holds {printable(name)!r} twice: once as a directory and once as something else."
+        " Build the bundle so that each name has one meaning.",
+    )

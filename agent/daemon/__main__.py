@@ -1,0 +1,154 @@
+"""The daemon process: `python -m agent.daemon DESCRIPTOR`, which only `agentctl run` calls."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from agent.daemon.daemon import Daemon, Workers, starting_status
+from agent.daemon.host import HostFinder, control_stack, s3_url
+from agent.daemon.launch import receive_launch
+from agent.daemon.lock import RootLock
+from agent.daemon.notification import ServiceNotifier
+from agent.daemon.wakeups import Wakeups
+from agent.deployments import StatusFile
+from agent.endpoint import Connection, HostCommandClient, proxy_for, tls_context, wait_readable
+from agent.errors import AgentError
+from agent.files import replace_file
+from agent.logs import Level, Log, LogSink, configure_structlog
+from agent.processes import initial_environment
+from agent.worker import process as worker_process
+from agent.worker.context import HostContext, WorkerContext
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agent.daemon.launch import Launch
+    from agent.identity.endpoints import ControlEndpoint
+    from agent.identity.host import HostIdentity
+
+_TICK_S = 1.0
+
+
+def main(descriptor: int) -> int:
+    """Run the agent until it is told to stop; returns the exit code."""
+    launch = receive_launch(descriptor)
+    settings = launch.settings
+    sink = LogSink(settings.agent_log, level=Level.DEBUG if settings.verbose else Level.INFO)
+    log = Log(sink)
+    lock = RootLock(settings.root_dir)
+    try:
+        lock.acquire()
+        pid_file = settings.pid_dir / f"{settings.program_name}.pid"
+        replace_file(pid_file, f"{os.getpid()}\n".encode(), durable=False)
+        try:
+            _Process(launch, sink, log, lock).run()
+        finally:
+            pid_file.unlink(missing_ok=True)
+    except AgentError as error:
+        log.error("agent_failed", error=error.message, error_id=error.error_id)
+        return 1
+    return 0
+
+
+class _Process:
+    """Puts the parts together; the parts know nothing of each other."""
+
+    def __init__(self, launch: Launch, sink: LogSink, log: Log, lock: RootLock) -> None:
+        self._launch = launch
+        self._settings = launch.settings
+        self._sink = sink
+        self._log = log
+        self._lock = lock
+        self._notifier = ServiceNotifier(os.environ)
+        self._tick: Callable[[], None] = lambda: None
+        self._wakeups = Wakeups(lambda: self._tick(), tick_interval_s=_TICK_S)  # noqa: PLW0108 - set later
+        self._tls = tls_context(os.environ)
+        self._daemon: Daemon | None = None
+
+    def run(self) -> None:
+        """Find out who this host is, then be its agent."""
+        self._wakeups.catch(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+        self._log.info("agent_started", pid=os.getpid(), root=str(self._settings.root_dir))
+        identity = self._find_host()
+        if identity is None:
+            return
+        stack = control_stack(self._settings, identity)
+        self._log.info("host_identified", host=identity.describe(), endpoint=stack.url)
+        self._daemon = Daemon(
+            settings=self._settings,
+            client=self._client(stack, identity, self._wakeups.wait_for_socket),
+            wakeups=self._wakeups,
+            workers=self._workers(stack, identity),
+            notifier=self._notifier,
+            log=self._log,
+            status=starting_status(host_identifier=identity.host_identifier, endpoint=stack.url),
+        )
+        self._tick = self._daemon.tick
+        self._daemon.run()
+
+    def _find_host(self) -> HostIdentity | None:
+        """Who this host is, however long that takes to find out; None when told to stop meanwhile."""
+        StatusFile(self._settings.state_directory).write(starting_status(host_identifier="", endpoint=""))
+        finder = HostFinder(self._launch, os.environ, self._log)
+        stops = 0
+
+        def is_stopped() -> bool:
+            nonlocal stops
+            stops += sum(number in (signal.SIGTERM, signal.SIGINT) for number in self._wakeups.take_signals())
+            return stops > 0
+
+        self._wakeups.cut_short = is_stopped
+        while not is_stopped():
+            identity, wait_s = finder.try_once()
+            if identity is not None:
+                return identity
+            self._wakeups.sleep_until(time.monotonic() + wait_s)
+        return None
+
+    def _workers(self, stack: ControlEndpoint, identity: HostIdentity) -> Workers:
+        def context() -> WorkerContext:
+            configure_structlog(self._sink)
+            host = HostContext(
+                settings=self._settings,
+                identity=identity,
+                s3_url=s3_url(self._settings, identity),
+                environment=initial_environment(),
+            )
+            client = self._client(stack, identity, wait_readable)
+            return WorkerContext(host=host, host_identifier=identity.host_identifier, client=client)
+
+        return Workers(
+            carry=lambda job: worker_process.fork_worker(
+                lambda: worker_process.carry_out(job, context()), leave_daemon=self._leave_daemon
+            ),
+            refuse=lambda command, reason: worker_process.fork_worker(
+                lambda: worker_process.refuse(command, reason, context()), leave_daemon=self._leave_daemon
+            ),
+        )
+
+    def _client(
+        self, stack: ControlEndpoint, identity: HostIdentity, wait: Callable[..., None]
+    ) -> HostCommandClient:
+        connection = Connection(
+            stack.url,
+            read_timeout_s=self._settings.http_read_timeout,
+            proxy=proxy_for(stack.url, self._launch.proxies),
+            tls=self._tls,
+            wait=wait,
+        )
+        return HostCommandClient(connection, stack, identity)
+
+    def _leave_daemon(self) -> None:
+        """In a forked worker: let go of all that belongs to the daemon."""
+        self._wakeups.release()
+        self._lock.forget()
+        if self._daemon is not None:
+            self._daemon.close_in_worker()
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

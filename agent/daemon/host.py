@@ -1,0 +1,85 @@
+"""Finding out who this host is, and with that where it polls."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agent.endpoint import wait_after_failures
+from agent.errors import IdentityError
+from agent.identity.endpoints import EndpointChoice, control_endpoint, s3_endpoint
+from agent.identity.host import identify_host
+from agent.identity.metadata import InstanceMetadata, metadata_endpoint
+from agent.identity.on_premises import from_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agent.daemon.launch import Launch
+    from agent.identity.endpoints import ControlEndpoint
+    from agent.identity.host import HostIdentity
+    from agent.logs import Log
+    from agent.settings import Settings
+
+
+class HostFinder:
+    """Asks the on-premises file or the instance metadata, which may not be there yet during boot."""
+
+    def __init__(self, launch: Launch, environ: Mapping[str, str], log: Log) -> None:
+        self._launch = launch
+        self._environ = environ
+        self._log = log
+        self._failures = 0
+        self._trouble = ""
+
+    def try_once(self) -> tuple[HostIdentity | None, float]:
+        """The identity, or how many seconds to wait before the next try.
+
+        Raises:
+            ConfigurationError: it will never work like this.
+        """
+        settings = self._launch.settings
+        on_premises = from_json(self._launch.on_premises) if self._launch.on_premises else None
+        metadata = InstanceMetadata(
+            endpoint=metadata_endpoint(self._environ), disable_v1=settings.disable_imds_v1
+        )
+        try:
+            identity = identify_host(
+                on_premises=on_premises,
+                on_premises_file=settings.on_premises_config_file,
+                metadata=metadata,
+                environ=self._environ,
+            )
+        except IdentityError as error:
+            self._failures += 1
+            wait_s = wait_after_failures(self._failures)
+            if error.message != self._trouble:
+                self._log.warning("host_not_identified", error=error.message, retry_in_s=wait_s)
+            self._trouble = error.message
+            return None, wait_s
+        return identity, 0.0
+
+
+def control_stack(settings: Settings, identity: HostIdentity) -> ControlEndpoint:
+    """Where this host polls, and how.
+
+    Raises:
+        ConfigurationError: use_fips_mode in a region that has no FIPS endpoints.
+    """
+    return control_endpoint(_choice(settings, identity))
+
+
+def s3_url(settings: Settings, identity: HostIdentity) -> str:
+    """The S3 service that this host downloads from, without a bucket."""
+    return s3_endpoint(_choice(settings, identity))
+
+
+def _choice(settings: Settings, identity: HostIdentity) -> EndpointChoice:
+    return EndpointChoice(
+        region=identity.region,
+        dns_suffix=identity.dns_suffix,
+        use_fips_mode=settings.use_fips_mode,
+        use_dual_stack=settings.use_dual_stack,
+        enable_auth_policy=settings.enable_auth_policy,
+        deploy_control_endpoint=settings.deploy_control_endpoint,
+        s3_endpoint_override=settings.s3_endpoint_override,
+    )

@@ -1,0 +1,120 @@
+"""What is at the destinations now, and whose it is."""
+
+from __future__ import annotations
+
+import os
+import stat
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from agent.install.previous import Previous
+
+
+class Standing(Enum):
+    """How a directory that the plan needs stands to what is there."""
+
+    NEW = "new"
+    OURS = "ours"
+    FOREIGN = "foreign"
+
+
+class Directory(NamedTuple):
+    """A directory that files go into.
+
+    Attributes:
+        path: as the AppSpec spells it, made absolute.
+        real: without links.
+        standing: OURS is one that the last Install created, and that holds nothing else by now.
+        replaces: it is NEW, but a file or link of ours gives way to it.
+        parent: None for the root directory only.
+    """
+
+    path: bytes
+    real: bytes
+    standing: Standing
+    replaces: bool
+    parent: Directory | None
+
+    def inner(self, name: bytes) -> bytes:
+        """Path of something in it, as the AppSpec would spell it."""
+        return self.path.rstrip(b"/") + b"/" + name
+
+
+class NotADirectory(Exception):
+    """Something else than a directory stands at `path`, and it is not ours."""
+
+    def __init__(self, path: bytes) -> None:
+        super().__init__(os.fsdecode(path))
+        self.path = path
+
+
+class Destinations:
+    """Looks at each directory once. Directories that were asked for are in `by_real`, in that order."""
+
+    def __init__(self, previous: Previous) -> None:
+        self._previous = previous
+        self._vanishing = vanishing_directories(previous)
+        root = Directory(b"/", b"/", Standing.FOREIGN, replaces=False, parent=None)
+        self._by_path: dict[bytes, Directory] = {b"/": root, b"": root}
+        self.by_real: dict[bytes, Directory] = {b"/": root}
+
+    def directory(self, path: bytes) -> Directory:
+        """The directory at this absolute path.
+
+        Raises:
+            NotADirectory: something else is there, or above it.
+        """
+        known = self._by_path.get(path)
+        if known is None:
+            known = self._look(path)
+            self.by_real.setdefault(known.real, known)
+            self._by_path[path] = known
+        return known
+
+    def is_ours(self, real: bytes) -> bool:
+        """Whether this directory is one of ours that would be gone when our files were."""
+        return real in self._vanishing
+
+    def _look(self, path: bytes) -> Directory:
+        parent_path, _slash, name = path.rpartition(b"/")
+        parent = self.directory(parent_path)
+        real = parent.real.rstrip(b"/") + b"/" + name
+        if parent.standing is Standing.NEW:
+            return Directory(path, real, Standing.NEW, replaces=False, parent=parent)
+        try:
+            mode = os.lstat(real).st_mode
+        except FileNotFoundError:
+            return Directory(path, real, Standing.NEW, replaces=False, parent=parent)
+        if stat.S_ISDIR(mode):
+            standing = Standing.OURS if real in self._vanishing else Standing.FOREIGN
+            return Directory(path, real, standing, replaces=False, parent=parent)
+        if self._previous.owns(parent.real, name):
+            return Directory(path, real, Standing.NEW, replaces=True, parent=parent)
+        if stat.S_ISLNK(mode) and os.path.isdir(real):
+            # A link of somebody else's is part of the path, as it is for every other program.
+            return self.directory(os.path.realpath(real))._replace(path=path)
+        raise NotADirectory(path)
+
+
+def vanishing_directories(previous: Previous) -> set[bytes]:
+    """Directories of ours that hold nothing but files and directories of ours."""
+    vanishing: set[bytes] = set()
+    for real in sorted(previous.directories, key=len, reverse=True):
+        if _holds_only_ours(real, previous, vanishing):
+            vanishing.add(real)
+    return vanishing
+
+
+def _holds_only_ours(real: bytes, previous: Previous, vanishing: set[bytes]) -> bool:
+    try:
+        with os.scandir(real) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    if real.rstrip(b"/") + b"/" + entry.name not in vanishing:
+                        return False
+                elif not previous.owns(real, entry.name):
+                    return False
+    except OSError:
+        return False
+    return True

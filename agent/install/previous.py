@@ -1,0 +1,194 @@
+"""What the previous Install of a group created, as far as it is still there."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from agent.appspec import SelinuxContext
+from agent.errors import CommandFailure
+from agent.install.records import LABEL_PREFIX, MANIFEST_HEADER, content_digest, decode_record, unescape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agent.install.records import GroupFiles, Record
+
+log = structlog.get_logger()
+
+_UNKNOWN = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Previous:
+    """What is ours. Directories go by their real path, so that links on the way don't matter.
+
+    Attributes:
+        files: directory → name → fields of its manifest line; empty fields when another agent
+            wrote the cleanup file, so that nothing but the name is known.
+        directories: those that Install created, → the path under which it did so.
+        labels: path → the SELinux context that Install asked for, None when not known.
+    """
+
+    files: dict[bytes, dict[bytes, bytes]] = field(default_factory=dict)
+    directories: dict[bytes, bytes] = field(default_factory=dict)
+    labels: dict[bytes, SelinuxContext | None] = field(default_factory=dict)
+
+    def owns(self, directory: bytes, name: bytes) -> bool:
+        """Whether the previous Install put a file or link there."""
+        names = self.files.get(directory)
+        return names is not None and name in names
+
+    def record(self, directory: bytes, name: bytes) -> Record | None:
+        """How the previous Install left it, when that is known."""
+        fields = self.files.get(directory, {}).get(name)
+        return decode_record(fields) if fields else None
+
+
+def read_previous(files: GroupFiles) -> Previous:
+    """What the cleanup file, and the manifest if it fits, tell.
+
+    Raises:
+        CommandFailure: `install-records-unreadable`.
+    """
+    try:
+        cleanup = _content(files.cleanup)
+        manifest = _content(files.manifest)
+    except OSError as error:
+        message = (
+            f"What the last Install of this deployment group created can't be read from {error.filename!r}:"
+            f" {error.strerror}. Make the file readable, or remove it to give up all claims on those files."
+        )
+        raise CommandFailure("install-records-unreadable", message) from error
+    if cleanup is None:
+        return Previous()
+    if manifest is not None and manifest.startswith(MANIFEST_HEADER + content_digest(cleanup) + b"\n"):
+        return _from_manifest(manifest)
+    return _from_cleanup(cleanup)
+
+
+def _content(path: os.PathLike[str]) -> bytes | None:
+    try:
+        with open(path, "rb") as stream:
+            return stream.read()
+    except FileNotFoundError:
+        return None
+
+
+def _lines(content: bytes) -> Iterator[bytes]:
+    """Lines without their ends; a last line without one is unfinished, and left out."""
+    start = 0
+    while (end := content.find(b"\n", start)) >= 0:
+        yield content[start:end]
+        start = end + 1
+
+
+def _from_manifest(manifest: bytes) -> Previous:
+    previous = Previous()
+    places = RealPaths()
+    names: dict[bytes, bytes] | None = None
+    lines = _lines(manifest)
+    next(lines)
+    for line in lines:
+        kind = line[:2]
+        if kind in {b"d ", b"c "}:
+            path = unescape(line[2:])
+            real = places.created(path) if kind == b"c " else places.existing(path)
+            if real is not None and kind == b"c ":
+                previous.directories[real] = path
+            names = None if real is None else previous.files.setdefault(real, {})
+        elif kind == b"s ":
+            path, context = _label(line)
+            previous.labels[path] = context
+        elif names is not None:
+            fields, _space, name = line.rpartition(b" ")
+            names[unescape(name)] = fields
+    return previous
+
+
+def _label(line: bytes) -> tuple[bytes, SelinuxContext]:
+    _kind, type_name, user, level, path = line.split(b" ")
+    context = SelinuxContext(
+        type=type_name.decode(),
+        user=None if user == b"-" else user.decode(),
+        range=None if level == b"-" else level.decode(),
+    )
+    return unescape(path), context
+
+
+def _from_cleanup(cleanup: bytes) -> Previous:
+    """Another agent's list says only paths; what they are, the file system tells."""
+    previous = Previous()
+    places = RealPaths()
+    for line in _lines(cleanup):
+        if line.startswith(LABEL_PREFIX):
+            previous.labels[line[len(LABEL_PREFIX) :]] = None
+            continue
+        path = line.rstrip(b"/")
+        if not path.startswith(b"/"):
+            # A name with a newline yields such lines; following them would delete anywhere.
+            log.warning("cleanup_line_ignored", line=repr(line))
+            continue
+        try:
+            mode = os.lstat(path).st_mode
+        except OSError:
+            continue
+        if stat.S_ISDIR(mode):
+            real = places.created(path)
+            if real is not None:
+                previous.directories[real] = path
+            continue
+        directory, _slash, name = path.rpartition(b"/")
+        real = places.existing(directory or b"/")
+        if real is not None:
+            previous.files.setdefault(real, {})[name] = _UNKNOWN
+    return previous
+
+
+class RealPaths:
+    """Real paths of directories, each component looked at once.
+
+    A link among the components that are not ours is followed: it was there when Install wrote
+    below it. A directory that Install created itself must still be one: somebody who swapped it
+    for a link would otherwise choose what we delete.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, bytes | None] = {b"/": b"/", b"": b"/"}
+        self._created: set[bytes] = set()
+
+    def existing(self, path: bytes) -> bytes | None:
+        """Real path of a directory that we did not create; None when it is no directory any more."""
+        if path in self._known:
+            return self._known[path]
+        real = self._look(path)
+        self._known[path] = real
+        return real
+
+    def created(self, path: bytes) -> bytes | None:
+        """Real path of a directory that we created; None when it is something else by now."""
+        self._created.add(path)
+        return self.existing(path)
+
+    def _look(self, path: bytes) -> bytes | None:
+        parent_path, _slash, name = path.rpartition(b"/")
+        parent = self.existing(parent_path)
+        if parent is None:
+            return None
+        real = parent.rstrip(b"/") + b"/" + name
+        try:
+            mode = os.lstat(real).st_mode
+            if stat.S_ISLNK(mode) and path not in self._created:
+                real = os.path.realpath(real)
+                mode = os.lstat(real).st_mode
+        except OSError:
+            return None
+        if stat.S_ISDIR(mode):
+            return real
+        if path in self._created:
+            log.warning("created_directory_is_gone", path=os.fsdecode(path), is_link=stat.S_ISLNK(mode))
+        return None

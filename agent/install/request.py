@@ -1,0 +1,69 @@
+"""What Install is asked to do, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from agent.protocol import FileExistsBehavior
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from agent.appspec import AppSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstallOptions:
+    """What the administrator of the host decides.
+
+    Attributes:
+        follow_directory_symlinks: copy what a link to a directory leads to, not the link.
+        reject_symlink_permission_targets: fail when `permissions` meets a link; otherwise only
+            owner and group of the link itself are set, and never anything behind it.
+        durable: wait until everything is on the disk before the old files go.
+    """
+
+    follow_directory_symlinks: bool = False
+    reject_symlink_permission_targets: bool = False
+    durable: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstallRequest:
+    """One Install command.
+
+    Attributes:
+        archive: the unpacked revision.
+        instructions_directory: where the group's install.json, cleanup file and manifest lie.
+        file_exists_behavior: the deployment's; the AppSpec's own wins over it.
+    """
+
+    appspec: AppSpec
+    archive: Path
+    instructions_directory: Path
+    group_id: str
+    deployment_id: str
+    file_exists_behavior: FileExistsBehavior = FileExistsBehavior.DISALLOW
+    options: InstallOptions = field(default_factory=InstallOptions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstallSummary:
+    """What an Install did; all numbers are of files and links unless they say otherwise.
+
+    Attributes:
+        unchanged: was there already, with the same content and attributes.
+        retained: somebody else's, kept because of RETAIN.
+        removed: only the previous revision had it.
+        kept: only the previous revision had it, but it was changed since, so it is still there.
+    """
+
+    created: int
+    replaced: int
+    unchanged: int
+    retained: int
+    removed: int
+    kept: tuple[str, ...]
+    directories_created: int
+    copied_bytes: int

@@ -1,0 +1,42 @@
+"""A full disk, in numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from agent.errors import CommandFailure
+from agent.install.destinations import Directory
+
+if TYPE_CHECKING:
+    from agent.install.plan import InstallPlan
+
+
+def no_room_failure(plan: InstallPlan, path: str) -> CommandFailure:
+    """The failure that says how much the whole Install needs, and how much is free."""
+    needed_bytes, needed_inodes = 0, len(plan.steps)
+    for step in plan.steps:
+        if not isinstance(step, Directory):
+            with contextlib.suppress(OSError):
+                needed_bytes += os.lstat(step.source).st_size
+    message = (
+        f"The disk is full at {path}. This Install needs {_size(needed_bytes)} and {needed_inodes} inodes"
+    )
+    place = path
+    while place and not os.path.lexists(place):
+        place = os.path.dirname(place)
+    with contextlib.suppress(OSError):
+        free = os.statvfs(place)
+        message += f"; free are {_size(free.f_bavail * free.f_frsize)} and {free.f_favail} inodes"
+    message += (
+        ", beside the previous revision, which stays until the new one is complete."
+        " Everything was put back. Free some space and deploy again."
+    )
+    return CommandFailure("install-disk-full", message)
+
+
+def _size(size_bytes: int) -> str:
+    if size_bytes < 10 * 1024 * 1024:
+        return f"{size_bytes} bytes"
+    return f"{size_bytes / (1024 * 1024):.0f} MiB"

@@ -1,0 +1,139 @@
+"""What the `files` section wants copied: the entries of the deployment archive, in order."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agent.appspec import FileMapping
+
+
+class SourceProblem(Exception):
+    """An entry of `files` can't be copied; the message says which, and why."""
+
+
+class SourceFile(NamedTuple):
+    """A file or link of the archive. `below` is the path of its directory under the destination."""
+
+    below: bytes
+    directory: bytes
+    name: bytes
+    is_link: bool
+
+
+class SourceDirectory(NamedTuple):
+    """A directory of the archive; empty `below` is the one that the entry names."""
+
+    below: bytes
+
+
+def source_entries(
+    archive: bytes, mapping: FileMapping, *, follow_links: bool
+) -> Iterator[SourceFile | SourceDirectory]:
+    """Everything that one entry of `files` copies: a directory before what is in it, names sorted.
+
+    Raises:
+        SourceProblem: it is not there, leads out of the archive, or holds a device or the like.
+    """
+    path = source_path(archive, mapping.source)
+    status = _status(archive, path, mapping)
+    if stat.S_ISLNK(status.st_mode) and follow_links and os.path.isdir(path):
+        _check_inside(archive, path, mapping)
+        status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
+        yield from _walk(archive, mapping, path, b"", follow_links=follow_links, above=frozenset())
+        return
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
+        raise _special(path)
+    directory, _slash, name = path.rpartition(b"/")
+    yield SourceFile(b"", directory, name, stat.S_ISLNK(status.st_mode))
+
+
+def source_path(archive: bytes, source: str) -> bytes:
+    """Path of the source, spelled as the existing agents write it into install.json."""
+    relative = source.encode("utf-8", "surrogateescape").strip(b"/")
+    return archive + b"/" + relative if relative else archive
+
+
+def _status(archive: bytes, path: bytes, mapping: FileMapping) -> os.stat_result:
+    # The directory above may be reached through a link of the archive; that link must stay inside.
+    if path != archive:
+        _check_inside(archive, os.path.dirname(path), mapping)
+    try:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise SourceProblem(_missing(path, mapping)) from error
+
+
+def _missing(path: bytes, mapping: FileMapping) -> str:
+    parent = os.path.dirname(path)
+    try:
+        names = sorted(os.listdir(parent))
+    except OSError:
+        names = []
+    shown = ", ".join(repr(os.fsdecode(name)) for name in names[:5])
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    there = f"; {os.fsdecode(parent)} holds {shown}{more}" if names else ""
+    return f"source {mapping.source!r} (AppSpec line {mapping.line}) is not in the archive: there is no {os.fsdecode(path)}{there}"
+
+
+def _check_inside(archive: bytes, path: bytes, mapping: FileMapping) -> None:
+    real, root = os.path.realpath(path), os.path.realpath(archive)
+    if real != root and not real.startswith(root + b"/"):
+        message = (
+            f"source {mapping.source!r} (AppSpec line {mapping.line}) leads out of the deployment archive,"
+            f" through a link to {os.fsdecode(real)}"
+        )
+        raise SourceProblem(message)
+
+
+def _special(path: bytes) -> SourceProblem:
+    return SourceProblem(f"{os.fsdecode(path)} is neither a file, nor a directory, nor a link")
+
+
+def _walk(
+    archive: bytes,
+    mapping: FileMapping,
+    directory: bytes,
+    below: bytes,
+    *,
+    follow_links: bool,
+    above: frozenset[bytes],
+) -> Iterator[SourceFile | SourceDirectory]:
+    yield SourceDirectory(below)
+    with os.scandir(directory) as scan:
+        entries = sorted(scan, key=_name)
+    for entry in entries:
+        name = entry.name
+        inner = below + b"/" + name if below else name
+        if entry.is_symlink():
+            if follow_links and entry.is_dir():
+                yield from _walk_link(archive, mapping, entry.path, inner, above)
+            else:
+                yield SourceFile(below, directory, name, is_link=True)
+        elif entry.is_dir(follow_symlinks=False):
+            yield from _walk(archive, mapping, entry.path, inner, follow_links=follow_links, above=above)
+        elif entry.is_file(follow_symlinks=False):
+            yield SourceFile(below, directory, name, is_link=False)
+        else:
+            raise _special(entry.path)
+
+
+def _walk_link(
+    archive: bytes, mapping: FileMapping, path: bytes, below: bytes, above: frozenset[bytes]
+) -> Iterator[SourceFile | SourceDirectory]:
+    _check_inside(archive, path, mapping)
+    real = os.path.realpath(path)
+    if real in above or path.startswith(real + b"/"):
+        raise SourceProblem(
+            f"the link {os.fsdecode(path)} leads to a directory above itself, so it can't be followed"
+        )
+    yield from _walk(archive, mapping, path, below, follow_links=True, above=above | {real})
+
+
+def _name(entry: os.DirEntry[bytes]) -> bytes:
+    return entry.name

@@ -1,0 +1,49 @@
+"""What the scripts of one event have in common, and what others are told of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from agent.lifecycle.environment import HookEnvironment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookProcess:
+    """A running script, for whoever must end it should we die: a pid alone may be somebody else's by then."""
+
+    pid: int
+    start_ticks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookContext:
+    """What all scripts of one event have in common.
+
+    Attributes:
+        event: name of the lifecycle event.
+        deployment_id: the deployment that the event belongs to.
+        archive: deployment archive that the scripts are in; an absolute path.
+        scripts_of: id of the deployment whose archive that is; often an earlier one.
+        environment: what the scripts find in theirs.
+        scripts_log: the deployment's own log; directories are made.
+        deployments_log: the log of all deployments; None = not wanted.
+        fail_on_open_output: a script whose output is still open after it ended has failed.
+        on_started: told of each script when it runs.
+        on_ended: told when it does no more; what it left running is on its own from then on.
+    """
+
+    event: str
+    deployment_id: str
+    archive: Path
+    scripts_of: str
+    environment: HookEnvironment
+    scripts_log: Path
+    deployments_log: Path | None
+    fail_on_open_output: bool = False
+    on_started: Callable[[HookProcess], None] = lambda _process: None
+    on_ended: Callable[[HookProcess], None] = lambda _process: None

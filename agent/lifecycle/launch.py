@@ -1,0 +1,123 @@
+"""Starting the process of a hook script."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from agent.lifecycle.accounts import find_sudo
+from agent.lifecycle.launch_failure import explain_launch_failure, is_for_other_machine
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from agent.appspec import HookScript
+    from agent.lifecycle.accounts import Account
+    from agent.lifecycle.capture import Capture
+    from agent.lifecycle.environment import HookEnvironment
+
+# Another process may have had the script open for writing when it forked; that passes.
+_BUSY_PATIENCE_S = 2.0
+_BUSY_PAUSE_S = 0.05
+
+
+def start_script(
+    path: Path, script: HookScript, account: Account | None, capture: Capture, environment: HookEnvironment
+) -> subprocess.Popen[bytes]:
+    """The running script: leader of a session of its own, with no standard input.
+
+    Args:
+        path: the script's file.
+        script: its entry in the AppSpec.
+        account: as whom it runs; None = as the agent.
+        capture: where its output goes; holds on to its writing ends.
+        environment: what all scripts of the event get.
+
+    Raises:
+        CommandFailure: it can't be started; the message says why.
+    """
+    if script.sudo:
+        launch = _through_sudo(path, script, environment)
+    else:
+        user = account.variables if account else {}
+        variables = environment.for_script(script.environment, user=user)
+        launch = _Launch(command=[str(path), *script.args], account=account, environment=variables)
+    try:
+        return _start_as_shell_would(launch, path, capture)
+    except OSError as error:
+        raise explain_launch_failure(error, path, script, account) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Launch:
+    """What to start, as whom; None = as the agent."""
+
+    command: list[str]
+    account: Account | None
+    environment: Mapping[str, str]
+
+
+def _through_sudo(path: Path, script: HookScript, environment: HookEnvironment) -> _Launch:
+    """By way of sudo, which never asks for a password, and hands on the variables that are for the script.
+
+    They go by name, so that their values don't stand in the process list.
+    """
+    variables = environment.for_script(script.environment, user={})
+    names = environment.sudo_names(script.environment)
+    user = ["-u", script.runas] if script.runas else []
+    preserving = [f"--preserve-env={','.join(names)}"] if names else []
+    command = [find_sudo(script, variables), "-n", *user, *preserving, "--", str(path), *script.args]
+    return _Launch(command=command, account=None, environment=variables)
+
+
+def _start_as_shell_would(launch: _Launch, path: Path, capture: Capture) -> subprocess.Popen[bytes]:
+    """Start the script; one that names no interpreter, through /bin/sh."""
+    try:
+        return _start_when_not_busy(launch, capture)
+    except OSError as error:
+        if error.errno != errno.ENOEXEC or is_for_other_machine(path):
+            raise
+    return _start(replace(launch, command=["/bin/sh", *launch.command]), capture)
+
+
+def _start_when_not_busy(launch: _Launch, capture: Capture) -> subprocess.Popen[bytes]:
+    end = time.monotonic() + _BUSY_PATIENCE_S
+    while True:
+        try:
+            return _start(launch, capture)
+        except OSError as error:
+            if error.errno != errno.ETXTBSY or time.monotonic() > end:
+                raise
+        time.sleep(_BUSY_PAUSE_S)
+
+
+def _start(launch: _Launch, capture: Capture) -> subprocess.Popen[bytes]:
+    account = launch.account if os.geteuid() == 0 else None
+    return subprocess.Popen(
+        launch.command,
+        stdin=subprocess.DEVNULL,
+        stdout=capture.stdout,
+        stderr=capture.stderr,
+        cwd=_working_directory(),
+        env=launch.environment,
+        # Not a preexec_fn, which would be Python between fork and exec; and only user= and its
+        # like leave the fast vfork path (1.4 ms instead of 0.6 in a process of our size).
+        start_new_session=True,
+        user=account.uid if account else None,
+        group=account.gid if account else None,
+        extra_groups=account.groups if account else None,
+    )
+
+
+def _working_directory() -> str | None:
+    """The agent's own, unless somebody has removed it: every `cd` of a shell would complain then."""
+    try:
+        os.getcwd()
+    except OSError:
+        return "/"
+    return None

@@ -1,0 +1,166 @@
+"""Why a script could not be started, in words that say what to change."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from agent.errors import CommandFailure
+from agent.protocol import ErrorCode
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from agent.appspec import HookScript
+    from agent.lifecycle.accounts import Account
+
+_MAX_FIRST_LINE = 512
+_ELF = b"\x7fELF"
+
+
+def explain_launch_failure(
+    error: OSError, path: Path, script: HookScript, account: Account | None
+) -> CommandFailure:
+    """The failure to report for this error of starting the script."""
+    subject = describe_script(script)
+    if path.is_dir():
+        return CommandFailure(
+            "hook-script-is-directory",
+            f"{subject} can't be started: {path} is a directory. Name the script in it.",
+            code=ErrorCode.SCRIPT_FAILED,
+            script_name=script.location,
+        )
+    match error.errno:
+        case errno.ENOENT:
+            return _missing_interpreter(path, script)
+        case errno.EACCES:
+            return _not_permitted(path, script, account)
+        case errno.ENOEXEC:
+            return CommandFailure(
+                "hook-script-wrong-format",
+                f"{subject} can't be started: {path} is a program for another kind of machine than "
+                f"this one ({os.uname().machine}), or damaged. Build the revision for this machine.",
+                code=ErrorCode.SCRIPT_FAILED,
+                script_name=script.location,
+            )
+        case errno.ETXTBSY:
+            return CommandFailure(
+                "hook-script-busy",
+                f"{subject} can't be started: another process has {path} open for writing. "
+                "Find it with `fuser`; nothing should write to a deployment archive.",
+                code=ErrorCode.SCRIPT_FAILED,
+                script_name=script.location,
+            )
+    return CommandFailure(
+        "hook-not-startable",
+        f"{subject} can't be started: {error.strerror} (error {error.errno}). "
+        "Look at the memory and the process limits of the host, and at the size of the environment and arguments.",
+        code=ErrorCode.SCRIPT_FAILED,
+        script_name=script.location,
+    )
+
+
+def describe_script(script: HookScript) -> str:
+    """How every message names a script: as its AppSpec does, with the user that it runs as."""
+    user = f" run as user {script.runas}" if script.runas else ""
+    return f"Script at specified location: {script.location}{user}"
+
+
+def is_for_other_machine(path: Path) -> bool:
+    """Whether a file that the kernel does not know how to execute is no text, either."""
+    return b"\0" in first_line(path)
+
+
+def has_windows_line_ends(path: Path) -> bool:
+    """Whether the first line ends as on Windows."""
+    return first_line(path).endswith(b"\r")
+
+
+def first_line(path: Path) -> bytes:
+    """The first line without its line feed, or the first 512 bytes; empty when the file can't be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_MAX_FIRST_LINE).partition(b"\n")[0]
+    except OSError:
+        return b""
+
+
+def _missing_interpreter(path: Path, script: HookScript) -> CommandFailure:
+    subject, line = describe_script(script), first_line(path)
+    interpreter = _interpreter(line)
+    if line.endswith(b"\r"):
+        return CommandFailure(
+            "hook-windows-line-ends",
+            f"{subject} can't be started: {path} has Windows line ends, so Linux looks for an interpreter "
+            f"called {interpreter!r} with a carriage return at the end of its name. "
+            "Save the script with Unix line ends (dos2unix; in git: `*.sh text eol=lf` in .gitattributes).",
+            code=ErrorCode.SCRIPT_FAILED,
+            script_name=script.location,
+        )
+    if line.startswith(_ELF):
+        return CommandFailure(
+            "hook-interpreter-missing",
+            f"{subject} can't be started: the loader that {path} was linked for is not on this host "
+            f"({os.uname().machine}). Build the program for this host's C library, or statically.",
+            code=ErrorCode.SCRIPT_FAILED,
+            script_name=script.location,
+        )
+    return CommandFailure(
+        "hook-interpreter-missing",
+        f"{subject} can't be started: the interpreter {interpreter} that the first line of {path} names "
+        "is not on this host. Install it, or correct that line.",
+        code=ErrorCode.SCRIPT_FAILED,
+        script_name=script.location,
+    )
+
+
+def _interpreter(line: bytes) -> str:
+    words = line.removeprefix(b"#!").strip().split()
+    return words[0].decode("utf-8", "replace") if words else ""
+
+
+def _not_permitted(path: Path, script: HookScript, account: Account | None) -> CommandFailure:
+    subject = describe_script(script)
+    if os.statvfs(path).f_flag & os.ST_NOEXEC:
+        return CommandFailure(
+            "hook-noexec-mount",
+            f"{subject} can't be started: {path} lies on a file system that is mounted with noexec. "
+            "Mount it without, or set root_dir to a directory on another file system.",
+            code=ErrorCode.SCRIPT_FAILED,
+            script_name=script.location,
+        )
+    closed = _first_closed_directory(path, account)
+    if closed:
+        return CommandFailure(
+            "hook-not-permitted",
+            f"{subject} can't be started: that user may not enter {closed}, in which {path} lies. "
+            "Let others enter it (chmod o+x), or run the script without runas.",
+            code=ErrorCode.SCRIPT_FAILED,
+            script_name=script.location,
+        )
+    interpreter = _interpreter(first_line(path)) or str(path)
+    return CommandFailure(
+        "hook-not-permitted",
+        f"{subject} can't be started: {path}, or the interpreter {interpreter}, may not be executed by "
+        f"{account.name if account else 'the agent'}. Look at their owners, modes and security labels.",
+        code=ErrorCode.SCRIPT_FAILED,
+        script_name=script.location,
+    )
+
+
+def _first_closed_directory(path: Path, account: Account | None) -> Path | None:
+    """The outermost directory on the way to the script that the account may not enter."""
+    if account is None or account.uid == 0:
+        return None
+    for directory in reversed(path.parents):
+        facts = os.stat(directory)
+        if account.uid == facts.st_uid:
+            allowed = facts.st_mode & 0o100
+        elif facts.st_gid in account.groups:
+            allowed = facts.st_mode & 0o010
+        else:
+            allowed = facts.st_mode & 0o001
+        if not allowed:
+            return directory
+    return None

@@ -1,0 +1,123 @@
+"""`location:` of a hook script → the file in the deployment archive, fit to be run."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.errors import CommandFailure
+from agent.protocol import ErrorCode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agent.appspec import HookScript
+    from agent.lifecycle.accounts import Account
+
+_MAX_SEARCHED = 5000  # files of an archive that are looked through for similar names
+
+
+def find_script(script: HookScript, archive: Path) -> Path:
+    """The script's file; it exists, and lies in the archive even after following symlinks.
+
+    Args:
+        script: its location is relative to the archive, also with a slash before it.
+        archive: the deployment archive, an absolute path.
+
+    Raises:
+        CommandFailure: there is no such file, or it lies elsewhere.
+    """
+    relative = os.path.normpath(script.location.lstrip("/"))
+    if relative.split("/")[0] == "..":
+        raise _outside(script, f"it leads out of the deployment archive {archive}")
+    path = archive / relative
+    if not os.path.lexists(path):
+        raise _missing(script, path, _similar_names(script.location, archive))
+    target = Path(os.path.realpath(path))
+    if not target.is_relative_to(os.path.realpath(archive)):
+        raise _outside(
+            script, f"it is, or lies behind, a symlink to {target}, outside the deployment archive {archive}"
+        )
+    if not target.exists():
+        raise _missing(script, path, f"it is a symlink to {target}, which does not exist")
+    return path
+
+
+def make_executable(path: Path, script: HookScript, account: Account | None) -> None:
+    """Afterwards the file may be executed by whoever is to run it, and by everybody if it could not be before.
+
+    Raises:
+        CommandFailure: the mode can't be changed.
+    """
+    facts = os.stat(path)
+    if stat.S_ISDIR(facts.st_mode) or _may_execute(facts, account):
+        return
+    try:
+        os.chmod(path, stat.S_IMODE(facts.st_mode) | 0o111)  # noqa: S103 - scripts are there to be executed
+    except OSError as error:
+        raise CommandFailure(
+            "hook-script-not-executable",
+            f"Script at specified location: {script.location} is not executable, and making {path} so failed: "
+            f"{error.strerror}. Give it the executable bit in the revision, or repair the file system.",
+            code=ErrorCode.SCRIPT_NOT_EXECUTABLE,
+            script_name=script.location,
+        ) from error
+
+
+def _may_execute(facts: os.stat_result, account: Account | None) -> bool:
+    uid = account.uid if account else os.geteuid()
+    groups = account.groups if account else (os.getegid(), *os.getgroups())
+    if uid == 0:
+        return bool(facts.st_mode & 0o111)
+    if uid == facts.st_uid:
+        return bool(facts.st_mode & stat.S_IXUSR)
+    if facts.st_gid in groups:
+        return bool(facts.st_mode & stat.S_IXGRP)
+    return bool(facts.st_mode & stat.S_IXOTH)
+
+
+def _missing(script: HookScript, path: Path, why: str) -> CommandFailure:
+    return CommandFailure(
+        "hook-script-missing",
+        f"Script does not exist at specified location: {path}: {why}. "
+        f"Correct the location in line {script.line} of the AppSpec file, or add the script to the revision.",
+        code=ErrorCode.SCRIPT_MISSING,
+        script_name=script.location,
+    )
+
+
+def _outside(script: HookScript, why: str) -> CommandFailure:
+    return CommandFailure(
+        "hook-location-outside-archive",
+        f"Script at specified location: {script.location} is refused: {why}. "
+        f"Only scripts of the revision itself are run; correct line {script.line} of the AppSpec file.",
+        code=ErrorCode.SCRIPT_MISSING,
+        script_name=script.location,
+    )
+
+
+def _similar_names(location: str, archive: Path) -> str:
+    """What the archive holds instead, in words."""
+    # Imported here: only a failure needs it, and every hook would pay for it.
+    import difflib  # noqa: PLC0415
+
+    wanted = os.path.normpath(location.lstrip("/"))
+    first_word = wanted.split(" ")[0]
+    if first_word != wanted and (archive / first_word).is_file():
+        return f"the revision has {first_word}, and arguments are written as a list under args:"
+    names = [name for name, _ in zip(_files(archive), range(_MAX_SEARCHED), strict=False)]
+    same_name = [
+        name for name in names if name.rpartition("/")[2].lower() == wanted.rpartition("/")[2].lower()
+    ]
+    similar = dict.fromkeys([*same_name[:3], *difflib.get_close_matches(wanted, names, n=3)])
+    if similar:
+        return f"the revision has {', '.join(list(similar)[:3])}"
+    return "the revision has nothing with a similar name"
+
+
+def _files(archive: Path) -> Iterator[str]:
+    for directory, _, files in os.walk(archive):
+        for name in sorted(files):
+            yield os.path.relpath(os.path.join(directory, name), archive)

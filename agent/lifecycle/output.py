@@ -1,0 +1,115 @@
+"""What hook scripts print: bytes → whole lines, and → the tail that goes into a report. Pure.
+
+Everything works on whole chunks: a script may print 100 MB.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+
+from agent.lifecycle.diagnostics import MAX_LOG_CHARACTERS
+
+# A line that is longer is logged in pieces, so that no output can fill the memory.
+MAX_LINE_BYTES = 2**20
+
+# Enough bytes for the reported characters, with colours and multi-byte characters among them.
+_TAIL_BYTES = 16 * 1024
+
+_CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
+_ESCAPE_SEQUENCE = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor movements
+    r"|\x1b[\]PX^_].*?(?:\x1b\\|\x07)"  # OSC and other strings: window titles, links
+    r"|\x1b[ -/]*[0-~]",  # two-character sequences
+    re.DOTALL,
+)
+_OVERWRITTEN = re.compile(r"[^\n]*\r(?=[^\n])")  # what a progress bar printed before it started the line anew
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f]")
+
+
+class Stream(Enum):
+    """Where a script printed something; the value is how its lines are marked in the logs."""
+
+    STDOUT = b"[stdout]"
+    STDERR = b"[stderr]"
+
+
+class LineCutter:
+    """Turns the chunks of one stream into whole lines."""
+
+    def __init__(self) -> None:
+        self._partial: list[bytes] = []
+        self._partial_bytes = 0
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The lines that are complete by now, each with its line end; empty when there are none."""
+        end = chunk.rfind(b"\n") + 1
+        if not end:
+            self._keep(chunk)
+            return self.flush() if self._partial_bytes >= MAX_LINE_BYTES else b""
+        lines = b"".join((*self._partial, chunk[:end]))
+        self._partial, self._partial_bytes = [], 0
+        self._keep(chunk[end:])
+        return lines
+
+    def flush(self) -> bytes:
+        """The unfinished line, finished; empty when there is none."""
+        if not self._partial:
+            return b""
+        line = b"".join((*self._partial, b"\n"))
+        self._partial, self._partial_bytes = [], 0
+        return line
+
+    def _keep(self, part: bytes) -> None:
+        if part:
+            self._partial.append(part)
+            self._partial_bytes += len(part)
+
+
+class Tail:
+    """The end of everything that one event logged."""
+
+    def __init__(self) -> None:
+        self._kept = b""
+
+    def append(self, lines: bytes, mark: bytes = b"") -> None:
+        """Take note of whole lines, each of which is marked."""
+        if len(lines) > _TAIL_BYTES:
+            lines = lines[-_TAIL_BYTES:]
+            lines = lines[lines.find(b"\n", 0, -1) + 1 :]
+        self._kept = (self._kept + marked(lines, mark))[-_TAIL_BYTES:]
+
+    def text(self) -> str:
+        """At most 2,048 characters, as a report wants them."""
+        return reported(self._kept)
+
+
+def marked(lines: bytes, mark: bytes) -> bytes:
+    """Whole lines, each with the mark before it."""
+    return mark + lines[:-1].replace(b"\n", b"\n" + mark) + b"\n"
+
+
+def reported(output: bytes) -> str:
+    """The last 2,048 characters of the output as a person would have seen it on a terminal.
+
+    Escape sequences and control characters are gone, of a line that was overwritten only the last
+    state is left, bytes that are no UTF-8 are replaced. A first line that would be cut is left out,
+    unless more than half of the text would go with it.
+    """
+    text = output.lstrip(_CONTINUATION_BYTES).decode("utf-8", "replace")
+    text = _ESCAPE_SEQUENCE.sub("", text).replace("\r\n", "\n")
+    text = _CONTROL.sub("", _OVERWRITTEN.sub(_mark_only, text))
+    if len(text) <= MAX_LOG_CHARACTERS:
+        return text
+    text = text[-MAX_LOG_CHARACTERS:]
+    whole_lines = text[text.find("\n") + 1 :]
+    return whole_lines if len(whole_lines) > MAX_LOG_CHARACTERS // 2 else text
+
+
+def _mark_only(overwritten: re.Match[str]) -> str:
+    """The mark of the stream stands before what was overwritten, and must stay."""
+    for stream in Stream:
+        mark = stream.value.decode()
+        if overwritten[0].startswith(mark):
+            return mark
+    return ""

@@ -1,0 +1,93 @@
+"""Running the hook scripts of one lifecycle event."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from agent.errors import CommandFailure
+from agent.lifecycle.accounts import find_account
+from agent.lifecycle.adoption import adopting_orphans
+from agent.lifecycle.environment import is_refused
+from agent.lifecycle.script_log import ScriptLog
+from agent.lifecycle.script_run import ScriptRun
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from agent.appspec import HookScript
+    from agent.lifecycle.context import HookContext
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventLog:
+    """What an event that succeeded has to say.
+
+    Attributes:
+        tail: the last 2,048 characters at most of what was logged, without times.
+    """
+
+    tail: str
+
+
+def never() -> bool:
+    """A deployment that nobody stops."""
+    return False
+
+
+def run_event(
+    scripts: Sequence[HookScript], context: HookContext, cancelled: Callable[[], bool] = never
+) -> EventLog:
+    """Afterwards all scripts have run, one after the other, and each has succeeded.
+
+    Must be called in the main thread of a process that waits for no other children meanwhile: it
+    adopts and reaps orphans. Signals that this process ignores are ignored by the scripts, too, so
+    it should handle those that it does not want.
+
+    Args:
+        scripts: in the order of the AppSpec file.
+        context: what they have in common.
+        cancelled: asked four times a second; once it says True, the running script is ended.
+
+    Raises:
+        CommandFailure: a script failed, and those after it did not run. With the location of that
+            script, and the tail of what was logged.
+    """
+    _warn_of_refused_variables(scripts, context)
+    script_log = ScriptLog(context.scripts_log, context.deployments_log, context.deployment_id)
+    script_log.note(f"LifecycleEvent - {context.event}")
+    try:
+        accounts = [find_account(script) for script in scripts]
+        with adopting_orphans() as heir:
+            for script, account in zip(scripts, accounts, strict=True):
+                ScriptRun(script, account, context, script_log, heir).run(cancelled)
+    except CommandFailure as failure:
+        _complete(failure, context, script_log.tail)
+        raise
+    finally:
+        script_log.close()
+    return EventLog(tail=script_log.tail)
+
+
+def _complete(failure: CommandFailure, context: HookContext, tail: str) -> None:
+    """Add what only the event knows: whose script it was, and where its output is."""
+    failure.message += f" The whole output is in {context.scripts_log}."
+    if context.scripts_of != context.deployment_id:
+        failure.message += (
+            f" At {context.event} the scripts of deployment {context.scripts_of} run, which this host has, "
+            f"and not those of {context.deployment_id}, which is to come: changing the new revision does not help. "
+            "Repair the script in that deployment's archive, or deploy with failures of ApplicationStop ignored."
+        )
+    failure.args = (failure.message,)
+    failure.log = tail
+
+
+def _warn_of_refused_variables(scripts: Sequence[HookScript], context: HookContext) -> None:
+    names = {name for script in scripts for name in script.environment} | set(context.environment.additions)
+    refused = sorted(name for name in names if is_refused(name))
+    if refused:
+        log.warning("hook_variables_refused", names=refused)

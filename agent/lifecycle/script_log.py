@@ -1,0 +1,81 @@
+"""The script logs: what hooks print, in the deployment's own log and in that of all deployments.
+
+    scripts.log       2025-03-01 12:00:00 [stdout]text
+    deployments log   [2025-03-01 12:00:00.123] [d-ABC][stdout]text
+
+The format is that of the existing agents; tools read it. Both are rotated by size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from agent.lifecycle.output import Tail, marked
+from agent.rotation import RotatingFile
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from agent.lifecycle.output import Stream
+
+log = structlog.get_logger()
+
+
+class ScriptLog:
+    """Takes what the hooks of one event print.
+
+    A log that can't be written, as on a full disk, is no reason to fail a deployment: the lines
+    are dropped, and a warning says so once.
+    """
+
+    def __init__(self, scripts_log: Path, deployments_log: Path | None, deployment_id: str) -> None:
+        self._scripts = RotatingFile(scripts_log)
+        self._deployments = RotatingFile(deployments_log) if deployments_log else None
+        self._deployment_id = deployment_id.encode()
+        self._tail = Tail()
+        self._warned = False
+        for path in filter(None, (scripts_log, deployments_log)):
+            with contextlib.suppress(OSError):
+                path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+
+    @property
+    def tail(self) -> str:
+        """The end of all that was logged, without times, as it goes into a report."""
+        return self._tail.text()
+
+    def note(self, text: str) -> None:
+        """Log a line of our own, such as `Script - start.sh`."""
+        self._write(text.encode("utf-8", "surrogateescape") + b"\n", b"")
+
+    def output(self, stream: Stream, lines: bytes) -> None:
+        """Log whole lines of a script."""
+        if lines:
+            self._write(lines, stream.value)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._scripts.close()
+        if self._deployments:
+            self._deployments.close()
+
+    def _write(self, lines: bytes, mark: bytes) -> None:
+        self._tail.append(lines, mark)
+        now = time.time()
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now)).encode()
+        self._append(self._scripts, marked(lines, b"%b %b" % (stamp, mark)))
+        if self._deployments:
+            milliseconds = int(now % 1 * 1000)
+            prefix = b"[%b.%03d] [%b]%b" % (stamp, milliseconds, self._deployment_id, mark)
+            self._append(self._deployments, marked(lines, prefix))
+
+    def _append(self, file: RotatingFile, lines: bytes) -> None:
+        try:
+            file.write(lines)
+        except OSError as error:
+            if not self._warned:
+                self._warned = True
+                log.warning("script_log_not_written", path=str(file.path), error=str(error))

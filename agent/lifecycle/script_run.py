@@ -1,0 +1,206 @@
+"""One hook script, from its file to its outcome.
+
+A script is over when its main process is. It has one deadline, from its start. At the deadline,
+or when the deployment is stopped, everything that it has started is ended, too; a script that has
+ended by itself is left alone with what it started, since that may be the application.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from agent.lifecycle.adoption import bury_orphans, own_children
+from agent.lifecycle.capture import Capture
+from agent.lifecycle.context import HookProcess
+from agent.lifecycle.keeper import keep_reading
+from agent.lifecycle.launch import start_script
+from agent.lifecycle.launch_failure import has_windows_line_ends
+from agent.lifecycle.location import find_script, make_executable
+from agent.lifecycle.outcome import (
+    Ended,
+    Exited,
+    cancel_failure,
+    exit_failure,
+    open_output_failure,
+    timeout_failure,
+)
+from agent.processes import start_ticks
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from agent.appspec import HookScript
+    from agent.lifecycle.accounts import Account
+    from agent.lifecycle.context import HookContext
+    from agent.lifecycle.script_log import ScriptLog
+
+log = structlog.get_logger()
+
+# After the main process has ended, for pipelines such as `exec > >(tee setup.log)` to finish.
+OUTPUT_GRACE_S = 0.5
+# With fail_on_open_output, for background processes to end.
+STRICT_OUTPUT_GRACE_S = 5.0
+
+_TICK_S = 0.25  # how often we look whether the deployment was stopped
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.05  # between looks at a process that can't wake us
+
+
+class ScriptRun:
+    """One script about to run."""
+
+    def __init__(
+        self,
+        script: HookScript,
+        account: Account | None,
+        context: HookContext,
+        script_log: ScriptLog,
+        heir: int | None,
+    ) -> None:
+        self._script = script
+        self._account = account
+        self._context = context
+        self._log = script_log
+        self._heir = heir
+        self._earlier = own_children()
+
+    def run(self, cancelled: Callable[[], bool]) -> None:
+        """Afterwards the script has run and succeeded.
+
+        Raises:
+            CommandFailure: it has not.
+        """
+        path = find_script(self._script, self._context.archive)
+        make_executable(path, self._script, self._account)
+        self._log.note(f"Script - {self._script.location}")
+        with contextlib.closing(Capture(self._log)) as capture:
+            process = start_script(path, self._script, self._account, capture, self._context.environment)
+            capture.close_writers()
+            with self._known_to_others(process):
+                self._carry(process, capture, path, cancelled)
+
+    @contextlib.contextmanager
+    def _known_to_others(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
+        running = HookProcess(pid=process.pid, start_ticks=start_ticks(process.pid) or 0)
+        self._context.on_started(running)
+        try:
+            yield
+        finally:
+            self._context.on_ended(running)
+
+    def _carry(
+        self,
+        process: subprocess.Popen[bytes],
+        capture: Capture,
+        path: Path,
+        cancelled: Callable[[], bool],
+    ) -> None:
+        deadline = time.monotonic() + self._script.timeout_s
+        try:
+            code = self._wait(process, capture, deadline, cancelled)
+        except BaseException:  # such as Ctrl-C, which does not reach the script's session
+            self._end(process, capture)
+            raise
+        if code is None:
+            is_late = time.monotonic() >= deadline
+            ended = self._end(process, capture)
+            raise (timeout_failure if is_late else cancel_failure)(self._script, ended)
+        if self._heir is not None:
+            bury_orphans(spared=process.pid)
+        holders = self._finish_output(capture)
+        if code != 0:
+            raise exit_failure(self._script, self._exited(code, path))
+        if holders and self._context.fail_on_open_output:
+            raise open_output_failure(self._script, holders)
+
+    def _wait(
+        self,
+        process: subprocess.Popen[bytes],
+        capture: Capture,
+        deadline: float,
+        cancelled: Callable[[], bool],
+    ) -> int | None:
+        """The exit code of the main process; None when it has to be ended."""
+        next_tick = time.monotonic() + _TICK_S
+        with _exit_descriptor(process.pid) as descriptor, capture.waking_on(descriptor):
+            pause_s = _FIRST_PAUSE_S if descriptor is None else _TICK_S
+            while (code := process.poll()) is None:
+                now = time.monotonic()
+                if now >= deadline:
+                    return None
+                if now >= next_tick:
+                    next_tick = now + _TICK_S
+                    if cancelled():
+                        return None
+                    if self._heir is not None:
+                        bury_orphans(spared=process.pid)
+                capture.read(max(min(deadline - now, next_tick - now, pause_s), 0.001))
+                if descriptor is None:
+                    pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+        return code
+
+    def _end(self, process: subprocess.Popen[bytes], capture: Capture) -> Ended:
+        """End the script with everything that it started."""
+        # Imported here: psutil costs 12 ms, and few scripts need to be ended.
+        from agent.lifecycle.ending import HookProcesses, end_processes  # noqa: PLC0415
+
+        silent_s = None if capture.last_output_at is None else time.monotonic() - capture.last_output_at
+
+        def wait(seconds: float) -> None:
+            process.poll()
+            if self._heir is not None:
+                bury_orphans(spared=process.pid)
+            capture.read(seconds)
+
+        ending = end_processes(HookProcesses(process.pid, heir=self._heir, earlier=self._earlier), wait)
+        wait(0)
+        capture.read_to_end(within_s=OUTPUT_GRACE_S)
+        log.warning(
+            "hook_ended_by_agent",
+            script=self._script.location,
+            pid=process.pid,
+            running=ending.running,
+            survivors=ending.survivors,
+        )
+        return Ended(running=ending.running, survivors=ending.survivors, silent_s=silent_s)
+
+    def _finish_output(self, capture: Capture) -> tuple[str, ...]:
+        """Read what is left; who still holds the output then, each as `pid 88 node app.js`."""
+        is_strict = self._context.fail_on_open_output
+        capture.read_to_end(within_s=STRICT_OUTPUT_GRACE_S if is_strict else OUTPUT_GRACE_S)
+        if not capture.readers:
+            return ()
+        from agent.lifecycle.ending import describe_process, find_holders  # noqa: PLC0415 - as above
+
+        holders = tuple(describe_process(pid) for pid in find_holders(capture.pipes))
+        keeper = keep_reading(capture, self._log)
+        log.warning("hook_output_left_open", script=self._script.location, holders=holders, reader=keeper)
+        return holders
+
+    def _exited(self, code: int, path: Path) -> Exited:
+        variables = self._context.environment.for_script(self._script.environment, user={})
+        return Exited(
+            code=code,
+            path_variable=variables.get("PATH", ""),
+            has_windows_line_ends=has_windows_line_ends(path),
+        )
+
+
+@contextlib.contextmanager
+def _exit_descriptor(pid: int) -> Iterator[int | None]:
+    """A descriptor that is readable once the process has ended; None where the kernel is older than 5.3."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except (OSError, AttributeError):  # the kernel, or the one that Python was built on
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,186 @@
+"""One host command, from its specification to its delivered report."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+import structlog
+
+from agent.deployments import DeploymentFacts, HistoryEntry, WorkerProcess
+from agent.endpoint import ask_until_answered
+from agent.errors import AgentError, CommandFailure, EndpointError, IdentityError
+from agent.processes import boot_id, start_ticks
+from agent.protocol import CommandStatus
+from agent.worker.ongoing import ongoing_deployment
+from agent.worker.results import failed_result, internal_failure, noop_result, not_wanted_result
+from agent.worker.runs import choose_run
+from agent.worker.specifications import check_addressee, fetch_specification
+from agent.worker.turns import wait_for_turn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agent.deployments import CommandResult, Job, JobState
+    from agent.protocol import HostCommand
+    from agent.worker.context import WorkerContext
+    from agent.worker.runs import Run
+
+    T = TypeVar("T")
+
+log = structlog.get_logger()
+
+# A report is worth more patience than a question: nobody else can give it.
+_REPORT_PATIENCE_S = 24 * 3600.0
+_QUESTION_PATIENCE_S = 300.0
+
+
+def finish(job: Job, context: WorkerContext) -> None:
+    """Afterwards the command of this record has been reported, and the record is history.
+
+    Starts where the record says that the work stopped: a result that is there is delivered; work
+    that a dead worker had begun is undone and reported as lost; anything else is done now.
+    """
+    state = job.read()
+    if state is None:
+        job.remove()
+        return
+    structlog.contextvars.bind_contextvars(
+        host_command_identifier=state.command.identifier, command=state.command.name
+    )
+    began = time.monotonic()
+    result = state.result or _result_of(job, state, context)
+    log.info(
+        "command_finished",
+        status=result.status.value,
+        error_code=int(result.error_code),
+        error_id=result.error_id or None,
+        duration_s=round(time.monotonic() - began, 3),
+        message=result.message,
+    )
+    if result.wanted:
+        _deliver(state.command, result, context)
+    _remember(job, result, context)
+
+
+def report_refusal(command: HostCommand, reason: str, context: WorkerContext) -> None:
+    """Report this command as Failed although there is no record of it."""
+    _deliver(command, failed_result(CommandFailure("record-impossible", reason)), context)
+
+
+def _result_of(job: Job, state: JobState, context: WorkerContext) -> CommandResult:
+    """Do what is left to do, and keep the result."""
+    pid = os.getpid()
+    job.note_worker(WorkerProcess(pid=pid, start_ticks=start_ticks(pid) or 0, boot_id=boot_id()))
+    if state.attempts and state.step not in ("accepted", "specification"):
+        # Only what was lost pays for what undoes it.
+        from agent.worker.recovery import failed_after_restart  # noqa: PLC0415
+
+        result = failed_after_restart(state, context)
+    else:
+        result = _perform(job, state.command, context)
+    try:
+        job.note_result(result)
+    except OSError as error:
+        # The report still goes out; only a crash before that would cost it.
+        log.warning("result_not_kept", error=str(error))
+    return result
+
+
+def _perform(job: Job, command: HostCommand, context: WorkerContext) -> CommandResult:
+    """Run the command; whatever goes wrong becomes a result."""
+    try:
+        return _Performance(job, command, context).result()
+    except CommandFailure as failure:
+        return failed_result(failure)
+    except (EndpointError, IdentityError) as error:
+        return failed_result(CommandFailure(error.error_id, error.message))
+    except Exception as error:
+        log.exception("command_crashed")
+        return internal_failure(error)
+
+
+class _Performance:
+    """The conversation about one command, step by step."""
+
+    def __init__(self, job: Job, command: HostCommand, context: WorkerContext) -> None:
+        self._job = job
+        self._command = command
+        self._context = context
+
+    def result(self) -> CommandResult:
+        self._job.note_step("specification")
+        check_addressee(self._command, self._context.host_identifier)
+        specification = fetch_specification(self._command, self._context, self._ask)
+        facts = DeploymentFacts(
+            deployment_id=specification.deployment_id,
+            deployment_group_id=specification.deployment_group_id,
+            deployment_group_name=specification.deployment_group_name,
+            application_name=specification.application_name,
+        )
+        self._job.note_deployment(facts)
+        structlog.contextvars.bind_contextvars(deployment_id=facts.deployment_id)
+        wait_for_turn(self._job, facts.deployment_group_id, self._context.jobs)
+        run = choose_run(self._command.name, specification, self._context.host)
+        self._job.note_step("acknowledge")
+        status = self._acknowledge(run)
+        if status is CommandStatus.FAILED and run.is_noop:
+            return noop_result()
+        if status in (CommandStatus.SUCCEEDED, CommandStatus.FAILED):
+            return not_wanted_result(status)
+        self._job.note_step("run")
+        with ongoing_deployment(self._command.identifier, specification, self._context.host):
+            return run.carry_out()
+
+    def _acknowledge(self, run: Run) -> CommandStatus | None:
+        """Say that the command is about to run; the answer says whether anybody still wants it."""
+        status = self._ask(
+            lambda: self._context.client.acknowledge(self._command.identifier, is_noop=run.is_noop)
+        )
+        log.debug("command_acknowledged", is_noop=run.is_noop, answer=status.value if status else None)
+        return status
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        return ask_until_answered(
+            call,
+            give_up_after_s=_QUESTION_PATIENCE_S,
+            throttle=self._context.throttle,
+            on_trouble=_log_trouble,
+        )
+
+
+def _deliver(command: HostCommand, result: CommandResult, context: WorkerContext) -> None:
+    """Send the report until it is taken, or until the endpoint says that nobody wants it."""
+    try:
+        ask_until_answered(
+            lambda: context.client.complete(command.identifier, result.status, result.payload),
+            give_up_after_s=_REPORT_PATIENCE_S,
+            throttle=context.throttle,
+            on_trouble=_log_trouble,
+        )
+    except AgentError as error:
+        log.error("report_refused", error=error.message)
+
+
+def _remember(job: Job, result: CommandResult, context: WorkerContext) -> None:
+    """Afterwards the command is in the history and has no record any more."""
+    state = job.read()
+    if state is not None:
+        entry = HistoryEntry(
+            host_command_identifier=state.command.identifier,
+            command_name=state.command.name,
+            accepted_at=state.accepted_at,
+            finished_at=state.finished_at or time.time(),
+            result=result,
+            deployment=state.deployment,
+        )
+        try:
+            context.history.add(entry)
+        except OSError as error:
+            log.warning("history_not_written", error=str(error))
+    job.remove()
+
+
+def _log_trouble(error: BaseException) -> None:
+    log.warning("endpoint_trouble", error=str(error))

@@ -1,0 +1,78 @@
+"""What a worker is given by the daemon that forked it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agent.deployments import DeploymentRoot, History, JobStore
+from agent.endpoint import SharedThrottle
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agent.endpoint import HostCommandClient
+    from agent.identity import HostIdentity
+    from agent.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostContext:
+    """This host and how it is set up: all that work on it needs, with or without a control endpoint.
+
+    Attributes:
+        settings: of the agent.
+        identity: who this host is; None for a local deployment on a host that has not been told.
+        s3_url: S3 service without bucket; empty when the region is not known.
+        environment: what the agent was started with; hooks inherit most of it.
+        hook_identity: AWS_REGION and AWS_HOST_IDENTIFIER for hooks.
+    """
+
+    settings: Settings
+    identity: HostIdentity | None
+    s3_url: str
+    environment: Mapping[str, str]
+
+    @property
+    def root(self) -> DeploymentRoot:
+        """The deployment root."""
+        return DeploymentRoot(path=self.settings.root_dir)
+
+    @property
+    def hook_identity(self) -> dict[str, str]:
+        """What the existing agents tell hooks of the host."""
+        if self.identity is None:
+            return {}
+        return {
+            "AWS_REGION": self.identity.region,
+            "AWS_HOST_IDENTIFIER": self.identity.host_identifier,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerContext:
+    """Everything around one host command. Nothing here is shared with the daemon any more."""
+
+    host: HostContext
+    host_identifier: str
+    client: HostCommandClient
+
+    @property
+    def settings(self) -> Settings:
+        """Of the agent."""
+        return self.host.settings
+
+    @property
+    def jobs(self) -> JobStore:
+        """The records of all commands."""
+        return JobStore(self.settings.state_directory)
+
+    @property
+    def history(self) -> History:
+        """What came of earlier commands."""
+        return History(self.settings.state_directory)
+
+    @property
+    def throttle(self) -> SharedThrottle:
+        """The pause that all processes of this agent keep."""
+        return SharedThrottle(self.settings.state_directory)

@@ -1,0 +1,134 @@
+"""Deployments on this host that nobody has sent: the same runs, in the order that is asked for."""
+
+from __future__ import annotations
+
+import secrets
+import string
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from agent.deployments import DeploymentFacts, History, HistoryEntry
+from agent.errors import CommandFailure, IdentityError
+from agent.protocol import DOWNLOAD_BUNDLE, IN_PLACE_ORDER, INSTALL, CommandStatus
+from agent.worker.ongoing import ongoing_deployment
+from agent.worker.results import failed_result, succeeded_result
+from agent.worker.runs import choose_run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from agent.deployments import CommandResult
+    from agent.specification import DeploymentSpecification
+    from agent.worker.context import HostContext
+
+log = structlog.get_logger()
+
+_BEFORE_DOWNLOAD = IN_PLACE_ORDER[: IN_PLACE_ORDER.index(DOWNLOAD_BUNDLE)]
+_BEFORE_INSTALL = IN_PLACE_ORDER[: IN_PLACE_ORDER.index(INSTALL)]
+
+
+class EventOrderError(ValueError):
+    """Events can't be run in this order; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventOutcome:
+    """How one event of a local deployment ended."""
+
+    event: str
+    result: CommandResult
+    duration_s: float
+
+    @property
+    def has_succeeded(self) -> bool:
+        """Whether the next event may follow."""
+        return self.result.status is CommandStatus.SUCCEEDED
+
+
+def local_deployment_id() -> str:
+    """A new id such as `d-8KD21MX0Q-local`; never one that the service makes."""
+    alphabet = string.ascii_uppercase + string.digits
+    return f"d-{''.join(secrets.choice(alphabet) for _ in range(9))}-local"
+
+
+def plan_events(wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """The events of a local deployment, in order.
+
+    Args:
+        wanted: as the user gives them; DownloadBundle and Install come first where they are left
+            out. None = all of an in-place deployment.
+
+    Raises:
+        EventOrderError: an event of the new revision comes before that revision.
+    """
+    if wanted is None:
+        return IN_PLACE_ORDER
+    missing = [event for event in (DOWNLOAD_BUNDLE, INSTALL) if event not in wanted]
+    events = (*missing, *wanted)
+    if INSTALL in missing and DOWNLOAD_BUNDLE not in missing:
+        at = events.index(DOWNLOAD_BUNDLE)
+        events = (*events[1 : at + 1], INSTALL, *events[at + 1 :])
+    for event, may_precede in ((DOWNLOAD_BUNDLE, _BEFORE_DOWNLOAD), (INSTALL, _BEFORE_INSTALL)):
+        wrong = [name for name in events[: events.index(event)] if name not in may_precede]
+        if wrong:
+            raise EventOrderError(
+                f"{', '.join(wrong)} can't come before {event}; only {', '.join(may_precede)} can"
+            )
+    return events
+
+
+def deploy_locally(
+    specification: DeploymentSpecification, events: Sequence[str], host: HostContext
+) -> Iterator[EventOutcome]:
+    """Run these events; yields the outcome of each, and stops after the first that fails."""
+    history = History(host.settings.state_directory)
+    for event in events:
+        began, accepted_at = time.monotonic(), time.time()
+        outcome = EventOutcome(
+            event=event, result=_run(event, specification, host), duration_s=time.monotonic() - began
+        )
+        _remember(history, outcome, specification, accepted_at)
+        yield outcome
+        if not outcome.has_succeeded:
+            return
+
+
+def _run(event: str, specification: DeploymentSpecification, host: HostContext) -> CommandResult:
+    try:
+        run = choose_run(event, specification, host)
+        if run.is_noop:
+            return succeeded_result()
+        identifier = f"local/{specification.deployment_id}/{event}"
+        with ongoing_deployment(identifier, specification, host):
+            return run.carry_out()
+    except CommandFailure as failure:
+        return failed_result(failure)
+    except IdentityError as error:
+        return failed_result(CommandFailure(error.error_id, error.message))
+
+
+def _remember(
+    history: History, outcome: EventOutcome, specification: DeploymentSpecification, accepted_at: float
+) -> None:
+    facts = DeploymentFacts(
+        deployment_id=specification.deployment_id,
+        deployment_group_id=specification.deployment_group_id,
+        deployment_group_name=specification.deployment_group_name,
+        application_name=specification.application_name,
+    )
+    entry = HistoryEntry(
+        host_command_identifier=f"local/{specification.deployment_id}/{outcome.event}",
+        command_name=outcome.event,
+        accepted_at=accepted_at,
+        finished_at=time.time(),
+        result=outcome.result,
+        deployment=facts,
+    )
+    try:
+        history.path.parent.mkdir(parents=True, exist_ok=True)
+        history.add(entry)
+    except OSError as error:
+        log.warning("history_not_written", error=str(error))

@@ -1,0 +1,56 @@
+"""Forking a worker: a process of its own session, which needs no daemon from then on.
+
+This module is all that the daemon holds of a worker. The rest is imported after the fork, so that
+its memory goes when the worker ends.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agent.deployments import Job
+    from agent.protocol import HostCommand
+    from agent.worker.context import WorkerContext
+
+_CRASHED = 70  # EX_SOFTWARE
+
+
+def fork_worker(work: Callable[[], None], *, leave_daemon: Callable[[], None]) -> int:
+    """Start `work` in a detached process and return its pid.
+
+    Args:
+        work: what to do; its exceptions end the process with code 70.
+        leave_daemon: called first in the child: closes what belongs to the daemon.
+    """
+    pid = os.fork()
+    if pid:
+        return pid
+    code = _CRASHED
+    try:
+        os.setsid()
+        leave_daemon()
+        work()
+        code = 0
+    except BaseException:  # noqa: BLE001 - the edge of the process; the record tells the next one
+        os.write(2, traceback.format_exc().encode("utf-8", "backslashreplace"))
+    finally:
+        os._exit(code)
+
+
+def carry_out(job: Job, context: WorkerContext) -> None:
+    """Bring the command of this record to its end and deliver its report; for a forked worker."""
+    from agent.worker.command import finish  # noqa: PLC0415 - see above
+
+    finish(job, context)
+
+
+def refuse(command: HostCommand, reason: str, context: WorkerContext) -> None:
+    """Report a command as Failed of which not even a record could be made; for a forked worker."""
+    from agent.worker.command import report_refusal  # noqa: PLC0415 - see above
+
+    report_refusal(command, reason, context)

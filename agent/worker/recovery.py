@@ -1,0 +1,32 @@
+"""After a worker that died: end what it had running, undo what it had half done, and say so."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from agent.errors import CommandFailure
+from agent.install import recover_install
+from agent.protocol import INSTALL
+from agent.worker.results import lost_result
+
+if TYPE_CHECKING:
+    from agent.deployments import CommandResult, JobState
+    from agent.worker.context import WorkerContext
+
+log = structlog.get_logger()
+
+
+def failed_after_restart(state: JobState, context: WorkerContext) -> CommandResult:
+    """The result of a command whose worker is gone, after putting the host in order."""
+    if state.deployment is None or state.command.name != INSTALL:
+        return lost_result(state, "What its scripts have done so far is as they left it.")
+    try:
+        undone = recover_install(context.host.root.instructions, state.deployment.deployment_group_id)
+    except CommandFailure as failure:
+        log.error("undo_failed", error=failure.message, error_id=failure.error_id)
+        return lost_result(state, f"Its Install could not be undone: {failure.message}")
+    if undone:
+        return lost_result(state, "Its Install has been undone: the previous revision is whole again.")
+    return lost_result(state, "Its Install had not changed anything, or had been completed.")

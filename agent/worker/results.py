@@ -1,0 +1,83 @@
+"""How commands end, as results that can be kept and reported."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from agent.deployments import CommandResult
+from agent.errors import CommandFailure
+from agent.lifecycle.diagnostics import NOOP_MESSAGE, failure_payload, success_payload
+from agent.protocol import CommandStatus, ErrorCode
+
+if TYPE_CHECKING:
+    from agent.deployments import JobState
+
+
+def succeeded_result(message: str = "", *, log: str = "") -> CommandResult:
+    """The command did what it was to do; `log` is the tail of the hook output."""
+    payload = success_payload(message, log=log)
+    return _result(CommandStatus.SUCCEEDED, payload)
+
+
+def noop_result() -> CommandResult:
+    """Nothing was to be done, and the service knew before we did."""
+    return succeeded_result(NOOP_MESSAGE)
+
+
+def failed_result(failure: CommandFailure) -> CommandResult:
+    """The command failed for this reason; the message ends with the id that `agentctl explain` takes."""
+    named = CommandFailure(
+        failure.error_id,
+        f"{failure.message} [{failure.error_id}]",
+        code=failure.code,
+        script_name=failure.script_name,
+        log=failure.log,
+    )
+    return replace(_result(CommandStatus.FAILED, failure_payload(named)), error_id=failure.error_id)
+
+
+def internal_failure(error: Exception) -> CommandResult:
+    """Something that nobody thought of; the log has the whole story."""
+    return failed_result(
+        CommandFailure(
+            "internal-error",
+            f"The agent met an error of its own: {type(error).__name__}: {error}. "
+            "Its log has the details; please report them.",
+        )
+    )
+
+
+def not_wanted_result(status: CommandStatus) -> CommandResult:
+    """The endpoint answered the acknowledgement with an end: nothing is run, and nothing reported."""
+    message = f"Not run: the endpoint says that the command has {status.value.lower()} already."
+    payload = json.dumps({"message": message})
+    return CommandResult(
+        status=status,
+        error_code=int(ErrorCode.SUCCEEDED),
+        message=message,
+        payload=payload,
+        wanted=False,
+    )
+
+
+def lost_result(state: JobState, undone: str) -> CommandResult:
+    """The worker died, with its host or alone, and what it did has been undone as far as `undone` says."""
+    step = "while it ran" if state.step == "run" else f"at the step {state.step}"
+    message = (
+        f"Failed: the worker that carried out {state.command.name} was killed {step}, by a reboot, by the "
+        f"kernel for want of memory, or by hand. {undone} Deploy again."
+    )
+    return failed_result(CommandFailure("worker-lost", message, code=ErrorCode.FAILED_AFTER_RESTART))
+
+
+def _result(status: CommandStatus, payload: str) -> CommandResult:
+    facts = json.loads(payload)
+    return CommandResult(
+        status=status,
+        error_code=facts["error_code"],
+        message=facts["message"],
+        script_name=facts["script_name"],
+        payload=payload,
+    )

@@ -1,0 +1,71 @@
+"""What each host command does. One file per kind, loaded only when a command of that kind has come."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from agent.errors import CommandFailure
+from agent.protocol import DOWNLOAD_BUNDLE, INSTALL, LIFECYCLE_EVENTS, UPDATE_DEPLOYMENT_AGENT
+
+if TYPE_CHECKING:
+    from agent.deployments import CommandResult
+    from agent.specification import DeploymentSpecification
+    from agent.worker.context import HostContext
+
+
+class Run(Protocol):
+    """A command that is ready to be run."""
+
+    @property
+    def is_noop(self) -> bool:
+        """Whether there is nothing to do; the service is told before the run."""
+
+    def carry_out(self) -> CommandResult:
+        """Do it.
+
+        Raises:
+            CommandFailure: it failed.
+        """
+
+
+def choose_run(command_name: str, specification: DeploymentSpecification, host: HostContext) -> Run:
+    """What this command asks for.
+
+    Raises:
+        CommandFailure: the AppSpec that it needs can't be used.
+    """
+    # The imports are here because each costs more than a command without scripts may take in all.
+    if command_name == DOWNLOAD_BUNDLE:
+        from agent.worker.runs.download import DownloadRun  # noqa: PLC0415
+
+        return DownloadRun(specification, host)
+    if command_name == INSTALL:
+        from agent.worker.runs.install import InstallRun  # noqa: PLC0415
+
+        return InstallRun(specification, host)
+    if command_name == UPDATE_DEPLOYMENT_AGENT:
+        from agent.worker.runs.update import UpdateRun  # noqa: PLC0415
+
+        return UpdateRun(host)
+    from agent.worker.runs.event import EventRun  # noqa: PLC0415
+
+    run = EventRun(command_name, specification, host)
+    if command_name in LIFECYCLE_EVENTS or run.is_mapped:
+        return run
+    return _Unknown(command_name)
+
+
+class _Unknown:
+    """A command that nobody here knows. It is taken, so that the service learns why it fails."""
+
+    is_noop = False
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def carry_out(self) -> CommandResult:
+        raise CommandFailure(
+            "command-unknown",
+            f"This agent does not know the command {self._name}, and no AppSpec on this host has scripts for an "
+            "event of that name. Check the name; a newer service may need a newer agent.",
+        )

@@ -1,0 +1,139 @@
+"""DownloadBundle: the revision onto this host, unpacked."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from agent.appspec import appspec_names
+from agent.bundle import ArchiveLimits, BundleSources, make_deployment_archive, reuse_archive
+from agent.deployments.pointers import write_pointer
+from agent.deployments.retention import remove_expired
+from agent.errors import CommandFailure, IdentityError
+from agent.files import replace_file
+from agent.worker.results import succeeded_result
+from agent.worker.runs.revisions import GroupRevisions, note_appspec_filename
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agent.deployments import CommandResult, DeploymentDirectory
+    from agent.identity import Credentials
+    from agent.specification import DeploymentSpecification
+    from agent.worker.context import HostContext
+
+log = structlog.get_logger()
+
+DOWNLOADED = "downloaded"
+REUSED = "archive-reuse"
+
+
+class DownloadRun:
+    """DownloadBundle of one deployment."""
+
+    is_noop = False
+
+    def __init__(self, specification: DeploymentSpecification, host: HostContext) -> None:
+        self._specification = specification
+        self._host = host
+        self._revisions = GroupRevisions(specification, host)
+
+    def carry_out(self) -> CommandResult:
+        """Afterwards the deployment archive is there, and this deployment is the group's most recent one."""
+        group_id = self._specification.deployment_group_id
+        current = self._revisions.current
+        self._make_room(group_id, current)
+        try:
+            # The archive's parent is what retention goes by: a name of ours, closed to nobody.
+            current.path.mkdir(parents=True, exist_ok=True)
+            source = self._fetch(current)
+            replace_file(current.bundle_source, source.encode())
+            note_appspec_filename(current, self._specification.appspec_filename)
+            write_pointer(self._host.root.most_recent(group_id), current)
+        except OSError as error:
+            raise _unwritable(current.path, error) from error
+        return succeeded_result(f"BundleSource={source}")
+
+    def _make_room(self, group_id: str, current: DeploymentDirectory) -> None:
+        last_successful = self._revisions.last_successful
+        protected = {current.path} | ({last_successful.path} if last_successful else set())
+        group = self._host.root.group(group_id)
+        removed = remove_expired(group, max_revisions=self._host.settings.max_revisions, protected=protected)
+        if removed:
+            log.info("revisions_expired", removed=[path.name for path in removed])
+
+    def _fetch(self, current: DeploymentDirectory) -> str:
+        """Get the archive, from an earlier deployment if the service says so and that works."""
+        if self._reuse(current):
+            return REUSED
+        fetched = make_deployment_archive(
+            self._specification.revision,
+            bundle=current.bundle,
+            archive=current.archive,
+            sources=self._sources(),
+            limits=self._limits(),
+            appspec_names=appspec_names(self._specification.appspec_filename),
+        )
+        log.info("bundle_fetched", size_bytes=fetched.size_bytes, etag=fetched.etag)
+        if fetched.etag:
+            replace_file(current.bundle_etag, fetched.etag.encode())
+        return DOWNLOADED
+
+    def _reuse(self, current: DeploymentDirectory) -> bool:
+        earlier_id = self._specification.reuse_archive_from
+        if earlier_id is None or not self._host.settings.enable_archive_reuse:
+            return False
+        earlier = self._host.root.deployment(self._specification.deployment_group_id, earlier_id)
+        try:
+            names = appspec_names(self._specification.appspec_filename)
+            reuse_archive(earlier.archive, current.archive, names)
+        except CommandFailure as failure:
+            log.warning("archive_not_reused", earlier=earlier_id, error=failure.message)
+            return False
+        return True
+
+    def _sources(self) -> BundleSources:
+        settings, identity = self._host.settings, self._host.identity
+        return BundleSources(
+            s3_endpoint=self._host.s3_url,
+            region=identity.region if identity else "",
+            credentials=self._credentials,
+            github_api_endpoint=settings.github_api_endpoint,
+            github_token=self._specification.github_token,
+            proxy_uri=settings.proxy_uri,
+            ca_path=_ca_path(self._host.environment.get),
+        )
+
+    def _credentials(self) -> Credentials:
+        if self._host.identity is None:
+            raise IdentityError(
+                "This host does not know who it is, so it can't sign requests to S3. "
+                "Write the on-premises file, or attach a role to the instance."
+            )
+        return self._host.identity.credentials()
+
+    def _limits(self) -> ArchiveLimits:
+        settings = self._host.settings
+        return ArchiveLimits(
+            max_extraction_size_bytes=settings.archive_max_extraction_size,
+            reject_symlinks=settings.reject_symlinks_in_bundle,
+            reject_unsafe_permissions=settings.reject_unsafe_permissions_in_bundle,
+            ignore_ownership=settings.ignore_ownership_in_bundle,
+        )
+
+
+def _ca_path(variable: Callable[[str], str | None]) -> Path | None:
+    named = variable("AWS_CA_BUNDLE") or variable("SSL_CERT_FILE") or variable("AWS_SSL_CA_DIRECTORY")
+    return Path(named) if named else None
+
+
+def _unwritable(path: Path, error: OSError) -> CommandFailure:
+    where = os.fsdecode(error.filename) if error.filename else str(path)
+    return CommandFailure(
+        "deployment-directory-unwritable",
+        f"The deployment can't be kept in {where}: {error.strerror or error}. "
+        "Check free space and permissions of root_dir, and deploy again.",
+    )

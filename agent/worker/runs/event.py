@@ -1,0 +1,138 @@
+"""Lifecycle events: the hook scripts of the right revision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import structlog
+
+from agent.deployments import DeploymentDirectory
+from agent.errors import CommandFailure
+from agent.lifecycle.choice import choose_deployment
+from agent.worker.results import succeeded_result
+from agent.worker.runs.revisions import GroupRevisions, appspec_filename
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from agent.appspec import AppSpec, HookScript
+    from agent.deployments import CommandResult
+    from agent.lifecycle.context import HookContext
+    from agent.specification import DeploymentSpecification
+    from agent.worker.context import HostContext
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Revision:
+    """A revision whose scripts may run."""
+
+    directory: DeploymentDirectory
+    appspec: AppSpec
+
+
+class EventRun:
+    """One lifecycle event of one deployment."""
+
+    def __init__(self, event: str, specification: DeploymentSpecification, host: HostContext) -> None:
+        self._event = event
+        self._specification = specification
+        self._host = host
+
+    @property
+    def is_noop(self) -> bool:
+        """There is no revision, or it has no script for this event."""
+        return not self._scripts
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether this is an event that the deployment knows, although the protocol does not."""
+        events = self._specification.possible_events
+        return bool(self._scripts) or (events is not None and self._event in events)
+
+    def carry_out(self) -> CommandResult:
+        """Run the scripts, one after the other; the first that fails fails the event."""
+        # There from the first event on, as with the existing agents: retention goes by these directories.
+        self._revisions.current.path.mkdir(parents=True, exist_ok=True)
+        if self._revision is None or not self._scripts:
+            return succeeded_result()
+        # Only an event with scripts pays for what runs them.
+        from agent.lifecycle.run import run_event  # noqa: PLC0415
+
+        event_log = run_event(self._scripts, self._hook_context(self._revision))
+        return succeeded_result(log=event_log.tail)
+
+    @cached_property
+    def _revision(self) -> _Revision | None:
+        directory = self._choose_directory()
+        if directory is None:
+            return None
+        # Only an event with a revision pays for the parser.
+        from agent.appspec import read_appspec  # noqa: PLC0415
+
+        filename = appspec_filename(directory, self._specification.appspec_filename)
+        try:
+            return _Revision(directory=directory, appspec=read_appspec(directory.archive, filename))
+        except CommandFailure as failure:
+            if failure.error_id != "appspec-missing" or directory == self._revisions.current:
+                raise
+            # An archive that was cleared out has no scripts to run; the new revision can still be deployed.
+            log.warning(
+                "earlier_revision_has_no_appspec", directory=str(directory.path), error=failure.message
+            )
+            return None
+
+    @property
+    def _scripts(self) -> tuple[HookScript, ...]:
+        if self._revision is None:
+            return ()
+        return self._revision.appspec.hooks.get(self._event, ())
+
+    @cached_property
+    def _revisions(self) -> GroupRevisions:
+        return GroupRevisions(self._specification, self._host)
+
+    def _choose_directory(self) -> DeploymentDirectory | None:
+        """Whose scripts run: see agent.lifecycle.choice."""
+        path = choose_deployment(
+            self._event,
+            is_blue_green_rollback=self._specification.is_blue_green_rollback,
+            current=_with_archive(self._revisions.current),
+            last_successful=_with_archive(self._revisions.last_successful),
+            most_recent=_with_archive(self._revisions.most_recent),
+        )
+        return DeploymentDirectory(path=path) if path else None
+
+    def _hook_context(self, revision: _Revision) -> HookContext:
+        from agent.lifecycle.context import HookContext  # noqa: PLC0415 - as above
+        from agent.lifecycle.environment import EnvironmentPolicy, hook_environment  # noqa: PLC0415 - as above
+
+        settings = self._host.settings
+        policy = EnvironmentPolicy(
+            strips_loader=settings.strip_loader_env_in_hooks,
+            only_basics=settings.restrict_hook_env_to_allowlist,
+        )
+        return HookContext(
+            event=self._event,
+            deployment_id=self._specification.deployment_id,
+            archive=revision.directory.archive,
+            scripts_of=revision.directory.path.name,
+            environment=hook_environment(
+                self._host.environment,
+                self._specification,
+                self._event,
+                policy=policy,
+                identity=self._host.hook_identity,
+                additions={**settings.environment, **revision.appspec.environment},
+            ),
+            scripts_log=self._revisions.current.scripts_log,
+            deployments_log=settings.deployments_log,
+            fail_on_open_output=settings.fail_on_open_output,
+        )
+
+
+def _with_archive(directory: DeploymentDirectory | None) -> Path | None:
+    return directory.path if directory is not None and directory.archive.is_dir() else None

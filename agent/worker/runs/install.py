@@ -1,0 +1,67 @@
+"""Install: the files of the new revision instead of those of the last one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from agent.appspec import read_appspec
+from agent.deployments.pointers import write_pointer
+from agent.install import InstallOptions, InstallRequest, install
+from agent.worker.results import succeeded_result
+from agent.worker.runs.revisions import GroupRevisions, appspec_filename
+
+if TYPE_CHECKING:
+    from agent.deployments import CommandResult
+    from agent.specification import DeploymentSpecification
+    from agent.worker.context import HostContext
+
+log = structlog.get_logger()
+
+
+class InstallRun:
+    """Install of one deployment."""
+
+    is_noop = False
+
+    def __init__(self, specification: DeploymentSpecification, host: HostContext) -> None:
+        self._specification = specification
+        self._host = host
+
+    def carry_out(self) -> CommandResult:
+        """Install, and from then on this deployment is the group's last successful one."""
+        specification, settings, root = self._specification, self._host.settings, self._host.root
+        current = GroupRevisions(specification, self._host).current
+        appspec = read_appspec(
+            current.archive,
+            appspec_filename(current, specification.appspec_filename),
+            possible_events=specification.possible_events,
+        )
+        root.instructions.mkdir(parents=True, exist_ok=True)
+        summary = install(
+            InstallRequest(
+                appspec=appspec,
+                archive=current.archive,
+                instructions_directory=root.instructions,
+                group_id=specification.deployment_group_id,
+                deployment_id=specification.deployment_id,
+                file_exists_behavior=specification.known_file_exists_behavior,
+                options=InstallOptions(
+                    follow_directory_symlinks=settings.follow_directory_symlinks,
+                    reject_symlink_permission_targets=settings.reject_symlink_permission_targets,
+                ),
+            )
+        )
+        write_pointer(root.last_successful(specification.deployment_group_id), current)
+        log.info(
+            "installed",
+            created=summary.created,
+            replaced=summary.replaced,
+            unchanged=summary.unchanged,
+            retained=summary.retained,
+            removed=summary.removed,
+            kept=summary.kept or None,
+            copied_bytes=summary.copied_bytes,
+        )
+        return succeeded_result()

@@ -1,0 +1,95 @@
+"""Getting a command's deployment specification, and making sure that it is meant for us."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, TypeVar
+
+import structlog
+
+from agent.errors import CommandFailure
+from agent.files import replace_file
+from agent.specification import CertificateAuthority, Envelope, LastSeen
+from agent.specification.parse import parse_specification
+from agent.specification.signature import open_envelope
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import Protocol
+
+    from agent.protocol import HostCommand
+    from agent.specification import DeploymentSpecification, Signer
+    from agent.worker.context import WorkerContext
+
+    T = TypeVar("T")
+
+    class Ask(Protocol):
+        """Calls until there is an answer."""
+
+        def __call__(self, call: Callable[[], T], /) -> T: ...
+
+
+log = structlog.get_logger()
+
+_DEPLOYMENT_SYSTEM = "CodeDeploy"
+
+
+def check_addressee(command: HostCommand, host_identifier: str) -> None:
+    """Refuse a command that is meant for another host.
+
+    The service may name a host by the last part of its identifier: `user/web-1`, `instance/i-1`.
+
+    Raises:
+        CommandFailure: it is not for us.
+    """
+    named = command.host_identifier
+    if named == host_identifier:
+        return
+    before = host_identifier[: -len(named)] if named and host_identifier.endswith(named) else ""
+    if before.endswith(("/", ":")):
+        return
+    raise CommandFailure(
+        "command-for-another-host",
+        f"The command is meant for host {named or '(none)'}, and this is {host_identifier}. "
+        "Check that no two hosts share credentials or an on-premises file.",
+    )
+
+
+def fetch_specification(command: HostCommand, context: WorkerContext, ask: Ask) -> DeploymentSpecification:
+    """The specification of this command's deployment, its signature verified.
+
+    Raises:
+        CommandFailure: it can't be trusted, or makes no sense.
+        EndpointError, IdentityError: it can't be had.
+    """
+    answer = ask(lambda: context.client.deployment_specification(command))
+    if answer.deployment_system != _DEPLOYMENT_SYSTEM:
+        raise CommandFailure(
+            "deployment-system-unknown",
+            f"The deployment is for the system {answer.deployment_system or '(none)'}; this agent carries out "
+            f"those of {_DEPLOYMENT_SYSTEM} only. Check which endpoint the host polls.",
+        )
+    ca_file = context.settings.deployment_signer_ca_file
+    envelope = Envelope(format=answer.envelope_format, payload=answer.envelope_payload)
+    opened = open_envelope(envelope, trust=CertificateAuthority(file=ca_file) if ca_file else LastSeen())
+    if ca_file is None:
+        _note_signer(opened.signer, context.settings.state_directory / "signer.json")
+    return parse_specification(opened.content)
+
+
+def _note_signer(signer: Signer, seen_file: Path) -> None:
+    """Remember who signs for this host; somebody new is accepted, and said in the log."""
+    try:
+        seen = json.loads(seen_file.read_bytes()).get("fingerprint")
+    except (OSError, ValueError, AttributeError):
+        seen = None
+    if seen == signer.fingerprint:
+        return
+    if seen is not None:
+        log.warning("signer_changed", was=seen, now=signer.fingerprint, subject=signer.subject)
+    content = json.dumps({"fingerprint": signer.fingerprint, "subject": signer.subject})
+    try:
+        replace_file(seen_file, content.encode(), mode=0o600)
+    except OSError as error:
+        log.warning("signer_not_noted", error=str(error))

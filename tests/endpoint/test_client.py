@@ -1,0 +1,170 @@
+"""The five operations: what is sent, and what answers mean."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from scripted_server import Answer
+
+from agent.endpoint import Connection, HostCommandClient
+from agent.errors import EndpointUnavailable, RequestRefused, Throttled
+from agent.identity.credentials import Credentials
+from agent.identity.endpoints import ControlEndpoint
+from agent.protocol import CommandStatus, HostCommand, Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from scripted_server import ScriptedServer
+
+pytestmark = pytest.mark.server
+
+HOST = "arn:aws:iam::123456789012:user/web-1"
+COMMAND = HostCommand(
+    identifier="c-1", host_identifier=HOST, deployment_execution_id="r/1/d-A/1", name="Install", nonce=1
+)
+
+
+@dataclass
+class StaticIdentity:
+    """A host whose keys never change."""
+
+    region: str = "eu-west-1"
+    host_identifier: str = HOST
+
+    def credentials(self) -> Credentials:
+        return Credentials(access_key_id="AKIA", secret_access_key=Secret("s"))
+
+
+@pytest.fixture
+def client(server: ScriptedServer) -> Iterator[HostCommandClient]:
+    """A client of the scripted server."""
+    stack = ControlEndpoint(url=server.url, target_prefix="Prefix_v1", signing_name="codedeploy-commands")
+    made = HostCommandClient(Connection(server.url, read_timeout_s=5), stack, StaticIdentity())  # type: ignore[arg-type]
+    yield made
+    made.close()
+
+
+def sent(server: ScriptedServer) -> tuple[str, dict[str, Any]]:
+    request = server.requests[-1]
+    return request.headers["x-amz-target"], json.loads(request.body)
+
+
+def test_a_request_is_signed_and_says_which_agent_speaks(
+    client: HostCommandClient, server: ScriptedServer
+) -> None:
+    """The service tells agents apart by these headers."""
+    client.poll_host_command()
+    headers = server.requests[0].headers
+    assert ("application/x-amz-json-1.1", True, True) == (
+        headers["content-type"],
+        "x-amz-codedeploy-agent-version" in headers,
+        "/eu-west-1/codedeploy-commands/aws4_request" in headers["authorization"],
+    )
+
+
+def test_a_command_is_polled(client: HostCommandClient, server: ScriptedServer) -> None:
+    """Fields that nobody knows are ignored."""
+    values = {
+        "HostCommandIdentifier": "c-1",
+        "HostIdentifier": HOST,
+        "DeploymentExecutionId": "r/1/d-A/1",
+        "CommandName": "Install",
+        "Nonce": 1,
+        "Future": {},
+    }
+    server.script.put(Answer.of(HostCommand=values))
+    assert client.poll_host_command() == COMMAND
+    assert ("Prefix_v1.PollHostCommand", {"HostIdentifier": HOST}) == sent(server)
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"HostCommand": null}', b""])
+def test_no_command_is_none(client: HostCommandClient, server: ScriptedServer, body: bytes) -> None:
+    """Three ways to say that there is nothing to do."""
+    server.script.put(Answer(body=body))
+    assert client.poll_host_command() is None
+
+
+def test_a_specification_arrives_in_its_envelope(client: HostCommandClient, server: ScriptedServer) -> None:
+    """Nothing in it is trusted yet."""
+    envelope = {"Format": "PKCS7/JSON", "Payload": "p"}
+    server.script.put(
+        Answer.of(DeploymentSystem="CodeDeploy", DeploymentSpecification={"GenericEnvelope": envelope})
+    )
+    answer = client.deployment_specification(COMMAND)
+    assert ("CodeDeploy", "PKCS7/JSON", "p") == (
+        answer.deployment_system,
+        answer.envelope_format,
+        answer.envelope_payload,
+    )
+    expected = {"DeploymentExecutionId": "r/1/d-A/1", "HostIdentifier": HOST}
+    assert ("Prefix_v1.GetDeploymentSpecification", expected) == sent(server)
+
+
+@pytest.mark.parametrize(
+    ("answered", "expected"),
+    [
+        ("InProgress", CommandStatus.IN_PROGRESS),
+        ("Failed", CommandStatus.FAILED),
+        (None, None),
+        ("New", None),
+    ],
+)
+def test_an_acknowledgement_says_whether_there_is_work(
+    client: HostCommandClient,
+    server: ScriptedServer,
+    answered: str | None,
+    expected: CommandStatus | None,
+) -> None:
+    """Any answer but an end means: run."""
+    server.script.put(Answer.of(CommandStatus=answered))
+    assert expected == client.acknowledge("c-1", is_noop=True)
+    diagnostics = {"Format": "JSON", "Payload": '{"IsCommandNoop":true}'}
+    body = {"HostCommandIdentifier": "c-1", "Diagnostics": diagnostics}
+    assert ("Prefix_v1.PutHostCommandAcknowledgement", body) == sent(server)
+
+
+def test_a_completion_carries_status_and_diagnostics(
+    client: HostCommandClient, server: ScriptedServer
+) -> None:
+    """An empty answer is all that comes back."""
+    server.script.put(Answer(body=b""))
+    client.complete("c-1", CommandStatus.FAILED, '{"error_code": 5}')
+    diagnostics = {"Format": "JSON", "Payload": '{"error_code": 5}'}
+    expected = {"HostCommandIdentifier": "c-1", "CommandStatus": "Failed", "Diagnostics": diagnostics}
+    assert ("Prefix_v1.PutHostCommandComplete", expected) == sent(server)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "said"),
+    [
+        (Answer.of(429), Throttled, "429"),
+        (Answer.of(400, __type="ThrottlingException"), Throttled, "ThrottlingException"),
+        (Answer.of(400, __type="ns#RateExceeded"), Throttled, "RateExceeded"),
+        (Answer.of(500, __type="ServerException", message="boom"), EndpointUnavailable, "boom"),
+        (Answer(status=503, body=b"<html>"), EndpointUnavailable, "503"),
+        (Answer(body=b"<html>", headers={"Content-Type": "text/html"}), EndpointUnavailable, "text/html"),
+        (Answer(body=b'{"HostCommand": {"HostCommandIdent'), EndpointUnavailable, "no JSON"),
+        (Answer(body=b"[]"), EndpointUnavailable, "no object"),
+        (Answer.of(HostCommand="x"), EndpointUnavailable, "HostCommand is not an object"),
+        (Answer.of(HostCommand={}), EndpointUnavailable, "no HostCommandIdentifier"),
+        (Answer.of(400, __type="ClientException", message="no"), RequestRefused, "ClientException: no"),
+        (Answer.of(400, __type="UnknownOperationException"), RequestRefused, "enable_auth_policy"),
+        (Answer.of(403, __type="InvalidSignatureException"), RequestRefused, "clock"),
+        (
+            Answer(status=403, body=b"", headers={"x-amzn-ErrorType": "ExpiredTokenException:http://x"}),
+            RequestRefused,
+            "expired",
+        ),
+    ],
+)
+def test_every_other_answer_has_its_error(
+    client: HostCommandClient, server: ScriptedServer, answer: Answer, error: type[Exception], said: str
+) -> None:
+    """Wait longer, try again, or give up: the class decides, the message tells a person."""
+    server.script.put(answer)
+    with pytest.raises(error, match=said):
+        client.poll_host_command()

@@ -1,0 +1,147 @@
+"""Backoff, throttling, proxies, and asking again."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agent.endpoint import SharedThrottle, ask_until_answered, proxy_for, wait_after_failures
+from agent.errors import EndpointUnavailable, IdentityError, RequestRefused, Throttled
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_waits_after_failures_follow_the_curve_of_the_existing_agents() -> None:
+    """A fleet of 10,000 hosts behaves as the service expects after an outage."""
+    assert [10, 13, 17, 21, 27, 34, 44, 56, 71, 90, 90] == [wait_after_failures(n) for n in range(1, 12)]
+
+
+def test_the_time_that_an_attempt_took_counts_as_waiting() -> None:
+    """A poll that hung for 80 s was wait enough."""
+    assert (6, 0) == (wait_after_failures(1, spent_s=4), wait_after_failures(1, spent_s=80))
+
+
+def test_a_throttled_agent_pauses_longer_each_time_until_a_request_succeeds(tmp_path: Path) -> None:
+    """All processes of the agent see the same pause."""
+    throttle, file = SharedThrottle(tmp_path), tmp_path / "throttle.json"
+    pauses = []
+    for _ in range(7):
+        throttle.extend()
+        pauses.append(SharedThrottle(tmp_path).wait_s())
+        state = json.loads(file.read_text())
+        file.write_text(json.dumps({**state, "until": 0}))
+    assert all(
+        0.7 * full <= pause <= full for full, pause in zip([1, 2, 4, 8, 16, 30, 30], pauses, strict=True)
+    )
+    throttle.clear()
+    throttle.extend()
+    assert throttle.wait_s() <= 1
+
+
+def test_requests_that_are_throttled_together_count_once(tmp_path: Path) -> None:
+    """Sixteen workers must not turn one refusal into half a minute."""
+    throttle = SharedThrottle(tmp_path)
+    for _ in range(16):
+        throttle.extend()
+    assert throttle.wait_s() <= 1
+
+
+def test_a_clock_that_was_set_back_does_not_stretch_a_pause(tmp_path: Path) -> None:
+    """An hour back would otherwise be an hour of silence."""
+    (tmp_path / "throttle.json").write_text('{"level": 1, "until": 99999999999}')
+    assert SharedThrottle(tmp_path).wait_s() <= 30
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"level": "x", "until": 1}'])
+def test_a_pause_that_can_not_be_read_is_none(tmp_path: Path, content: str) -> None:
+    """A full disk cut it off."""
+    (tmp_path / "throttle.json").write_text(content)
+    assert 0 == SharedThrottle(tmp_path).wait_s()
+
+
+PROXIES = {"https": "http://p:3128", "http": "q:80", "no": "internal, .example.com,10.0.0.1,host:8443"}
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://codedeploy.eu-west-1.amazonaws.com", "http://p:3128"),
+        ("http://plain.test", "http://q:80"),
+        ("https://internal", None),
+        ("https://a.internal", None),
+        ("https://www.example.com", None),
+        ("https://example.com", None),
+        ("https://notexample.com", "http://p:3128"),
+        ("https://10.0.0.1", None),
+        ("https://host:8443", None),
+        ("https://host:443", "http://p:3128"),
+    ],
+)
+def test_proxies_and_their_exceptions(url: str, expected: str | None) -> None:
+    """no_proxy as curl understands it."""
+    assert expected == proxy_for(url, PROXIES)
+
+
+def test_a_star_means_no_proxy_at_all() -> None:
+    """And no proxies mean none, too."""
+    assert (None, None) == (proxy_for("https://x", {**PROXIES, "no": "*"}), proxy_for("https://x", {}))
+
+
+class Endpoint:
+    """Fails with these errors, one after the other, and then answers."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.calls = 0
+
+    def __call__(self) -> str:
+        self.calls += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return "answer"
+
+
+def refused(error_type: str) -> RequestRefused:
+    return RequestRefused("refused", error_type=error_type, status=400)
+
+
+def test_a_question_is_repeated_until_it_is_answered_and_trouble_is_told_once(tmp_path: Path) -> None:
+    """One line in the log, not one per attempt."""
+    troubles: list[BaseException] = []
+    passing = [EndpointUnavailable("a"), IdentityError("b"), refused("ExpiredTokenException")]
+    endpoint = Endpoint(*passing)
+    answer = ask_until_answered(
+        endpoint, give_up_after_s=60, throttle=SharedThrottle(tmp_path), on_trouble=troubles.append
+    )
+    assert ("answer", 4, passing[:1]) == (answer, endpoint.calls, troubles)
+
+
+def test_an_answer_that_says_no_is_final(tmp_path: Path) -> None:
+    """The command is not wanted any more; asking again would only annoy."""
+    endpoint = Endpoint(refused("ClientException"))
+    with pytest.raises(RequestRefused):
+        ask_until_answered(endpoint, give_up_after_s=60, throttle=SharedThrottle(tmp_path), on_trouble=print)
+    assert 1 == endpoint.calls
+
+
+def test_patience_has_an_end(tmp_path: Path) -> None:
+    """The last error is what the command then fails with."""
+    endpoint = Endpoint(*[EndpointUnavailable(str(number)) for number in range(100)])
+    with pytest.raises(EndpointUnavailable):
+        ask_until_answered(
+            endpoint, give_up_after_s=0, throttle=SharedThrottle(tmp_path), on_trouble=lambda _: None
+        )
+
+
+def test_being_throttled_slows_the_whole_agent(tmp_path: Path) -> None:
+    """And the first success ends that."""
+    throttle = SharedThrottle(tmp_path)
+    paused = []
+    endpoint = Endpoint(Throttled("slow down"))
+    ask_until_answered(
+        endpoint, give_up_after_s=60, throttle=throttle, on_trouble=lambda _: paused.append(throttle.wait_s())
+    )
+    assert (True, 0) == (0 < paused[0] <= 1, throttle.wait_s())
