@@ -1,0 +1,1 @@
+"""What callers see: the two wire protocols, the public operations and the host commands."""

@@ -1,0 +1,1 @@
+"""The state of the endpoint: one SQLite database in the data directory."""

@@ -1,0 +1,488 @@
+"""Bundles from S3: addresses, signatures, retries, resumption, and what refusals are called."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from agent.bundle import ArchiveLimits, BundleSources, FetchedBundle, Patience, make_deployment_archive
+from agent.bundle.fetch import fetch_bundle
+from agent.bundle.s3 import object_url
+from agent.errors import CommandFailure, IdentityError
+from agent.identity.credentials import Credentials
+from agent.protocol import BundleType, Secret
+from agent.specification import S3Revision
+from tests.bundle.conftest import APPSPEC_NAMES
+from tests.bundle.packing import file, tgz_bytes, tree_of
+from tests.bundle.servers import Answer, Request, Server, make_authority, s3_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.bundle.conftest import Deployment
+
+CREDENTIALS = Credentials(
+    access_key_id="AKIATESTTESTTESTTEST", secret_access_key=Secret("secret-secret-secret")
+)
+BODY = os.urandom(300_000)
+ETAG = hashlib.md5(BODY, usedforsecurity=False).hexdigest()
+REVISION = S3Revision(bucket="releases", key="web app/v1.tgz", bundle_type=BundleType.TGZ)
+
+
+def sources(
+    endpoint: str, *, credentials: Callable[[], Credentials] = lambda: CREDENTIALS, **more: Any
+) -> BundleSources:
+    patience = Patience(first_wait_s=0.001, longest_wait_s=0.01, stall_timeout_s=5.0, connect_timeout_s=5.0)
+    return BundleSources(
+        s3_endpoint=endpoint, region="us-east-1", credentials=credentials, **{"patience": patience, **more}
+    )
+
+
+def whole(request: Request) -> Answer:
+    """What S3 answers, ranges included."""
+    start = int(re.fullmatch(r"bytes=(\d+)-", request.headers.get("range", "bytes=0-"))[1])  # type: ignore[index]
+    if request.headers.get("if-match", f'"{ETAG}"') != f'"{ETAG}"':
+        return s3_error(412, "PreconditionFailed")
+    ranged = {"Content-Range": f"bytes {start}-{len(BODY) - 1}/{len(BODY)}"} if start else {}
+    return Answer(206 if start else 200, BODY[start:], {"ETag": f'"{ETAG}"', **ranged})
+
+
+def fetch(
+    deployment: Deployment,
+    answer: Callable[[Request], Answer],
+    revision: S3Revision = REVISION,
+    **more: Any,
+) -> tuple[FetchedBundle | CommandFailure, list[Request]]:
+    """The outcome of a fetch from a server that answers so, and the requests that it took."""
+    outcome: FetchedBundle | CommandFailure
+    with Server(answer).running() as server:
+        try:
+            outcome = fetch_bundle(revision, sources(server.url, **more), deployment.bundle)
+        except CommandFailure as failure:
+            outcome = failure
+    return outcome, server.requests
+
+
+def failed(outcome: FetchedBundle | CommandFailure, deployment: Deployment) -> CommandFailure:
+    assert isinstance(outcome, CommandFailure)
+    assert [] == deployment.left()
+    return outcome
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "bucket", "expected"),
+    [
+        ("https://s3.eu-west-1.amazonaws.com", "my-bucket", "https://my-bucket.s3.eu-west-1.amazonaws.com/a/b"),
+        ("https://s3.cn-north-1.amazonaws.com.cn", "my-bucket", "https://my-bucket.s3.cn-north-1.amazonaws.com.cn/a/b"),
+        ("https://s3-fips.us-east-1.amazonaws.com", "my-bucket", "https://my-bucket.s3-fips.us-east-1.amazonaws.com/a/b"),
+        ("https://s3.dualstack.us-east-1.amazonaws.com", "b-1", "https://b-1.s3.dualstack.us-east-1.amazonaws.com/a/b"),
+        ("https://s3.eusc-de-east-1.amazonaws.eu", "b-1", "https://b-1.s3.eusc-de-east-1.amazonaws.eu/a/b"),
+        ("https://s3.eu-west-1.amazonaws.com", "with.dots", "https://s3.eu-west-1.amazonaws.com/with.dots/a/b"),
+        ("https://s3.eu-west-1.amazonaws.com", "Upper", "https://s3.eu-west-1.amazonaws.com/Upper/a/b"),
+        ("http://127.0.0.1:9000", "my-bucket", "http://127.0.0.1:9000/my-bucket/a/b"),
+        ("https://minio.example/s3/", "my-bucket", "https://minio.example/s3/my-bucket/a/b"),
+        ("https://bucket.vpce-1.s3.us-east-1.vpce.amazonaws.com", "b-1", "https://bucket.vpce-1.s3.us-east-1.vpce.amazonaws.com/b-1/a/b"),
+    ],
+)  # fmt: skip
+def test_the_bucket_stands_where_the_endpoint_expects_it(endpoint: str, bucket: str, expected: str) -> None:
+    """Host names for the service's own endpoints; paths where certificates or servers know no such names."""
+    assert expected == object_url(endpoint, bucket, "a/b", None)
+
+
+def test_keys_and_versions_are_escaped_as_signatures_need_it() -> None:
+    """A key may hold anything, and one wrong escape is SignatureDoesNotMatch."""
+    address = object_url("http://h", "b", "a b/ü+~*(1).zip", "v/1=")
+
+    assert "http://h/b/a%20b/%C3%BC%2B~%2A%281%29.zip?versionId=v%2F1%3D" == address
+
+
+@pytest.mark.server
+def test_a_bundle_is_fetched_with_one_signed_request(deployment: Deployment) -> None:
+    """No HEAD before, and no range: least permissions, least requests."""
+    revision = S3Revision(bucket="b", key="k", bundle_type=BundleType.TAR, version="v1", etag=f'"{ETAG}"')
+
+    outcome, requests = fetch(deployment, whole, revision)
+
+    expected = FetchedBundle(
+        bundle_type=BundleType.TAR, size_bytes=len(BODY), etag=ETAG, sha256=hashlib.sha256(BODY).hexdigest()
+    )
+    assert expected == outcome
+    assert BODY == deployment.bundle.read_bytes()
+    assert ["bundle.tar"] == deployment.left()
+    assert ["/b/k?versionId=v1"] == [request.path for request in requests]
+    assert (
+        requests[0].headers["authorization"].startswith("AWS4-HMAC-SHA256 Credential=AKIATESTTESTTESTTEST/")
+    )
+    assert "range" not in requests[0].headers
+
+
+@pytest.mark.server
+def test_an_interrupted_transfer_goes_on_where_it_broke_off(deployment: Deployment) -> None:
+    """310 MB over a bad line must not start from nothing each time."""
+    cuts = {1: 100_000, 2: 50_000, 3: 1}
+
+    def answer(request: Request) -> Answer:
+        full = whole(request)
+        return Answer(full.status, full.body, full.headers, cut_at=cuts.get(request.number))
+
+    outcome, requests = fetch(deployment, answer)
+
+    assert isinstance(outcome, FetchedBundle)
+    assert hashlib.sha256(BODY).hexdigest() == outcome.sha256
+    assert BODY == deployment.bundle.read_bytes()
+    ranges = [None, "bytes=100000-", "bytes=150000-", "bytes=150001-"]
+    assert ranges == [request.headers.get("range") for request in requests]
+    assert f'"{ETAG}"' == requests[1].headers["if-match"]
+
+
+@pytest.mark.server
+def test_progress_renews_the_patience(deployment: Deployment) -> None:
+    """What is given up is a transfer that stands still, not one that is slow."""
+
+    def answer(request: Request) -> Answer:
+        full = whole(request)
+        return Answer(full.status, full.body, full.headers, cut_at=20_000)
+
+    outcome, requests = fetch(deployment, answer)
+
+    assert isinstance(outcome, FetchedBundle)
+    assert 15 == len(requests)
+
+
+@pytest.mark.server
+def test_an_object_replaced_in_the_middle_is_fetched_anew(deployment: Deployment) -> None:
+    """Two halves of two revisions would pass no other check."""
+    other = os.urandom(200_000)
+
+    def answer(request: Request) -> Answer:
+        if request.number == 1:
+            return Answer(200, other, {"ETag": '"old"'}, cut_at=100_000)
+        return whole(request)
+
+    outcome, _ = fetch(deployment, answer)
+
+    assert isinstance(outcome, FetchedBundle)
+    assert BODY == deployment.bundle.read_bytes()
+
+
+@pytest.mark.server
+def test_a_server_without_ranges_is_asked_for_everything_again(deployment: Deployment) -> None:
+    """Some servers behind s3_endpoint_override don't know them."""
+
+    def answer(request: Request) -> Answer:
+        return Answer(200, BODY, {"ETag": f'"{ETAG}"'}, cut_at=10_000 if request.number < 3 else None)
+
+    outcome, _ = fetch(deployment, answer)
+
+    assert isinstance(outcome, FetchedBundle)
+    assert BODY == deployment.bundle.read_bytes()
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(
+    "passing", [s3_error(500, "InternalError"), s3_error(503, "SlowDown"), s3_error(429, "Throttling"), s3_error(400, "ExpiredToken"), Answer(502, b"<html>")]
+)  # fmt: skip
+def test_passing_trouble_is_tried_again(deployment: Deployment, passing: Answer) -> None:
+    """S3 asks its clients to; ExpiredToken goes away with new credentials."""
+    outcome, requests = fetch(deployment, lambda request: passing if request.number < 4 else whole(request))
+
+    assert isinstance(outcome, FetchedBundle)
+    assert 4 == len(requests)
+
+
+@pytest.mark.server
+def test_lasting_trouble_is_reported_after_four_attempts(deployment: Deployment) -> None:
+    """A deployment must fail within the minute if S3 is down, and say what S3 said."""
+    outcome, requests = fetch(
+        deployment, lambda _: s3_error(500, "InternalError", "We encountered an error.")
+    )
+
+    failure = failed(outcome, deployment)
+    assert "bundle-download-failed" == failure.error_id
+    assert "500 InternalError (We encountered an error) [request id REQ1]" in failure.message
+    assert "4 attempts" in failure.message
+    assert 4 == len(requests)
+
+
+@pytest.mark.server
+def test_credentials_are_asked_for_before_each_attempt(deployment: Deployment) -> None:
+    """They may be rotated while S3 is slow."""
+    asked = []
+
+    def credentials() -> Credentials:
+        asked.append(1)
+        return CREDENTIALS
+
+    fetch(
+        deployment,
+        lambda request: s3_error(503, "SlowDown") if request.number < 3 else whole(request),
+        credentials=credentials,
+    )
+
+    assert 3 == len(asked)
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(
+    ("answer", "error_id", "mentioned"),
+    [
+        (s3_error(403, "AccessDenied"), "bundle-access-denied", ["AccessDenied", "s3:GetObjectVersion", "arn:aws:s3:::releases/web/v1.tgz", "AKIATESTTESTTESTTEST", "REQ1"]),
+        (s3_error(403, "SignatureDoesNotMatch"), "bundle-access-denied", ["SignatureDoesNotMatch", "secret of this key"]),
+        (s3_error(403, "RequestTimeTooSkewed"), "bundle-access-denied", ["clock"]),
+        (s3_error(404, "NoSuchKey"), "bundle-not-found", ["NoSuchKey", "s3://releases/web/v1.tgz", "version 7"]),
+        (s3_error(404, "NoSuchVersion"), "bundle-not-found", ["NoSuchVersion"]),
+        (s3_error(404, "NoSuchBucket"), "bundle-not-found", ["NoSuchBucket"]),
+        (s3_error(301, "PermanentRedirect", x_amz_bucket_region="eu-west-3"), "bundle-wrong-region", ["eu-west-3", "us-east-1"]),
+        (s3_error(307, "TemporaryRedirect", location="http://127.0.0.1:1/"), "bundle-wrong-region", ["us-east-1"]),
+        (s3_error(400, "InvalidRequest", "A &lt;b&gt; &amp; c"), "bundle-s3-refused", ["A <b> & c"]),
+        (Answer(403, b"<!DOCTYPE x [<!ENTITY a '&b;&b;'>]>" + b"A" * 200_000), "bundle-access-denied", ["403"]),
+    ],
+)  # fmt: skip
+def test_a_refusal_is_final_and_says_what_is_missing(
+    deployment: Deployment, answer: Answer, error_id: str, mentioned: list[str]
+) -> None:
+    """Access Denied alone has cost people days."""
+    revision = S3Revision(bucket="releases", key="web/v1.tgz", bundle_type=BundleType.TGZ, version="7")
+
+    outcome, requests = fetch(deployment, lambda _: answer, revision)
+
+    failure = failed(outcome, deployment)
+    assert error_id == failure.error_id
+    assert [] == [words for words in mentioned if words not in failure.message]
+    assert 1 == len(requests)
+
+
+@pytest.mark.server
+def test_a_bucket_in_another_region_is_asked_there(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Teams share one bucket of artefacts among regions, and that has always worked."""
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+
+    def answer(request: Request) -> Answer:
+        if "eu-west-3" in request.path:
+            return whole(request)
+        return s3_error(301, "PermanentRedirect", x_amz_bucket_region="eu-west-3")
+
+    with Server(answer).running() as proxy:
+        asked = sources("http://s3.us-east-1.amazonaws.com", proxy_uri=proxy.url)
+        fetch_bundle(S3Revision(bucket="b-1", key="k", bundle_type=BundleType.TAR), asked, deployment.bundle)
+
+    hosts = ["b-1.s3.us-east-1.amazonaws.com", "b-1.s3.eu-west-3.amazonaws.com"]
+    assert [f"http://{host}/k" for host in hosts] == [request.path for request in proxy.requests]
+    assert "/eu-west-3/s3/aws4_request" in proxy.requests[1].headers["authorization"]
+
+
+@pytest.mark.server
+def test_another_etag_is_another_bundle(deployment: Deployment) -> None:
+    """Whoever overwrites the object between registration and deployment must not get it deployed."""
+    revision = S3Revision(bucket="b", key="k", bundle_type=BundleType.TAR, etag='"quoted"')
+
+    outcome, requests = fetch(deployment, whole, revision)
+
+    failure = failed(outcome, deployment)
+    assert "bundle-etag-mismatch" == failure.error_id
+    assert ETAG in failure.message
+    assert "quoted" in failure.message
+    assert 1 == len(requests)
+
+
+@pytest.mark.server
+def test_an_object_with_a_content_encoding_arrives_as_it_is_stored(deployment: Deployment) -> None:
+    """`aws s3 cp --content-encoding gzip` of a tgz; a client that decodes it breaks size and type."""
+    content = tgz_bytes(file("appspec.yml"))
+
+    outcome, _ = fetch(
+        deployment, lambda _: Answer(200, content, {"Content-Encoding": "gzip", "ETag": '"1"'})
+    )
+
+    assert isinstance(outcome, FetchedBundle)
+    assert content == deployment.bundle.read_bytes()
+
+
+@pytest.mark.server
+def test_a_bundle_larger_than_the_disk_is_not_even_begun(deployment: Deployment) -> None:
+    """The others on the host need the room until the end."""
+    outcome, _ = fetch(
+        deployment, lambda _: Answer(200, b"x", {"Content-Length": str(1 << 60), "ETag": '"1"'}, 1)
+    )
+
+    assert "bundle-disk-full" == failed(outcome, deployment).error_id
+
+
+@pytest.mark.server
+def test_without_credentials_nothing_is_asked(deployment: Deployment) -> None:
+    """A host without a role; the message is about the host, not about S3."""
+
+    def credentials() -> Credentials:
+        raise IdentityError("No role is attached to this instance.")
+
+    outcome, requests = fetch(deployment, whole, credentials=credentials)
+
+    failure = failed(outcome, deployment)
+    assert "bundle-credentials-missing" == failure.error_id
+    assert "No role is attached to this instance." in failure.message
+    assert [] == requests
+
+
+def test_an_address_where_nobody_listens_is_tried_and_named(deployment: Deployment) -> None:
+    """Connection refused is what a stopped proxy or server looks like."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+    with pytest.raises(CommandFailure, match="refused") as failure:
+        fetch_bundle(REVISION, sources(f"http://127.0.0.1:{port}"), deployment.bundle)
+
+    assert "bundle-download-failed" == failure.value.error_id
+
+
+def test_an_endpoint_that_is_no_url_is_a_matter_of_configuration(deployment: Deployment) -> None:
+    """Trying again can't help."""
+    with pytest.raises(CommandFailure) as failure:
+        fetch_bundle(REVISION, sources("minio:9000"), deployment.bundle)
+
+    assert "bundle-address-invalid" == failure.value.error_id
+
+
+@pytest.mark.server
+def test_the_proxy_is_used_unless_no_proxy_says_otherwise(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both in the configuration and in the environment; a proxy for everything breaks private endpoints."""
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with Server(whole).running() as proxy, Server(whole).running() as direct:
+        fetch_bundle(REVISION, sources("http://s3.example", proxy_uri=proxy.url), deployment.bundle)
+        assert ["http://s3.example/releases/web%20app/v1.tgz"] == [request.path for request in proxy.requests]
+
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        fetch_bundle(REVISION, sources("http://s3.example"), deployment.bundle)
+        assert 2 == len(proxy.requests)
+
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        fetch_bundle(REVISION, sources(direct.url, proxy_uri=proxy.url), deployment.bundle)
+        fetch_bundle(REVISION, sources(direct.url), deployment.bundle)
+        assert (2, 2) == (len(proxy.requests), len(direct.requests))
+
+
+@pytest.mark.server
+def test_only_the_configured_ca_is_trusted_whatever_the_environment_says(
+    deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """REQUESTS_CA_BUNDLE is for other programs; AWS_CA_BUNDLE is for us."""
+    authority = make_authority(tmp_path)
+    with Server(whole, authority.context).running() as server:
+        fetch_bundle(REVISION, sources(server.url, ca_path=authority.ca_file), deployment.bundle)
+        deployment.bundle.unlink()
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.ca_file))
+        with pytest.raises(CommandFailure, match="AWS_CA_BUNDLE") as failure:
+            fetch_bundle(REVISION, sources(server.url), deployment.bundle)
+
+    assert "bundle-certificate-untrusted" == failure.value.error_id
+    assert [] == deployment.left()
+
+
+@pytest.mark.server
+def test_a_netrc_file_does_not_replace_the_signature(
+    deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The requests library reads root's .netrc by itself, and would send a password in place of our signature."""
+    netrc = tmp_path / "test-netrc"
+    netrc.write_text("machine 127.0.0.1 login user password word\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+
+    _, requests = fetch(deployment, whole)
+
+    assert requests[0].headers["authorization"].startswith("AWS4-HMAC-SHA256 ")
+
+
+@pytest.fixture(scope="module")
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A real S3 server that checks signatures: its URL, and the directory whose entries are buckets."""
+    program = shutil.which("rclone", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if program is None:
+        pytest.skip("rclone is not installed")
+    root = tmp_path_factory.mktemp("s3")
+    (root / "releases" / "web app").mkdir(parents=True)
+    content = tgz_bytes(file("top/appspec.yml", b"version: 0.0\n"), file("top/ü", b"x" * 500_000))
+    (root / "releases" / "web app" / "v1 (ü+~).tgz").write_bytes(content)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    key = f"{CREDENTIALS.access_key_id},{CREDENTIALS.secret_access_key.reveal()}"
+    command = [program, "serve", "s3", str(root), "--addr", f"127.0.0.1:{port}", "--auth-key", key]
+    process = subprocess.Popen(
+        [*command, "--config", os.devnull], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        _wait_until_it_listens(port, process)
+        yield f"http://127.0.0.1:{port}", root
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait_until_it_listens(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return
+    pytest.fail("rclone serve s3 does not listen")
+
+
+@pytest.mark.server
+def test_a_real_server_takes_our_signature_and_the_revision_is_unpacked(
+    deployment: Deployment, rclone: tuple[str, Path]
+) -> None:
+    """The whole way, against a server that nobody here wrote."""
+    url, root = rclone
+    content = (root / "releases" / "web app" / "v1 (ü+~).tgz").read_bytes()
+
+    fetched = make_deployment_archive(
+        S3Revision(bucket="releases", key="web app/v1 (ü+~).tgz", bundle_type=BundleType.TGZ),
+        bundle=deployment.bundle,
+        archive=deployment.archive,
+        sources=sources(url),
+        limits=ArchiveLimits(),
+        appspec_names=APPSPEC_NAMES,
+    )
+
+    assert len(content) == fetched.size_bytes
+    assert hashlib.sha256(content).hexdigest() == fetched.sha256
+    assert ["appspec.yml", "ü"] == list(tree_of(deployment.archive))
+
+
+@pytest.mark.server
+def test_a_real_server_refuses_a_wrong_secret_and_a_missing_key(
+    deployment: Deployment, rclone: tuple[str, Path]
+) -> None:
+    """Its words for it end up in the message."""
+    url, _ = rclone
+    wrong = Credentials(access_key_id="AKIATESTTESTTESTTEST", secret_access_key=Secret("wrong"))
+
+    with pytest.raises(CommandFailure, match="SignatureDoesNotMatch") as failure:
+        fetch_bundle(REVISION, sources(url, credentials=lambda: wrong), deployment.bundle)
+    assert "bundle-access-denied" == failure.value.error_id
+
+    with pytest.raises(CommandFailure, match="NoSuchKey") as failure:
+        fetch_bundle(
+            S3Revision(bucket="releases", key="gone", bundle_type=BundleType.TAR),
+            sources(url),
+            deployment.bundle,
+        )
+    assert "bundle-not-found" == failure.value.error_id

@@ -1,0 +1,182 @@
+"""What happens to scripts that run too long, or that nobody wants any more."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agent.appspec import HookScript
+from agent.isolation import run_isolated
+from agent.lifecycle.context import HookProcess
+from agent.lifecycle.ending import end_abandoned_hook
+from agent.processes import start_ticks
+from tests.lifecycle.waiting import is_running, read
+
+if TYPE_CHECKING:
+    from tests.lifecycle.conftest import Event
+
+# Each way in which a process can leave the script's own group; $P is a file for its pid.
+WAYS_OUT = {
+    "child": "sleep 1000 & echo $! >> $P",
+    "session of its own": "setsid sleep 1000 & echo $! >> $P",
+    "double fork": "(setsid bash -c 'echo $$ >> $P; exec sleep 1000' & )",
+    "double fork with closed output": "(setsid bash -c 'echo $$ >> $P; exec sleep 1000' <&- >&- 2>&- & )",
+    "process group of its own": "set -m; sleep 1000 & echo $! >> $P",
+    "daemon of a dead parent": "bash -c 'setsid bash -c \"echo \\$\\$ >> $P; exec sleep 1000\" & exit'",
+}
+
+
+@pytest.mark.parametrize("way", WAYS_OUT)
+def test_a_script_that_is_ended_leaves_nothing_behind(event: Event, way: str) -> None:
+    """What survives holds ports and locks, and the next deployment fails for no visible reason."""
+    pids = event.directory / "pids"
+    event.additions["P"] = str(pids)
+    event.cancelled = lambda: read(pids) != ""
+    event.fail_one(f"#!/bin/bash\n{WAYS_OUT[way]}\nsleep 1000\n")
+    assert [] == [pid for pid in read(pids).split() if is_running(int(pid))]
+
+
+def test_what_ignores_term_is_killed_after_a_grace(event: Event) -> None:
+    """The grace lets programs clean up; it must not let them stay."""
+    pids = event.directory / "pids"
+    event.additions["P"] = str(pids)
+    script = "#!/bin/bash\ntrap '' TERM\nsetsid sleep 1000 & echo $! $$ > $P\nsleep 1000\n"
+    start = time.monotonic()
+    event.fail_one(script, timeout_s=0.3)
+    assert 5 <= time.monotonic() - start < 9
+    assert [] == [pid for pid in read(pids).split() if is_running(int(pid))]
+
+
+def test_a_script_may_clean_up_when_its_time_is_over(event: Event) -> None:
+    """Deployments hold locks in other systems; what the script says while it lets go is logged."""
+    script = "#!/bin/bash\ntrap 'echo cleaned up; exit 0' TERM\nsleep 1000 & wait\n"
+    assert event.fail_one(script, timeout_s=0.3).log.endswith("[stdout]cleaned up\n")
+
+
+def test_a_timeout_says_what_was_running(event: Event) -> None:
+    """Nobody can find out later what a script was waiting for."""
+    failure = event.fail_one("#!/bin/bash\necho start\nsleep 1234\n", timeout_s=0.4)
+    assert "Script at specified location: h.sh failed to complete in 0.4 seconds." in failure.message
+    assert "sleep 1234" in failure.message
+    assert "Its last output came 0 s before." in failure.message
+    assert "line 7" in failure.message
+    assert failure.code == 3
+
+
+def test_a_timeout_says_that_nothing_was_printed(event: Event) -> None:
+    """Silence from the start means that the script did not even begin."""
+    assert "It had printed nothing." in event.fail_one("#!/bin/bash\nsleep 1000\n", timeout_s=0.3).message
+
+
+def test_an_application_of_an_earlier_script_survives_the_timeout_of_a_later_one(event: Event) -> None:
+    """The first script of ApplicationStart starts the application, the second one waits for it too long."""
+    pids = event.directory / "pids"
+    event.additions["P"] = str(pids)
+    event.write("start.sh", "#!/bin/bash\nsetsid sleep 1000 </dev/null >/dev/null 2>&1 & echo $! > $P\n")
+    event.write("check.sh", "#!/bin/bash\nsleep 1000\n")
+    event.fail(HookScript(location="start.sh"), HookScript(location="check.sh", timeout_s=0.3))
+    application = int(read(pids))
+    assert is_running(application)
+    os.kill(application, signal.SIGKILL)
+
+
+def test_a_stopped_deployment_ends_its_script(event: Event) -> None:
+    """Whoever stops a deployment does not want to wait for the timeout of an hour."""
+    pids = event.directory / "pids"
+    event.additions["P"] = str(pids)
+    event.cancelled = pids.exists
+    failure = event.fail_one("#!/bin/bash\necho $$ > $P\nsleep 1000\n")
+    assert failure.error_id == "hook-cancelled"
+    assert "the deployment was stopped" in failure.message
+    assert not is_running(int(read(pids)))
+
+
+def test_a_script_that_has_exited_is_not_killed_with_its_group(event: Event) -> None:
+    """What it left in its group may be the application."""
+    pids = event.directory / "pids"
+    event.additions["P"] = str(pids)
+    event.run_one("#!/bin/bash\nsleep 1000 </dev/null >/dev/null 2>&1 & echo $! > $P\n")
+    application = int(read(pids))
+    assert is_running(application)
+    os.kill(application, signal.SIGKILL)
+
+
+def test_a_script_ends_in_time_on_kernels_that_cannot_announce_it(
+    event: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kernels before 5.3 have no process descriptors."""
+
+    def refuse(_pid: int) -> int:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    start = time.monotonic()
+    event.run_one("#!/bin/bash\nexec >/dev/null 2>&1\n")
+    assert time.monotonic() - start < 1
+
+
+def test_an_interrupted_agent_takes_its_script_along(event: Event) -> None:
+    """Ctrl-C in a local deployment does not reach the script's session by itself."""
+    pids = event.directory / "pids"
+    event.additions["P"] = str(pids)
+
+    def interrupt() -> bool:
+        if read(pids):
+            raise KeyboardInterrupt
+        return False
+
+    event.cancelled = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        event.run_one("#!/bin/bash\necho $$ > $P\nsleep 1000\n")
+    assert not is_running(int(read(pids)))
+
+
+def test_what_a_dead_worker_left_behind_can_be_ended(event: Event) -> None:
+    """After a crash the script must not go on while its deployment is reported as failed."""
+    pids, noted = event.directory / "pids", event.directory / "noted"
+    event.additions["P"] = str(pids)
+    event.options["on_started"] = lambda hook: noted.write_text(f"{hook.pid} {hook.start_ticks}")
+
+    def die() -> bool:
+        if len(read(pids).split()) == 2:
+            os._exit(1)
+        return False
+
+    event.cancelled = die
+    script = "#!/bin/bash\nsleep 1000 & echo $! $$ > $P\nsleep 1000\n"
+    with pytest.raises(Exception, match="ended without an answer"):
+        run_isolated(lambda: event.run_one(script))
+    pid, ticks = map(int, noted.read_text().split())
+    assert is_running(pid)
+
+    ending = end_abandoned_hook(HookProcess(pid=pid, start_ticks=ticks))
+
+    assert len(ending.running) >= 2
+    assert [] == [pid for pid in read(pids).split() if is_running(int(pid))]
+
+
+def test_a_pid_that_is_another_process_by_now_is_left_alone() -> None:
+    """Pids are used again; killing by pid alone ends somebody else's program."""
+    own = HookProcess(pid=os.getpid(), start_ticks=(start_ticks(os.getpid()) or 0) - 1)
+    assert end_abandoned_hook(own).running == ()
+
+
+def test_the_worker_is_told_of_each_script_while_it_runs(event: Event) -> None:
+    """It writes that down, for whoever comes after a crash."""
+    told: list[tuple[str, int]] = []
+    event.options["on_started"] = lambda hook: told.append(("started", hook.pid))
+    event.options["on_ended"] = lambda hook: told.append(("ended", hook.pid))
+    pid = int(event.printed("#!/bin/bash\necho $$\n"))
+    assert [("started", pid), ("ended", pid)] == told
+
+
+def test_orphans_of_a_script_are_reaped(event: Event) -> None:
+    """A build in a hook starts thousands of processes; as zombies they would fill the table."""
+    script = "#!/bin/bash\n( (echo $BASHPID > $P; exit 0) & )\nuntil [ -s $P ]; do :; done\n"
+    event.additions["P"] = str(event.directory / "pid")
+    event.run_one(script + "while kill -0 $(cat $P); do sleep 0.01; done 2>/dev/null\n", timeout_s=10)
