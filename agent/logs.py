@@ -33,6 +33,15 @@ class Level(IntEnum):
     ERROR = 40
 
 
+_LEVELS = {
+    "debug": Level.DEBUG,
+    "info": Level.INFO,
+    "warning": Level.WARNING,
+    "error": Level.ERROR,
+    "exception": Level.ERROR,
+}
+
+
 class LogSink:
     """Takes finished lines: to a file, when there is one, and to standard error.
 
@@ -114,24 +123,86 @@ def _render_value(value: Any) -> str:
     return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
 
-def configure_structlog(sink: LogSink) -> None:
-    """Afterwards structlog writes the lines of `render_line` to this sink."""
-    # Imported here: the daemon loads this module, and must not load structlog.
-    import structlog  # noqa: PLC0415
+class CommandLog:
+    """Where the log lines of this process go, and the fields that all of them have.
 
-    structlog.configure(
-        processors=[structlog.contextvars.merge_contextvars, structlog.processors.format_exc_info, _render],
-        wrapper_class=structlog.make_filtering_bound_logger(int(sink.level)),
-        logger_factory=lambda *_args: _SinkLogger(sink),
-        cache_logger_on_first_use=False,
-    )
+    One per process, because a worker carries one command. structlog is loaded with the first line
+    that is really written: that costs more than a command without scripts may take in all.
+    """
+
+    def __init__(self) -> None:
+        self._sink = LogSink(None, level=Level.WARNING)
+        self._fields: dict[str, Any] = {}
+        self._structlog: Any = None
+
+    def configure(self, sink: LogSink) -> None:
+        """From now on lines go to this sink, without fields of their own."""
+        self._sink = sink
+        self._fields = {}
+        self._structlog = None
+
+    def bind(self, **fields: Any) -> None:
+        """From now on every line has these fields, too."""
+        self._fields.update(fields)
+
+    def write(self, method: str, event: str, fields: Mapping[str, Any]) -> None:
+        """Write a line, unless its level is too low."""
+        level = _LEVELS[method]
+        if level >= self._sink.level:
+            getattr(self._logger(), method)(event, **{**self._fields, **fields})
+
+    def _logger(self) -> Any:
+        if self._structlog is None:
+            import structlog  # noqa: PLC0415 - see above
+
+            structlog.configure(
+                processors=[structlog.processors.format_exc_info, _render],
+                wrapper_class=structlog.make_filtering_bound_logger(int(self._sink.level)),
+                logger_factory=lambda *_args: _SinkLogger(self._sink),
+                cache_logger_on_first_use=False,
+            )
+            self._structlog = structlog.get_logger()
+        return self._structlog
+
+
+command_log = CommandLog()
+
+
+class RoomLogger:
+    """What modules log with: `log = get_logger()` at their top."""
+
+    __slots__ = ()
+
+    def debug(self, event: str, **fields: Any) -> None:
+        """What only somebody who looks for a fault wants to see."""
+        command_log.write("debug", event, fields)
+
+    def info(self, event: str, **fields: Any) -> None:
+        """A decision, or a change of state."""
+        command_log.write("info", event, fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """Somebody should look at it; the work goes on."""
+        command_log.write("warning", event, fields)
+
+    def error(self, event: str, **fields: Any) -> None:
+        """Something failed."""
+        command_log.write("error", event, fields)
+
+    def exception(self, event: str, **fields: Any) -> None:
+        """Something failed that nobody thought of; with the traceback."""
+        command_log.write("exception", event, fields)
+
+
+def get_logger() -> RoomLogger:
+    """A logger for the top of a module; cheap, and usable before anything is configured."""
+    return RoomLogger()
 
 
 def _render(_logger: Any, method: str, event_dict: MutableMapping[str, Any]) -> str:
     """The last structlog processor: a finished line."""
-    level = {"critical": Level.ERROR, "exception": Level.ERROR, "warn": Level.WARNING}.get(method)
     event = str(event_dict.pop("event", ""))
-    return render_line(time.time(), level or Level[method.upper()], event, event_dict)
+    return render_line(time.time(), _LEVELS[method], event, event_dict)
 
 
 class _SinkLogger:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import os
 import signal
 import socket
 import ssl
@@ -27,6 +29,7 @@ from controlplane.store.database import open_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
     from types import FrameType
 
     from starlette.applications import Starlette
@@ -38,6 +41,7 @@ log = structlog.get_logger()
 SHUTDOWN_GRACE_S = 1
 """Polls are answered at once when the end begins; this is for requests that are in hand."""
 BACKLOG = 2048
+LOCK_NAME = ".serve.lock"
 KEEP_ALIVE_S = 75
 """Longer than agents wait between two polls, so that each host keeps one connection."""
 _ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -48,13 +52,27 @@ def serve(settings: Settings) -> None:
     _check_certificate(settings)
     listener = _listen(settings)
     database = open_database(settings.data_directory, region=settings.region, account=settings.account)
-    signer = SpecificationSigner(Authority(settings.data_directory), time.time)
-    signer.prepare()
+    lock = _lock(settings.data_directory)
     wakeups = Wakeups()
     sightings = Sightings(time.time)
     transactions = Transactions(
         database, clock=time.time, timing=settings.timing, wakeups=wakeups, sightings=sightings
     )
+    try:
+        application = _assemble(settings, transactions, wakeups, sightings)
+        _Server(_configure(settings, application), wakeups, settings).run(sockets=[listener])
+    finally:
+        transactions.close()
+        os.close(lock)
+        log.info("endpoint_stopped")
+
+
+def _assemble(
+    settings: Settings, transactions: Transactions, wakeups: Wakeups, sightings: Sightings
+) -> Starlette:
+    """The application, which looks for overdue commands as long as it runs."""
+    signer = SpecificationSigner(Authority(settings.data_directory), time.time)
+    signer.prepare()
     hosts = HostCommandService(
         transactions,
         wakeups=wakeups,
@@ -74,12 +92,7 @@ def serve(settings: Settings) -> None:
             await watch
         await flush_sightings(transactions, sightings)
 
-    application = Endpoint(transactions, hosts, time.time).application(lifespan)
-    try:
-        _Server(_configure(settings, application), wakeups, settings).run(sockets=[listener])
-    finally:
-        transactions.close()
-        log.info("endpoint_stopped")
+    return Endpoint(transactions, hosts, time.time).application(lifespan)
 
 
 class _Server(uvicorn.Server):
@@ -128,6 +141,20 @@ def _configure(settings: Settings, application: Starlette) -> uvicorn.Config:
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
     )
+
+
+def _lock(data_directory: Path) -> int:
+    """A descriptor that keeps other servers off the data directory until it is closed, by us or by our end."""
+    descriptor = os.open(data_directory / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise OperatorError(
+            f"Another endpoint serves the data directory {data_directory}. Two would not wake each other's hosts: "
+            "stop the other one, or give this one a directory of its own with --data."
+        ) from error
+    return descriptor
 
 
 def _check_certificate(settings: Settings) -> None:

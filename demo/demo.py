@@ -172,7 +172,7 @@ class Demo:
         say(f"the page           {self.url}/")
         say(f"hook output        {host.root}/<group>/<deployment>/logs/scripts.log")
         say(f"the agent's log    {host.directory}/log/codedeploy-agent.log")
-        say("an error id        .venv/bin/agentctl explain script-failed")
+        say("an error id        .venv/bin/agentctl explain hook-failed")
         say("keep it running    make demo ARGS=--keep")
 
     def say_what_is_left(self) -> None:

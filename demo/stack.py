@@ -177,8 +177,8 @@ class Stack:
         return boto3.client(
             "codedeploy",
             endpoint_url=self.control_url,
-            aws_access_key_id=self._user["access_key_id"],
-            aws_secret_access_key=self._user["secret_access_key"],
+            aws_access_key_id=self._user["accessKeyId"],
+            aws_secret_access_key=self._user["secretAccessKey"],
             config=_CONFIG,
         )
 

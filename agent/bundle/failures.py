@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from typing import TYPE_CHECKING
 
 from agent.errors import CommandFailure
@@ -14,9 +15,9 @@ _NO_SPACE = frozenset([errno.ENOSPC, errno.EDQUOT])
 
 
 def printable(name: bytes) -> str:
-    """A member's name as it can stand in a message, whatever bytes it is made of."""
+    """A member's name in quotes, as it can stand in a message whatever bytes it is made of."""
     text = name.decode("utf-8", "backslashreplace")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return f"'{''.join(char if char.isprintable() else ascii(char)[1:-1] for char in text)}'"
 
 
 def corrupt(bundle: Path, what: str) -> CommandFailure:
@@ -31,7 +32,7 @@ def outside(name: bytes, why: str) -> CommandFailure:
     """A member would be written, or would reach, outside of the deployment archive."""
     return CommandFailure(
         "archive-entry-outside",
-        f"The bundle's member {printable(name)!r} {why}. Such a member could overwrite any file of this"
+        f"The bundle's member {printable(name)} {why}. Such a member could overwrite any file of this"
         " host, so nothing of the bundle was unpacked. Build the bundle without it.",
     )
 
@@ -45,16 +46,27 @@ def disk_full(what: Path | str, needed: str, free: str) -> CommandFailure:
     )
 
 
+def too_large(limit: int, size: int) -> CommandFailure:
+    """The bundle unpacks to `size` bytes at least, and `limit` is allowed."""
+    return CommandFailure(
+        "archive-too-large",
+        f"The bundle unpacks to {size} bytes or more, and archive_max_extraction_size of this host is {limit} bytes."
+        " Make the revision smaller, or raise the limit.",
+    )
+
+
 def not_written(path: Path, error: OSError) -> CommandFailure:
     """The operating system refused to read or write below `path`."""
     if error.errno in _NO_SPACE:
+        room = os.statvfs(path.parent)
         return CommandFailure(
             "bundle-disk-full",
-            f"There is not enough room for {path}: the disk became full while it was written"
-            f" ({error.strerror}). Free some bytes or inodes, and deploy again.",
+            f"There is not enough room for {path}: the disk became full while it was written ({error.strerror})."
+            f" Now that it is removed again, {room.f_bavail * room.f_frsize} bytes and {room.f_favail} inodes are"
+            " free. Free some more, and deploy again.",
         )
     at = f" at {error.filename!r}" if error.filename is not None else ""
     return CommandFailure(
         "archive-write-failed",
-        f"{path} can't be written: {error.strerror or error}{at}. See `agentctl doctor`.",
+        f"{path} can't be read or written: {error.strerror or error}{at}. See `agentctl doctor`.",
     )

@@ -69,9 +69,12 @@ class GitHubArchive:
         return {"Authorization": f"token {self._token.reveal()}"}
 
     def _redirected(self, url: str, location: str) -> str:
-        target = urljoin(url, location)
+        try:
+            target = urljoin(url, location) if location else ""
+        except ValueError:
+            target = ""
         scheme, host, _ = _origin(target)
-        if not location or not host or scheme not in _DEFAULT_PORTS:
+        if not host or scheme not in _DEFAULT_PORTS:
             raise self._redirect_refused("a redirect leads nowhere")
         if scheme == "http" and urlsplit(url).scheme == "https":
             raise self._redirect_refused(f"a redirect leads to {host} without encryption")
@@ -121,5 +124,8 @@ def _advice(response: requests.Response) -> str:
 
 def _origin(url: str) -> tuple[str, str, int | None]:
     """Scheme, host and port: what must be equal for a token to go there."""
-    parts = urlsplit(url)
-    return parts.scheme, (parts.hostname or "").lower(), parts.port or _DEFAULT_PORTS.get(parts.scheme)
+    try:
+        parts = urlsplit(url)
+        return parts.scheme, (parts.hostname or "").lower(), parts.port or _DEFAULT_PORTS.get(parts.scheme)
+    except ValueError:  # no port has such a number, or no host such a name
+        return "", "", None

@@ -37,6 +37,8 @@ def replaced_directory(place: Path) -> Iterator[Fresh]:
         try:
             remove_tree(beside)
             os.mkdir(beside, 0o700)
+            # Not even with a setgid bit: it would hand its group to whatever has ours.
+            os.chmod(beside, 0o700)
             yield fresh
             _take_place(fresh.path, place)
         finally:

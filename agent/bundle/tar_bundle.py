@@ -46,14 +46,14 @@ def unpack_tar(stream: ByteStream, tree: Tree, *, keeps_owners: bool) -> None:
         _add(header, name, Attributes(header.mode, header.mtime_ns, uid, gid), stream, tree)
     if stream.is_compressed:  # only at its end is the checksum verified
         for size in stream.drain():
-            tree.count(b"(what follows the last member)", size)
+            tree.count(size)
 
 
 def _add(header: Header, name: bytes, attributes: Attributes, stream: ByteStream, tree: Tree) -> None:
     if header.type in _REFUSED:
         raise CommandFailure(
             "archive-entry-unsupported",
-            f"The bundle's member {printable(name)!r} is {_REFUSED[header.type]}."
+            f"The bundle's member {printable(name)} is {_REFUSED[header.type]}."
             " A bundle may hold files, directories, symbolic links and hard links.",
         )
     if header.type in {b"5", b"D"} or header.name.endswith(b"/"):
@@ -89,14 +89,14 @@ class _Owners:
 def _uid(header: Header) -> int:
     try:
         return pwd.getpwnam(os.fsdecode(header.uname)).pw_uid if header.uname else _bounded(header.uid)
-    except KeyError:
+    except (KeyError, ValueError):  # no such user, or no possible name of one
         return _bounded(header.uid)
 
 
 def _gid(header: Header) -> int:
     try:
         return grp.getgrnam(os.fsdecode(header.gname)).gr_gid if header.gname else _bounded(header.gid)
-    except KeyError:
+    except (KeyError, ValueError):
         return _bounded(header.gid)
 
 

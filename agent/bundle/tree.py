@@ -11,7 +11,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.bundle.failures import outside, printable
+from agent.bundle.failures import outside, printable, too_large
 from agent.errors import CommandFailure
 from agent.files import write_all
 
@@ -67,7 +67,7 @@ def clean_name(raw: bytes) -> bytes:
     if len(parts) > _MAX_DEPTH:
         raise CommandFailure(
             "archive-entry-unsupported",
-            f"The bundle's member {printable(raw[:80])!r}... lies {len(parts)} directories deep; {_MAX_DEPTH} is what"
+            f"The bundle's member {printable(raw[:80])}... lies {len(parts)} directories deep; {_MAX_DEPTH} is what"
             " programs can be expected to cope with. Build the bundle without it.",
         )
     return b"/".join(parts)
@@ -87,9 +87,10 @@ class Tree:
         self._open: dict[bytes, int] = {}
         self._directories: dict[bytes, Attributes] = {}
         self._bytes = 0
-        self._umask = os.umask(0)
+        self._umask = 0
 
     def __enter__(self) -> Tree:  # noqa: PYI034 - Self is not in Python 3.10
+        self._umask = os.umask(0)
         return self
 
     def __exit__(
@@ -104,12 +105,12 @@ class Tree:
         self, name: bytes, attributes: Attributes, size: int, content: Iterable[bytes | memoryview]
     ) -> None:
         """Afterwards `name` is a new file with this content, of `size` bytes."""
-        self.count(name, size)
+        self.count(size)
         mode = attributes.mode
         if mode & (stat.S_ISUID | stat.S_ISGID) and self._limits.reject_unsafe_permissions:
             raise CommandFailure(
                 "archive-unsafe-permissions",
-                f"The bundle's file {printable(name)!r} has mode {mode:04o}, which is setuid or setgid, and"
+                f"The bundle's file {printable(name)} has mode {mode:04o}, which is setuid or setgid, and"
                 " reject_unsafe_permissions_in_bundle is set on this host. Build the bundle without these bits.",
             )
         descriptor = self._new_file(name, mode & ~_SPECIAL_BITS)
@@ -138,8 +139,14 @@ class Tree:
         if self._limits.reject_symlinks:
             raise CommandFailure(
                 "archive-symlink-refused",
-                f"The bundle's member {printable(name)!r} is a symbolic link, and reject_symlinks_in_bundle is"
+                f"The bundle's member {printable(name)} is a symbolic link, and reject_symlinks_in_bundle is"
                 " set on this host. Build the bundle without symbolic links.",
+            )
+        if not target or b"\0" in target:
+            raise CommandFailure(
+                "archive-entry-unsupported",
+                f"The bundle's member {printable(name)} is a symbolic link that leads nowhere: {printable(target)}."
+                " Build the bundle without it.",
             )
         parent, base = self._place(name)
         try:
@@ -168,11 +175,11 @@ class Tree:
         except FileNotFoundError as error:
             raise CommandFailure(
                 "archive-link-target-missing",
-                f"The bundle's member {printable(name)!r} is a hard link to {printable(target)!r}, which the"
+                f"The bundle's member {printable(name)} is a hard link to {printable(target)}, which the"
                 " bundle doesn't hold before it. Build the bundle again, with both of them.",
             ) from error
 
-    def count(self, name: bytes, size: int) -> None:
+    def count(self, size: int) -> None:
         """Take note of bytes to be unpacked.
 
         Raises:
@@ -181,11 +188,7 @@ class Tree:
         self._bytes += size
         limit = self._limits.max_extraction_size_bytes
         if limit is not None and self._bytes > limit:
-            raise CommandFailure(
-                "archive-too-large",
-                f"The bundle unpacks to more than {limit} bytes, which is this host's archive_max_extraction_size:"
-                f" {self._bytes} bytes with {printable(name)!r}. Make the revision smaller, or raise the limit.",
-            )
+            raise too_large(limit, self._bytes)
 
     def finish(self) -> None:
         """Afterwards all directories have their owners, modes and times, the deepest first."""
@@ -285,6 +288,6 @@ class Tree:
 def _conflict(name: bytes) -> CommandFailure:
     return CommandFailure(
         "archive-members-conflict",
-        f"The bundle holds {printable(name)!r} twice: once as a directory and once as something else."
+        f"The bundle holds {printable(name)} twice: once as a directory and once as something else."
         " Build the bundle so that each name has one meaning.",
     )

@@ -82,7 +82,7 @@ class _Copy:
         else:
             raise CommandFailure(
                 "archive-entry-unsupported",
-                f"{printable(path)!r} in the directory is a device, a named pipe or a socket, which can't be part"
+                f"{printable(path)} in the directory is a device, a named pipe or a socket, which can't be part"
                 " of a revision. Remove it, and deploy again.",
             )
 
@@ -127,14 +127,17 @@ class _Copy:
 
 def _copy_content(reader: int, writer: int, size: int) -> int:
     """Copy a whole file, however long it is by now; returns its length."""
-    copied = 0
     if size > _SMALL_FILE_BYTES:
         copied = _copied_by_kernel(reader, writer)
-    while piece := os.read(reader, max(min(size + 1, _PIECE_BYTES), _SMALL_FILE_BYTES)):
+    else:
+        content = os.read(reader, size + 1)
+        write_all(writer, content)
+        copied = len(content)
+        if copied == size:
+            return size
+    while piece := os.read(reader, _PIECE_BYTES):
         write_all(writer, piece)
         copied += len(piece)
-        if copied == size and size <= _SMALL_FILE_BYTES:
-            break
     return copied
 
 

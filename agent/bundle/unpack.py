@@ -6,7 +6,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from agent.bundle.failures import corrupt, disk_full, not_written
+from agent.bundle.failures import corrupt, disk_full, not_written, too_large
 from agent.bundle.inflate import compression_of
 from agent.bundle.replacement import holds_appspec, replaced_directory
 from agent.bundle.stream import ByteStream
@@ -96,8 +96,9 @@ def _unpack_zip(descriptor: int, bundle: Path, fresh: Path, limits: ArchiveLimit
     size, compressed = directory.totals()
     if compressed > os.fstat(descriptor).st_size:
         raise corrupt(bundle, "its members overlap, as they do in archives made to fill a disk")
-    if limits.max_extraction_size_bytes is None or size <= limits.max_extraction_size_bytes:
-        _check_room(fresh, bundle, size, directory.member_count)
+    if limits.max_extraction_size_bytes is not None and size > limits.max_extraction_size_bytes:
+        raise too_large(limits.max_extraction_size_bytes, size)
+    _check_room(fresh, bundle, size, directory.member_count)
     with Tree(fresh, limits) as tree:
         unpack_zip(descriptor, directory, tree)
         tree.finish()

@@ -50,14 +50,14 @@ def _add(member: ZipMember, name: bytes, content: _Content, tree: Tree) -> None:
         tree.add_directory(name, Attributes(permissions or 0o755, member.mtime_ns))
     elif file_type == stat.S_IFLNK:
         if not 0 < member.size <= _MAX_TARGET_BYTES:
-            raise corrupt(content.bundle, f"its symbolic link {printable(name)!r} has {member.size} bytes")
+            raise corrupt(content.bundle, f"its symbolic link {printable(name)} has {member.size} bytes")
         tree.add_symlink(name, b"".join(content.pieces()), Attributes(0o777, member.mtime_ns))
     elif file_type in {0, stat.S_IFREG}:
         tree.add_file(name, Attributes(permissions or 0o644, member.mtime_ns), member.size, content.pieces())
     else:
         raise CommandFailure(
             "archive-entry-unsupported",
-            f"The bundle's member {printable(name)!r} is a device, a named pipe or a socket."
+            f"The bundle's member {printable(name)} is a device, a named pipe or a socket."
             " A bundle may hold files, directories and symbolic links.",
         )
 
@@ -76,7 +76,7 @@ class _Content:
         if member.is_encrypted:
             raise CommandFailure(
                 "bundle-encrypted",
-                f"The bundle's member {printable(member.name)!r} is encrypted, and there is no password for"
+                f"The bundle's member {printable(member.name)} is encrypted, and there is no password for"
                 " bundles. Build the zip without one.",
             )
         if member.method == _DEFLATED:
@@ -86,7 +86,7 @@ class _Content:
         else:
             raise CommandFailure(
                 "archive-entry-unsupported",
-                f"The bundle's member {printable(member.name)!r} is compressed with"
+                f"The bundle's member {printable(member.name)} is compressed with"
                 f" {_METHODS.get(member.method, 'an unknown method')} ({member.method})."
                 " Build the zip with the usual method, deflate.",
             )
@@ -141,4 +141,4 @@ class _Content:
 
     def _damaged(self, what: str) -> Exception:
         member = self._member
-        return corrupt(self.bundle, f"{printable(member.name)!r} at byte {member.offset} is damaged: {what}")
+        return corrupt(self.bundle, f"{printable(member.name)} at byte {member.offset} is damaged: {what}")

@@ -16,7 +16,7 @@ from agent.daemon.launch import Launch
 from agent.errors import ConfigurationError
 from agent.identity.on_premises import to_json
 from agent.identity.on_premises_file import read_on_premises
-from agent.logs import Level, Log, configure_structlog, stderr_log
+from agent.logs import Level, Log, command_log, stderr_log
 from agent.processes import initial_environment
 from agent.protocol import BundleType, FileExistsBehavior
 from agent.settings import DEFAULT_CONFIGURATION, Settings
@@ -230,7 +230,7 @@ def _host(settings: Settings, revision: Revision) -> HostContext:
 def _deploy(specification: DeploymentSpecification, events: tuple[str, ...], host: HostContext) -> bool:
     """Run it and say how it goes; True when every event has succeeded."""
     level = Level.DEBUG if host.settings.verbose else Level.WARNING
-    configure_structlog(stderr_log(level))
+    command_log.configure(stderr_log(level))
     directory = host.root.deployment(specification.deployment_group_id, specification.deployment_id)
     click.echo(f"Deploying {specification.application_name} as {specification.deployment_id}")
     for outcome in deploy_locally(specification, events, host):

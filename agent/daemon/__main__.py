@@ -18,10 +18,11 @@ from agent.deployments import StatusFile
 from agent.endpoint import Connection, HostCommandClient, proxy_for, tls_context, wait_readable
 from agent.errors import AgentError
 from agent.files import replace_file
-from agent.logs import Level, Log, LogSink, configure_structlog
+from agent.logs import Level, Log, LogSink, command_log
 from agent.processes import initial_environment
-from agent.worker import process as worker_process
+from agent.worker.command import finish, report_refusal
 from agent.worker.context import HostContext, WorkerContext
+from agent.worker.process import fork_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,7 +112,7 @@ class _Process:
 
     def _workers(self, stack: ControlEndpoint, identity: HostIdentity) -> Workers:
         def context() -> WorkerContext:
-            configure_structlog(self._sink)
+            command_log.configure(self._sink)
             host = HostContext(
                 settings=self._settings,
                 identity=identity,
@@ -122,11 +123,9 @@ class _Process:
             return WorkerContext(host=host, host_identifier=identity.host_identifier, client=client)
 
         return Workers(
-            carry=lambda job: worker_process.fork_worker(
-                lambda: worker_process.carry_out(job, context()), leave_daemon=self._leave_daemon
-            ),
-            refuse=lambda command, reason: worker_process.fork_worker(
-                lambda: worker_process.refuse(command, reason, context()), leave_daemon=self._leave_daemon
+            carry=lambda job: fork_worker(lambda: finish(job, context()), leave_daemon=self._leave_daemon),
+            refuse=lambda command, reason: fork_worker(
+                lambda: report_refusal(command, reason, context()), leave_daemon=self._leave_daemon
             ),
         )
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from agent.endpoint.connection import Connection, Response
     from agent.identity import Credentials, HostIdentity
 
+_STALE_CREDENTIALS = frozenset({"ExpiredTokenException", "UnrecognizedClientException"})
 _CONTENT_TYPE = "application/x-amz-json-1.1"
 
 
@@ -114,6 +115,16 @@ class HostCommandClient:
 
     def _call(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
         body = json.dumps(request).encode()
+        try:
+            return self._exchange(operation, body)
+        except RequestRefused as error:
+            if error.error_type not in _STALE_CREDENTIALS:
+                raise
+        # Whatever renews the credentials may have done so since they were read.
+        self._identity.credential_source.forget()
+        return self._exchange(operation, body)
+
+    def _exchange(self, operation: str, body: bytes) -> dict[str, Any]:
         response = self._connection.post(self._headers(operation, body, self._identity.credentials()), body)
         if response.status != 200:
             raise _refusal(self._stack, operation, response)

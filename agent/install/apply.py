@@ -9,7 +9,7 @@ import stat
 from typing import TYPE_CHECKING, TypeAlias
 
 from agent.install.acl import ACCESS, DEFAULT, encode_acl, read_acl, write_acl
-from agent.install.copying import Spot, copy_file, copy_link, file_again, link_again
+from agent.install.copying import READ, Spot, copy_file, copy_link, file_again, link_again
 from agent.install.destinations import Directory, Standing
 from agent.install.journal import (
     Change,
@@ -39,7 +39,6 @@ Observer: TypeAlias = "Callable[[str, bytes], None]"
 
 CREATED_DIRECTORY_MODE = 0o755
 _NO_HARD_LINK = frozenset({errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class StepFailed(Exception):
@@ -76,24 +75,40 @@ class Application:
         self._source: tuple[bytes, int] = (b"", -1)
         self._linked: dict[tuple[int, int], tuple[int, Attributes | None]] = {}
 
+    def compare(self) -> None:
+        """Afterwards `records` holds those files that are there already, just as they are to be.
+
+        Raises:
+            StepFailed: one can't be read.
+        """
+        step: Step | None = None
+        try:
+            for number, step in enumerate(self.plan.steps):
+                if not isinstance(step, Directory) and step.action is Action.REPLACE:
+                    self._compare(number, step)
+        except OSError as error:
+            raise StepFailed(b"" if step is None else step.path, error) from error
+        finally:
+            self._close_source()
+
     def journal_entries(self) -> Iterator[Entry]:
         """What the journal has to say about this plan."""
         for directory in _existing_directories(self.plan.steps):
             yield self._touched(directory)
         for number, step in enumerate(self.plan.steps):
             change = _change(number, step)
-            if change is not None:
+            if change is not None and self.records[number] is None:
                 yield change
         for number, attributes in self.plan.attributes.items():
             if attributes.permission.context is not None:
-                yield Label(_step_path(self.plan.steps[number]))
+                yield Label(self.plan.steps[number].path)
         for removal in self.plan.removals:
             yield Leftover(
                 removal.directory, removal.name, decode_record(removal.record) if removal.record else None
             )
         yield from (LeftoverDirectory(path) for path in self.plan.leftover_directories)
         labelled = {
-            _step_path(self.plan.steps[number])
+            self.plan.steps[number].path
             for number, attributes in self.plan.attributes.items()
             if attributes.permission.context is not None
         }
@@ -111,14 +126,14 @@ class Application:
             for number, step in enumerate(self.plan.steps):
                 if isinstance(step, Directory):
                     self._stage_directory(number, step)
-                else:
+                elif self.records[number] is None:
                     self._stage_file(number, step)
             for number in reversed(self.plan.attributes):
                 step = self.plan.steps[number]
                 if isinstance(step, Directory) and step.standing is Standing.NEW:
                     self._give_attributes(step, self.plan.attributes[number])
         except OSError as error:
-            raise StepFailed(_step_path(self.plan.steps[number]), error) from error
+            raise StepFailed(self.plan.steps[number].path, error) from error
         finally:
             os.umask(previous_umask)
             self._close_source()
@@ -140,7 +155,7 @@ class Application:
             for number, attributes in self.plan.attributes.items():
                 self._give_label(self.plan.steps[number], attributes)
         except OSError as error:
-            raise StepFailed(_step_path(self.plan.steps[number]), error) from error
+            raise StepFailed(self.plan.steps[number].path, error) from error
 
     def sync(self) -> None:
         """Afterwards all that was written at the destinations is on the disk.
@@ -179,64 +194,59 @@ class Application:
         self._observe("mkdir", step.path)
         os.mkdir(name, CREATED_DIRECTORY_MODE, dir_fd=self._descriptors.of(step.parent.real))
 
-    def _stage_file(self, number: int, step: PlannedFile) -> None:
+    def _compare(self, number: int, step: PlannedFile) -> None:
         source = Spot(self._source_directory(step.source_directory), step.name)
         spot = Spot(self._descriptors.of(step.directory.real), step.name)
         attributes = self.plan.attributes.get(number)
+        known = self.plan.previous.record(step.directory.real, step.name)
         if step.is_link:
-            record = self._stage_link(number, step, source, spot, attributes)
+            same = link_again(source, attributes, spot, known)
         else:
-            descriptor = os.open(step.name, _READ, dir_fd=source.dir_fd)
+            same = file_again(source, spot, attributes, known)
+        if same is not None:
+            self.unchanged += 1
+            self.records[number] = encode_record(same)
+
+    def _stage_file(self, number: int, step: PlannedFile) -> None:
+        source = Spot(self._source_directory(step.source_directory), step.name)
+        spot = self._new_spot(number, step)
+        attributes = self.plan.attributes.get(number)
+        if step.is_link:
+            self._observe("link", step.path)
+            record = copy_link(source, spot, attributes)
+        else:
+            self._observe("copy", step.path)
+            descriptor = os.open(step.name, READ, dir_fd=source.dir_fd)
             try:
-                record = self._stage_content(number, step, descriptor, spot, attributes)
+                record = self._stage_content(number, descriptor, spot, attributes)
             finally:
                 os.close(descriptor)
         self.records[number] = encode_record(record)
 
-    def _stage_link(
-        self, number: int, step: PlannedFile, source: Spot, spot: Spot, attributes: Attributes | None
-    ) -> Record:
-        if step.action is Action.REPLACE:
-            known = self.plan.previous.record(step.directory.real, step.name)
-            same = link_again(source, attributes, spot, known)
-            if same is not None:
-                self.unchanged += 1
-                return same
-        self._observe("link", step.path)
-        return copy_link(source, self._new_spot(number, step, spot), attributes)
-
     def _stage_content(
-        self, number: int, step: PlannedFile, descriptor: int, spot: Spot, attributes: Attributes | None
+        self, number: int, descriptor: int, spot: Spot, attributes: Attributes | None
     ) -> Record:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is no longer a file in the archive")
-        if step.action is Action.REPLACE:
-            known = self.plan.previous.record(step.directory.real, step.name)
-            same = file_again(descriptor, status, spot, attributes, known)
-            if same is not None:
-                self.unchanged += 1
-                return same
-            os.lseek(descriptor, 0, os.SEEK_SET)
-        self._observe("copy", step.path)
-        target = self._new_spot(number, step, spot)
         if status.st_nlink > 1:
-            linked = self._linked_again(number, status, target, attributes)
+            linked = self._linked_again(number, status, spot, attributes)
             if linked is not None:
                 return linked
         self.copied_bytes += status.st_size
-        return copy_file(descriptor, status, target, attributes)
+        return copy_file(descriptor, status, spot, attributes)
 
-    def _new_spot(self, number: int, step: PlannedFile, spot: Spot) -> Spot:
+    def _new_spot(self, number: int, step: PlannedFile) -> Spot:
         """Where the new file is made: in a directory that is new itself, it can have its name at once."""
         if step.action is Action.CREATE:
             self.created += 1
         else:
             self.replaced += 1
+        dir_fd = self._descriptors.of(step.directory.real)
         if step.directory.standing is Standing.NEW:
-            return spot
+            return Spot(dir_fd, step.name)
         self._staged.append(number)
-        return Spot(spot.dir_fd, new_name(self._token, number))
+        return Spot(dir_fd, new_name(self._token, number))
 
     def _linked_again(
         self, number: int, status: os.stat_result, target: Spot, attributes: Attributes | None
@@ -272,11 +282,11 @@ class Application:
             parent, name, replaces = step.directory.real, step.name, step.action is Action.REPLACE
         dir_fd = self._descriptors.of(parent)
         if replaces:
-            self._observe("keep", _step_path(step))
+            self._observe("keep", step.path)
             _keep_old(dir_fd, name, old_name(self._token, number), for_directory=isinstance(step, Directory))
         elif _exists(dir_fd, name):
             raise FileExistsError(errno.EEXIST, "it appeared while Install was running")
-        self._observe("rename", _step_path(step))
+        self._observe("rename", step.path)
         os.rename(new_name(self._token, number), name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
         if isinstance(step, Directory):
             self._descriptors.name_is(step.real, None)
@@ -320,7 +330,7 @@ class Application:
         context = attributes.permission.context
         if context is None:
             return
-        path = _step_path(step)
+        path = step.path
         self._observe("label", path)
         add_label(path, context, is_known=path in self.plan.previous.labels)
 
@@ -375,10 +385,6 @@ def _change(number: int, step: Step) -> Change | None:
     if step.directory.standing is Standing.NEW:
         return None
     return Change(number, step.directory.real, step.name, step.action is Action.REPLACE)
-
-
-def _step_path(step: Step) -> bytes:
-    return step.path
 
 
 def _exists(dir_fd: int, name: bytes) -> bool:

@@ -14,7 +14,7 @@ from agent.install.records import Record, content_digest
 if TYPE_CHECKING:
     from agent.install.attributes import Attributes
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _BITS = 0o7777
 
@@ -103,25 +103,28 @@ def link_again(
 
 
 def file_again(
-    source: int, status: os.stat_result, spot: Spot, attributes: Attributes | None, known: Record | None
+    source: Spot, spot: Spot, attributes: Attributes | None, known: Record | None
 ) -> Record | None:
     """A record of the file at `spot` if it equals what would be copied there in every way, else None.
-
-    Afterwards `source` may have been read from.
 
     A file of which nothing has changed since the last Install (inode, size, both times) is not
     read again: its content is what the record's digest says.
     """
     there = os.stat(spot.name, dir_fd=spot.dir_fd, follow_symlinks=False)
-    if not _attributes_match(there, status, attributes):
-        return None
     if known is not None and known.has_acl:
         return None
-    is_untouched = known is not None and _is_untouched(there, known)
-    if is_untouched and known is not None and known.digest:
-        content = _read_small(source, status.st_size)
-        return known if content_digest(content) == known.digest else None
-    return _compared(source, status, spot, has_no_acl=is_untouched)
+    descriptor = os.open(source.name, READ, dir_fd=source.dir_fd)
+    try:
+        status = os.fstat(descriptor)
+        if not _attributes_match(there, status, attributes):
+            return None
+        is_untouched = known is not None and _is_untouched(there, known)
+        if is_untouched and known is not None and known.digest:
+            content = _read_small(descriptor, status.st_size)
+            return known if content_digest(content) == known.digest else None
+        return _compared(descriptor, status, spot, has_no_acl=is_untouched)
+    finally:
+        os.close(descriptor)
 
 
 def wanted_owner(status: os.stat_result, attributes: Attributes | None) -> tuple[int | None, int | None]:
@@ -223,7 +226,7 @@ def _is_untouched(there: os.stat_result, known: Record) -> bool:
 
 
 def _compared(source: int, status: os.stat_result, spot: Spot, *, has_no_acl: bool) -> Record | None:
-    descriptor = os.open(spot.name, _READ, dir_fd=spot.dir_fd)
+    descriptor = os.open(spot.name, READ, dir_fd=spot.dir_fd)
     try:
         there = os.fstat(descriptor)
         if not has_no_acl and read_acl(descriptor, ACCESS) is not None:

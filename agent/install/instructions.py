@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
-from agent.appspec import ObjectType
 from agent.files import sync_directory
 from agent.install.destinations import Directory
 from agent.install.records import LABEL_PREFIX, MANIFEST_HEADER, content_digest, escape
@@ -66,30 +66,31 @@ def _cleanup_lines(plan: InstallPlan) -> Iterator[bytes]:
 
 def _instructions(plan: InstallPlan) -> Iterator[bytes]:
     """One line of JSON, made piece by piece: it is long."""
-    first = True
     yield b'{"instructions":['
-    for instruction in _all_instructions(plan):
-        text = json.dumps(instruction, ensure_ascii=False, separators=(",", ":"))
-        yield ("" if first else ",").encode() + text.encode()
-        first = False
+    for number, step in enumerate(plan.steps):
+        if isinstance(step, Directory):
+            text = f'{{"type":"mkdir","directory":{_quoted(step.path)}}}'
+        else:
+            text = f'{{"type":"copy","source":{_quoted(step.source)},"destination":{_quoted(step.path)}}}'
+        yield (f",{text}" if number else text).encode()
+    separator = "," if plan.steps else ""
+    for instruction in _all_permission_instructions(plan):
+        yield (separator + json.dumps(instruction, ensure_ascii=False, separators=(",", ":"))).encode()
+        separator = ","
     yield b"]}"
 
 
-def _all_instructions(plan: InstallPlan) -> Iterator[dict[str, Any]]:
-    for step in plan.steps:
-        if isinstance(step, Directory):
-            yield {"type": "mkdir", "directory": _text(step.path)}
-        else:
-            yield {"type": "copy", "source": _text(step.source), "destination": _text(step.path)}
+def _all_permission_instructions(plan: InstallPlan) -> Iterator[dict[str, Any]]:
+    """Entry by entry, files before directories."""
     by_entry: dict[int, list[int]] = {}
     for number, attributes in plan.attributes.items():
         by_entry.setdefault(id(attributes), []).append(number)
     for numbers in by_entry.values():
         attributes = plan.attributes[numbers[0]]
-        for kind in (ObjectType.FILE, ObjectType.DIRECTORY):
+        for is_directory in (False, True):
             for number in numbers:
                 step = plan.steps[number]
-                if isinstance(step, Directory) == (kind is ObjectType.DIRECTORY):
+                if isinstance(step, Directory) == is_directory:
                     yield from _permission_instructions(step, attributes)
 
 
@@ -115,6 +116,10 @@ def _permission_instructions(step: Step, attributes: Attributes) -> Iterator[dic
 
 def _name(name: str | None) -> str | int | None:
     return int(name) if name is not None and name.isascii() and name.isdigit() else name
+
+
+def _quoted(path: bytes) -> str:
+    return encode_basestring(_text(path))
 
 
 def _text(path: bytes) -> str:

@@ -261,7 +261,9 @@ class _Planner:
         elif self._behavior is FileExistsBehavior.OVERWRITE:
             return Action.REPLACE
         else:
-            conflict = Conflict(path=path, reason=f"{_kind(status)} that is there already", status=status, is_by_rule=True)
+            conflict = Conflict(
+                path=path, reason=f"{_kind(status)} that is there already", status=status, is_by_rule=True
+            )
         self._conflicts.append(conflict)
         return None
 

@@ -56,6 +56,7 @@ def _keep(capture: Capture, log: ScriptLog, logged_s: float, logged_bytes: int) 
     """The whole life of the keeper."""
     try:
         log.close()
+        log.leave_agent_log()
         _leave_worker(kept=set(capture.readers))
         end = time.monotonic() + logged_s
         while capture.readers and logged_bytes > 0 and (left_s := end - time.monotonic()) > 0:

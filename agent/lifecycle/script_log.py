@@ -56,6 +56,14 @@ class ScriptLog:
         if lines:
             self._write(lines, stream.value)
 
+    def leave_agent_log(self) -> None:
+        """Afterwards a log that can't be written is no longer mentioned in the agent's log.
+
+        For a process that has closed all descriptors of its parent: that of the agent's log may
+        stand for another file by now.
+        """
+        self._warned = True
+
     def close(self) -> None:
         """Let go of the files."""
         self._scripts.close()

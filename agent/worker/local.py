@@ -8,10 +8,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.deployments import DeploymentFacts, History, HistoryEntry
 from agent.errors import CommandFailure, IdentityError
+from agent.logs import get_logger
 from agent.protocol import DOWNLOAD_BUNDLE, IN_PLACE_ORDER, INSTALL, CommandStatus
 from agent.worker.ongoing import ongoing_deployment
 from agent.worker.results import failed_result, succeeded_result
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from agent.specification import DeploymentSpecification
     from agent.worker.context import HostContext
 
-log = structlog.get_logger()
+log = get_logger()
 
 _BEFORE_DOWNLOAD = IN_PLACE_ORDER[: IN_PLACE_ORDER.index(DOWNLOAD_BUNDLE)]
 _BEFORE_INSTALL = IN_PLACE_ORDER[: IN_PLACE_ORDER.index(INSTALL)]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.errors import CommandFailure
 from agent.install import recover_install
+from agent.logs import get_logger
 from agent.protocol import INSTALL
 from agent.worker.results import lost_result
 
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from agent.deployments import CommandResult, JobState
     from agent.worker.context import WorkerContext
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 def failed_after_restart(state: JobState, context: WorkerContext) -> CommandResult:

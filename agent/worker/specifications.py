@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, TypeVar
 
-import structlog
-
 from agent.errors import CommandFailure
 from agent.files import replace_file
+from agent.logs import get_logger
 from agent.specification import CertificateAuthority, Envelope, LastSeen
 from agent.specification.parse import parse_specification
 from agent.specification.signature import open_envelope
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
         def __call__(self, call: Callable[[], T], /) -> T: ...
 
 
-log = structlog.get_logger()
+log = get_logger()
 
 _DEPLOYMENT_SYSTEM = "CodeDeploy"
 
@@ -75,7 +74,20 @@ def fetch_specification(command: HostCommand, context: WorkerContext, ask: Ask) 
     opened = open_envelope(envelope, trust=CertificateAuthority(file=ca_file) if ca_file else LastSeen())
     if ca_file is None:
         _note_signer(opened.signer, context.settings.state_directory / "signer.json")
-    return parse_specification(opened.content)
+    specification = parse_specification(opened.content)
+    _check_group(specification, context.settings.ongoing_deployment_tracking)
+    return specification
+
+
+def _check_group(specification: DeploymentSpecification, tracking_name: str) -> None:
+    """Refuse a group whose directory would be one of the agent's own."""
+    reserved = {"deployment-instructions", "deployment-logs", tracking_name}
+    if specification.deployment_group_id in reserved:
+        raise CommandFailure(
+            "group-id-reserved",
+            f"The deployment group id {specification.deployment_group_id} is the name of a directory that the "
+            "agent uses itself. Give the group another id.",
+        )
 
 
 def _note_signer(signer: Signer, seen_file: Path) -> None:

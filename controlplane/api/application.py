@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from controlplane.api.codecs import JSON_1_1, RPC_V2_CBOR, Codec
-from controlplane.api.host_commands import HostCall, HostCommandService
+from controlplane.api.host_commands import HostCommandService, HostConnection
 from controlplane.api.host_model import STACKS
 from controlplane.api.public.operations import call_operation, unknown_operation
 from controlplane.authentication import HttpRequest, SignatureClaim, parse_claim, verify_signature
@@ -116,10 +116,7 @@ class Endpoint:
         )
         claim = parse_claim(arrived)
         caller = await self._authenticate(arrived, claim)
-        if target.signing_name is None or target.signing_name != claim.service:
-            raise unknown_operation(f"{target.prefix}.{target.operation}"[:200])
-        if _WORD.fullmatch(target.operation) is None:
-            raise unknown_operation(target.operation[:100])
+        _check_target(target, claim)
         if target.prefix == PUBLIC_TARGET:
             _require_kind(caller, IdentityKind.USER, "the public API is for users")
             return await call_operation(
@@ -129,13 +126,17 @@ class Endpoint:
                 timestamp=codec.timestamp,
             )
         _require_kind(caller, IdentityKind.HOST, "host commands are for hosts")
-        call = HostCall(
-            members={},
-            caller=caller,
+        connection = HostConnection(
+            identity=caller,
             agent_version=arrived.headers.get(AGENT_VERSION_HEADER, "")[:64] or None,
             hung_up=_hung_up(request),
         )
-        return await self._hosts.call(target.operation, codec.decode(arrived.body), call, codec.timestamp)
+        return await self._hosts.call(
+            target.operation,
+            codec.decode(arrived.body),
+            connection=connection,
+            timestamp=codec.timestamp,
+        )
 
     async def _authenticate(self, request: HttpRequest, claim: SignatureClaim) -> Identity:
         key = await self._transactions.run(
@@ -152,6 +153,14 @@ class Endpoint:
 
 async def _health(_request: Request) -> Response:
     return JSONResponse({"status": "ok"})
+
+
+def _check_target(target: Target, claim: SignatureClaim) -> None:
+    """Prefix and signing name belong together, and the operation is a word that may be shown again."""
+    if target.signing_name is None or target.signing_name != claim.service:
+        raise unknown_operation(f"{target.prefix}.{target.operation}"[:200])
+    if _WORD.fullmatch(target.operation) is None:
+        raise unknown_operation(target.operation[:100])
 
 
 def _require_kind(caller: Identity, kind: IdentityKind, rule: str) -> None:

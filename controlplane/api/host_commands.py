@@ -39,14 +39,26 @@ _NULL_WHEN_ABSENT: Final = {"PollHostCommand": ("HostCommand",)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HostCall:
-    """One call of a host: checked members, who calls, and how to tell that the caller hung up."""
+class HostConnection:
+    """Who calls, with which agent, and how to tell that the caller hung up."""
 
-    members: Mapping[str, Any]
-    caller: Identity
+    identity: Identity
     agent_version: str | None
     hung_up: Callable[[], Awaitable[None]]
     """Returns when the connection is gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostCall:
+    """One call of a host, its members checked."""
+
+    members: Mapping[str, Any]
+    connection: HostConnection
+
+    @property
+    def caller(self) -> Identity:
+        """The host that calls."""
+        return self.connection.identity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +93,9 @@ class HostCommandService:
             "PostHostCommandUpdate": self._update,
         }
 
-    async def call(self, name: str, document: Any, call: HostCall, timestamp: EncodeTimestamp) -> Any:
+    async def call(
+        self, name: str, document: Any, *, connection: HostConnection, timestamp: EncodeTimestamp
+    ) -> Any:
         """The answer of one operation, ready for the wire. Raises ServiceError."""
         try:
             model = HOST_MODEL.operation_model(name)
@@ -91,19 +105,16 @@ class HostCommandService:
             members = decode(model.input_shape, document)
         except InvalidMemberError as error:
             raise ServiceError("ClientException", str(error)) from error
-        checked = HostCall(
-            members=members, caller=call.caller, agent_version=call.agent_version, hung_up=call.hung_up
-        )
-        answer = await self._operations[name](checked)
+        answer = await self._operations[name](HostCall(members=members, connection=connection))
         return dict.fromkeys(_NULL_WHEN_ABSENT.get(name, ())) | encode(model.output_shape, answer, timestamp)
 
     async def _poll(self, call: HostCall) -> dict[str, Any]:
         """A command as soon as there is one, none after the hold time."""
         _check_host_identifier(call)
         host = await self._transactions.run(lambda transaction: _registered_name(transaction, call.caller))
-        self._sightings.see(host, call.agent_version)
+        self._sightings.see(host, call.connection.agent_version)
         ready = await self._wait_for_command(host, call)
-        self._sightings.see(host, call.agent_version)
+        self._sightings.see(host, call.connection.agent_version)
         if ready is None:
             log.debug("poll_idle", host=host)
             return {"HostCommand": None}
@@ -119,7 +130,7 @@ class HostCommandService:
     async def _wait_for_command(self, host: str, call: HostCall) -> _ReadyCommand | None:
         deadline = asyncio.get_running_loop().time() + self._poll_hold_s
         with self._wakeups.poll(host) as woken:
-            hung_up: asyncio.Future[Any] = asyncio.ensure_future(call.hung_up())
+            hung_up: asyncio.Future[Any] = asyncio.ensure_future(call.connection.hung_up())
             try:
                 while not self._wakeups.is_closing:
                     woken.clear()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
 from controlplane.dispatch.commands import complete
-from controlplane.domain.diagnostics import Diagnostics, LifecycleErrorCode
-from controlplane.domain.explanation import explain_overdue, explain_unacknowledged, explain_unseen
 from controlplane.domain.statuses import EventStatus
+from controlplane.domain.waits import OpenCommand, find_overdue
 from controlplane.settings import SIGHTINGS_FLUSH_S
 from controlplane.store.deployments import open_commands
 from controlplane.store.hosts import record_sightings
@@ -25,18 +23,15 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overdue:
-    """Why a command has failed without its host."""
-
-    diagnostics: Diagnostics
-    unseen_s: float | None = None
-
-
 def expire_commands(transaction: Transaction) -> None:
     """Every command whose time has run out has failed; hosts due for a second delivery are woken."""
     for command in open_commands(transaction.session):
-        overdue = _overdue(transaction, command)
+        overdue = find_overdue(
+            _describe(transaction, command),
+            now=transaction.now,
+            command_timeout_s=transaction.timing.command_timeout_s,
+            host_unseen_after_s=transaction.timing.host_unseen_after_s,
+        )
         if overdue is not None:
             command.unseen_s = overdue.unseen_s
             complete(transaction, command, succeeded=False, diagnostics=overdue.diagnostics)
@@ -52,33 +47,15 @@ def _is_due_again(transaction: Transaction, command: HostCommandRow) -> bool:
     )
 
 
-def _overdue(transaction: Transaction, command: HostCommandRow) -> Overdue | None:
-    if command.status is EventStatus.PENDING:
-        return _unaccepted(transaction, command)
-    silent_s = transaction.now - max(command.heard_at or command.ready_at, transaction.started_at)
-    if silent_s <= transaction.timing.command_timeout_s:
-        return None
-    message = explain_overdue(host=command.instance_name, event=command.event, silent_s=silent_s)
-    return Overdue(diagnostics=Diagnostics(error_code=LifecycleErrorCode.SCRIPT_TIMED_OUT, message=message))
-
-
-def _unaccepted(transaction: Transaction, command: HostCommandRow) -> Overdue | None:
-    """A host can only be blamed for silence since the command was ready and this endpoint was up."""
-    seen_at = _last_seen_at(transaction, command.instance_name)
-    since = max(command.ready_at, transaction.started_at, seen_at or 0.0)
-    host, event = command.instance_name, command.event
-    if transaction.now - since > transaction.timing.host_unseen_after_s:
-        unseen_s = None if seen_at is None else transaction.now - seen_at
-        message = explain_unseen(host=host, event=event, unseen_s=unseen_s)
-        return Overdue(
-            diagnostics=Diagnostics(error_code=LifecycleErrorCode.UNKNOWN_ERROR, message=message),
-            unseen_s=transaction.now - since if unseen_s is None else unseen_s,
-        )
-    waited_s = transaction.now - max(command.ready_at, transaction.started_at)
-    if waited_s > transaction.timing.command_timeout_s:
-        message = explain_unacknowledged(host=host, event=event, waited_s=waited_s)
-        return Overdue(diagnostics=Diagnostics(error_code=LifecycleErrorCode.UNKNOWN_ERROR, message=message))
-    return None
+def _describe(transaction: Transaction, command: HostCommandRow) -> OpenCommand:
+    return OpenCommand(
+        host=command.instance_name,
+        event=command.event,
+        ready_at=command.ready_at,
+        heard_at=command.heard_at,
+        seen_at=_last_seen_at(transaction, command.instance_name),
+        watched_since=transaction.started_at,
+    )
 
 
 def _last_seen_at(transaction: Transaction, instance_name: str) -> float | None:

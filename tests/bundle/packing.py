@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import tarfile
 import time
 import zipfile
@@ -85,7 +86,7 @@ def tree_of(root: Path) -> dict[str, tuple[str, int, bytes | str]]:
     for path in sorted(root.rglob("*")):
         name, mode = str(path.relative_to(root)), path.lstat().st_mode & 0o7777
         if path.is_symlink():
-            found[name] = ("link", 0o777, str(path.readlink()))
+            found[name] = ("link", 0o777, os.readlink(path))
         elif path.is_dir():
             found[name] = ("directory", mode, b"")
         else:

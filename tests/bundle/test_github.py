@@ -134,7 +134,16 @@ def test_a_redirect_within_the_api_keeps_the_token(deployment: Deployment, githu
 
 
 @pytest.mark.parametrize(
-    "location", ["http://127.0.0.1:9/", "", "file:///etc/passwd", "https:///nohost", "ftp://127.0.0.1/"]
+    "location",
+    [
+        "http://127.0.0.1:9/",
+        "",
+        "file:///etc/passwd",
+        "https:///nohost",
+        "ftp://127.0.0.1/",
+        "https://127.0.0.1:99999/",
+        "https://[::1",
+    ],
 )
 def test_a_redirect_out_of_https_is_refused(deployment: Deployment, github: GitHub, location: str) -> None:
     """On the way, anybody could put another bundle in its place."""

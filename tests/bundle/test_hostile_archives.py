@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import os
 import struct
+import subprocess
+import sys
 import tarfile
 from typing import TYPE_CHECKING
 
@@ -125,6 +127,33 @@ def test_devices_and_pipes_are_refused(deployment: Deployment, kind: bytes) -> N
     )
 
 
+@pytest.mark.parametrize("form", ["--format=gnu", "--format=pax"])
+def test_sparse_files_are_refused_with_the_option_to_leave_out(
+    deployment: Deployment, tmp_path: Path, form: str
+) -> None:
+    """Unpacked as usual files, they would be wrong without a word."""
+    with (tmp_path / "test-sparse").open("wb") as stream:
+        stream.truncate(10_000_000)
+        stream.write(b"x")
+    bundle = tmp_path / "test-bundle"
+    subprocess.run(["tar", form, "-S", "-cf", bundle, "-C", tmp_path, "test-sparse"], check=True)
+
+    failure = refusal(deployment, bundle.read_bytes(), TAR)
+
+    assert "archive-entry-unsupported" == failure.error_id
+    assert "'test-sparse' is a sparse file; pack it without --sparse" in failure.message
+
+
+@pytest.mark.parametrize("target", ["", "a\0b"])
+def test_a_symbolic_link_without_target_is_refused(deployment: Deployment, target: str) -> None:
+    """No file system can hold one."""
+    content = tar_bytes(symlink("l", target), pax=True)
+    if target:
+        content = tar_bytes(symlink("l", "a" * 150), pax=True).replace(b"a" * 150, b"a\0" + b"a" * 148)
+
+    assert "archive-entry-unsupported" == refusal(deployment, content, TAR).error_id
+
+
 def test_a_file_in_the_place_of_a_directory_is_refused(deployment: Deployment) -> None:
     """There is no saying which of the two was meant."""
     for members in ((file("a"), file("a/b")), (file("a/b"), file("a")), (file("a/b"), symlink("a", "x"))):
@@ -148,7 +177,7 @@ def test_no_more_is_unpacked_than_the_host_allows(
 
     deployment.unpack(content, kind, ArchiveLimits(max_extraction_size_bytes=1200))
     (deployment.archive / "a").unlink()
-    with pytest.raises(CommandFailure, match="1199 bytes") as failure:
+    with pytest.raises(CommandFailure, match="is 1199 bytes") as failure:
         deployment.unpack(content, kind, ArchiveLimits(max_extraction_size_bytes=1199))
 
     assert "archive-too-large" == failure.value.error_id
@@ -227,3 +256,31 @@ def test_a_bundle_larger_than_the_disk_is_refused_before_unpacking(deployment: D
 
     assert "bundle-disk-full" == failure.error_id
     assert "bytes are free" in failure.message
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
+def test_a_disk_that_becomes_full_is_called_full(tmp_path: Path) -> None:
+    """With the figures, and with nothing left behind that would keep it full."""
+    small = tmp_path / "test-small"
+    small.mkdir()
+    (tmp_path / "test-bundle").write_bytes(tgz_bytes(*(file(f"f{n}", bytes(100_000)) for n in range(20))))
+    program = (
+        "import os, sys; from pathlib import Path\n"
+        "from agent.bundle.unpack import unpack_bundle; from agent.bundle import ArchiveLimits\n"
+        "from agent.errors import CommandFailure; from agent.protocol import BundleType\n"
+        "try: unpack_bundle(Path(sys.argv[1]), BundleType.TGZ, Path(sys.argv[2]) / 'archive', ArchiveLimits(), ())\n"
+        "except CommandFailure as failure: print(failure.error_id, os.listdir(sys.argv[2]), failure.message)"
+    )
+    mount = 'mount -t tmpfs -o size=1m none "$1" && exec "$2" -c "$3" "$4" "$1"'
+    arguments: list[str | Path] = [small, sys.executable, program, tmp_path / "test-bundle"]
+
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", mount, "sh", *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.stdout.startswith("bundle-disk-full [] There is not enough room")
+    assert "1048576 bytes and" in done.stdout

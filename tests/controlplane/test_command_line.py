@@ -158,6 +158,12 @@ class TestServing:
         assert result.returncode == 1
         assert "Choose another with --listen" in result.stderr
 
+    def test_a_data_directory_is_served_once(self, endpoint: ControlEndpoint) -> None:
+        """A second server would hold polls that the first one never wakes."""
+        result = run("serve", "--data", endpoint.data, "--listen", "127.0.0.1:0")
+        assert result.returncode == 1
+        assert "Another endpoint serves" in result.stderr
+
     def test_region_and_account_are_part_of_every_arn(
         self, start_endpoint: Callable[..., ControlEndpoint]
     ) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +14,7 @@ from controlplane.domain.explanation import FailedHost, explain_failure, spell_d
 from controlplane.domain.lifecycle import IN_PLACE_EVENTS, HostFinished, NextEvent, after_event
 from controlplane.domain.statuses import DeploymentErrorCode, TargetStatus
 from controlplane.domain.tags import HostSelection, TagFilter, TagFilterType
+from controlplane.domain.waits import OpenCommand, find_overdue
 
 TAGS = {"Role": "web", "Stage": "prod"}
 
@@ -69,11 +73,38 @@ def test_any_diagnostics_are_read_without_an_error(payload: str | None, succeede
     assert parse_is_noop(payload) in {True, False, None}
 
 
+LIMITS = {"command_timeout_s": 3600.0, "host_unseen_after_s": 300.0}
+BASE = OpenCommand(host="web-1", event="Install", ready_at=1000, heard_at=None, seen_at=None, watched_since=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "ends_after", "says"),
+    [
+        ({}, 1300, "web-1 has never polled"),
+        ({"seen_at": 900.0}, 1300, "web-1 was last seen 7 min ago"),
+        ({"seen_at": 1200.0}, 1500, "web-1 was last seen 5 min ago"),
+        ({"watched_since": 5000.0}, 5300, "web-1 has never polled"),
+        ({"watched_since": 5000.0, "seen_at": 900.0}, 5300, "web-1 was last seen"),
+        ({"seen_at": 4600.0}, 4600, "polls, but has not acknowledged Install for 60 min"),
+        ({"heard_at": 1100.0}, 4700, "acknowledged Install but neither completed nor updated it for 60 min"),
+        ({"heard_at": 4000.0}, 7600, "acknowledged Install"),
+        ({"heard_at": 1100.0, "watched_since": 9000.0}, 12600, "acknowledged Install"),
+    ],
+)
+def test_a_command_waits_exactly_as_long_as_it_may(
+    changes: dict[str, float], ends_after: float, says: str
+) -> None:
+    """Too short fails good deployments, too long blocks the group; an outage of ours is nobody's fault."""
+    command = replace(BASE, **changes)
+    assert find_overdue(command, now=ends_after, **LIMITS) is None
+    overdue = find_overdue(command, now=ends_after + 1, **LIMITS)
+    assert overdue is not None
+    assert says in overdue.diagnostics.message
+
+
 @pytest.mark.parametrize("code", ["4", 4.0, True, None, 99, -1, [4]])
 def test_an_error_code_that_is_none_is_unknown(code: object) -> None:
     """Some agents send a language error where the number should be."""
-    import json  # noqa: PLC0415
-
     payload = json.dumps({"error_code": code, "message": "m"})
     diagnostics = parse_completion(payload, succeeded=False)
     assert (diagnostics.error_code, diagnostics.message) == (LifecycleErrorCode.UNKNOWN_ERROR, "m")

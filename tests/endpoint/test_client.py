@@ -35,8 +35,17 @@ class StaticIdentity:
     region: str = "eu-west-1"
     host_identifier: str = HOST
 
+    key: str = "AKIA"
+
+    @property
+    def credential_source(self) -> StaticIdentity:
+        return self
+
     def credentials(self) -> Credentials:
-        return Credentials(access_key_id="AKIA", secret_access_key=Secret("s"))
+        return Credentials(access_key_id=self.key, secret_access_key=Secret("s"))
+
+    def forget(self) -> None:
+        self.key = "AKIANEW"
 
 
 @pytest.fixture
@@ -168,3 +177,13 @@ def test_every_other_answer_has_its_error(
     server.script.put(answer)
     with pytest.raises(error, match=said):
         client.poll_host_command()
+
+
+def test_credentials_that_have_expired_are_read_again_once(
+    client: HostCommandClient, server: ScriptedServer
+) -> None:
+    """Rotated keys must not need a restart of the agent."""
+    server.script.put(Answer.of(400, __type="ExpiredTokenException"))
+    assert client.poll_host_command() is None
+    keys = [request.headers["authorization"].split("Credential=")[1].split("/")[0] for request in server.requests]
+    assert ["AKIA", "AKIANEW"] == keys

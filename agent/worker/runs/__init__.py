@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from agent.errors import CommandFailure
 from agent.protocol import DOWNLOAD_BUNDLE, INSTALL, LIFECYCLE_EVENTS, UPDATE_DEPLOYMENT_AGENT
+from agent.worker.runs.event import EventRun
 
 if TYPE_CHECKING:
     from agent.deployments import CommandResult
@@ -34,7 +35,7 @@ def choose_run(command_name: str, specification: DeploymentSpecification, host: 
     Raises:
         CommandFailure: the AppSpec that it needs can't be used.
     """
-    # The imports are here because each costs more than a command without scripts may take in all.
+    # Imported here, where they are wanted: some cost more than a command without scripts may take in all.
     if command_name == DOWNLOAD_BUNDLE:
         from agent.worker.runs.download import DownloadRun  # noqa: PLC0415
 
@@ -47,8 +48,6 @@ def choose_run(command_name: str, specification: DeploymentSpecification, host: 
         from agent.worker.runs.update import UpdateRun  # noqa: PLC0415
 
         return UpdateRun(host)
-    from agent.worker.runs.event import EventRun  # noqa: PLC0415
-
     run = EventRun(command_name, specification, host)
     if command_name in LIFECYCLE_EVENTS or run.is_mapped:
         return run

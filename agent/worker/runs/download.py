@@ -6,14 +6,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.appspec import appspec_names
 from agent.bundle import ArchiveLimits, BundleSources, make_deployment_archive, reuse_archive
 from agent.deployments.pointers import write_pointer
 from agent.deployments.retention import remove_expired
 from agent.errors import CommandFailure, IdentityError
 from agent.files import replace_file
+from agent.logs import get_logger
 from agent.worker.results import succeeded_result
 from agent.worker.runs.revisions import GroupRevisions, note_appspec_filename
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from agent.specification import DeploymentSpecification
     from agent.worker.context import HostContext
 
-log = structlog.get_logger()
+log = get_logger()
 
 DOWNLOADED = "downloaded"
 REUSED = "archive-reuse"

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.deployments import DeploymentDirectory
 from agent.errors import CommandFailure
 from agent.lifecycle.choice import choose_deployment
+from agent.logs import get_logger
 from agent.worker.results import succeeded_result
+from agent.worker.runs.event_index import remember_events, remembered_events
 from agent.worker.runs.revisions import GroupRevisions, appspec_filename
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from agent.specification import DeploymentSpecification
     from agent.worker.context import HostContext
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,15 +67,21 @@ class EventRun:
 
     @cached_property
     def _revision(self) -> _Revision | None:
+        """The revision whose scripts run; None when it is known to have none for this event."""
         directory = self._choose_directory()
         if directory is None:
             return None
-        # Only an event with a revision pays for the parser.
-        from agent.appspec import read_appspec  # noqa: PLC0415
+        events = remembered_events(directory)
+        if events is not None and self._event not in events:
+            return None
+        # Only an event that may have scripts pays for the parser.
+        from agent.appspec import find_appspec, read_appspec  # noqa: PLC0415
 
         filename = appspec_filename(directory, self._specification.appspec_filename)
         try:
-            return _Revision(directory=directory, appspec=read_appspec(directory.archive, filename))
+            appspec = read_appspec(directory.archive, filename)
+            remember_events(directory, find_appspec(directory.archive, filename), appspec.hooks)
+            return _Revision(directory=directory, appspec=appspec)
         except CommandFailure as failure:
             if failure.error_id != "appspec-missing" or directory == self._revisions.current:
                 raise

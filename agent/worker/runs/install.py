@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.appspec import read_appspec
 from agent.deployments.pointers import write_pointer
 from agent.install import InstallOptions, InstallRequest, install
+from agent.logs import get_logger
 from agent.worker.results import succeeded_result
 from agent.worker.runs.revisions import GroupRevisions, appspec_filename
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from agent.specification import DeploymentSpecification
     from agent.worker.context import HostContext
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 class InstallRun:

@@ -19,7 +19,7 @@ from controlplane.dispatch.progress import stop
 from controlplane.domain.statuses import DeploymentStatus, TargetStatus
 from controlplane.errors import ServiceError
 from controlplane.store import deployments as store
-from controlplane.store.schema import DeploymentRow
+from controlplane.store.schema import DeploymentGroupRow, DeploymentRow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,12 +46,7 @@ def create_deployment(call: PublicCall) -> dict[str, Any]:
     _refuse_what_is_missing(parameters)
     config_name = parameters.get("deploymentConfigName", group.deployment_config_name)
     configuration = require_configuration(call, config_name)
-    active = store.active_deployment(call.transaction.session, group.id)
-    if active is not None:
-        raise ServiceError(
-            "DeploymentLimitExceededException",
-            f"Deployment {active.id} to group {group.name} is not over; wait for it, or stop it first.",
-        )
+    _refuse_second(call, group)
     use_revision(call, application.name, revision)
     deployment = begin_deployment(
         call.transaction,
@@ -152,6 +147,15 @@ def _refuse_what_is_missing(parameters: Mapping[str, Any]) -> None:
         raise ServiceError(
             "InvalidInputException",
             f"deploymentMode {parameters['deploymentMode']} is not available at this endpoint yet.",
+        )
+
+
+def _refuse_second(call: PublicCall, group: DeploymentGroupRow) -> None:
+    active = store.active_deployment(call.transaction.session, group.id)
+    if active is not None:
+        raise ServiceError(
+            "DeploymentLimitExceededException",
+            f"Deployment {active.id} to group {group.name} is not over; wait for it, or stop it first.",
         )
 
 
