@@ -29,6 +29,8 @@ _CONFIG = Config(
     region_name=REGION,
     retries={"max_attempts": 2, "mode": "standard"},
     s3={"addressing_style": "path"},
+    # Over https boto3 would send checksums in trailers, which few servers but Amazon's understand.
+    request_checksum_calculation="when_required",
     proxies={},
 )
 
@@ -91,13 +93,26 @@ class Host:
         return self.directory / "state"
 
 
+@dataclass(frozen=True)
+class Tls:
+    """Files for https: the CA's certificate, and a certificate with its key for 127.0.0.1."""
+
+    ca_file: Path
+    server_file: Path
+
+
 @dataclass
 class Stack:
-    """Everything that a deployment needs. Use as a context manager: what was started is stopped."""
+    """Everything that a deployment needs. Use as a context manager: what was started is stopped.
+
+    With `tls`, all servers speak https, and everybody trusts their CA.
+    """
 
     scratch: Path
+    tls: Tls | None = None
     environment: dict[str, str] = field(default_factory=dict)
     processes: list[Process] = field(default_factory=list)
+    control_process: Process | None = None
     hosts: dict[str, Host] = field(default_factory=dict)
     control_url: str = ""
     s3_port: int = field(default_factory=lambda: free_port())  # noqa: PLW0108 - defined below
@@ -109,7 +124,8 @@ class Stack:
         for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
             clean.pop(name, None)
         clean.pop("PYTHONDONTWRITEBYTECODE", None)
-        self.environment = {**clean, **self.environment}
+        trusted = {"AWS_CA_BUNDLE": str(self.tls.ca_file)} if self.tls else {}
+        self.environment = {**clean, **trusted, **self.environment}
 
     def __enter__(self) -> Stack:  # noqa: PYI034 - Self is not in Python 3.10
         return self
@@ -127,12 +143,15 @@ class Stack:
     def start_control(self, *options: str) -> None:
         """Start the control endpoint and make a user for its public API."""
         data = self.scratch / "control"
-        process = self.spawn(
-            "control",
-            [_BIN / "codedeploy-control", "serve", "--data", data, "--listen", "127.0.0.1:0", *options],
-        )
+        # Started again, it takes its old address: the agents know no other.
+        listen = self.control_url.rpartition("//")[2] or "127.0.0.1:0"
+        command = [_BIN / "codedeploy-control", "serve", "--data", data, "--listen", listen, *options]
+        if self.tls:
+            command += ["--tls-certificate", self.tls.server_file, "--tls-key", self.tls.server_file]
+        process = self.control_process = self.spawn("control", command)
         self.control_url = self._announced(process, r"listening on (https?://\S+)")
-        self._user = json.loads(self.control("user", "add", "demo", "--json"))
+        if not self._user:
+            self._user = json.loads(self.control("user", "add", "demo", "--json"))
 
     def control(self, *arguments: str) -> str:
         """What a subcommand of codedeploy-control prints."""
@@ -143,7 +162,7 @@ class Stack:
     @property
     def s3_url(self) -> str:
         """Address of the S3 server, before it is started as well."""
-        return f"http://127.0.0.1:{self.s3_port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.s3_port}"
 
     def start_s3(self) -> None:
         """Start a real S3 server with one bucket, open to all hosts that have been added."""
@@ -151,6 +170,8 @@ class Stack:
         command = [_BIN / "rclone", "serve", "s3", self.scratch / "s3", "--addr", f"127.0.0.1:{self.s3_port}"]
         for key, secret in self.s3_keys.items():
             command += ["--auth-key", f"{key},{secret}"]
+        if self.tls:
+            command += ["--cert", self.tls.server_file, "--key", self.tls.server_file]
         process = self.spawn("s3", command)
         wait_for(lambda: self._listens(process, self.s3_port), timeout_s=20, what="the S3 server listens")
 
@@ -180,6 +201,7 @@ class Stack:
             aws_access_key_id=self._user["accessKeyId"],
             aws_secret_access_key=self._user["secretAccessKey"],
             config=_CONFIG,
+            verify=str(self.tls.ca_file) if self.tls else None,
         )
 
     def s3(self) -> Any:
@@ -190,6 +212,7 @@ class Stack:
             aws_access_key_id="publisher",
             aws_secret_access_key=self.s3_keys["publisher"],
             config=_CONFIG,
+            verify=str(self.tls.ca_file) if self.tls else None,
         )
 
     # -- hosts -----------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ def _read_mode(reading: Reading, node: Node | None) -> str | None:
     hint = ""
     if text.startswith("0o"):
         hint = "; leave the 0o out"
-    elif not text.isdigit():
+    elif any(letter.isalpha() for letter in text):
         hint = "; letters such as u+x don't work here"
     reading.refuse(
         node, f"mode must be one to four octal digits such as 644 or 4755, not {quoted(text)}{hint}"

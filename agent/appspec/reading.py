@@ -40,11 +40,13 @@ class Reading:
         if len(self.warnings) < self.MAX_PROBLEMS:
             self.warnings.append(Problem(message=message, line=node.line, column=node.column))
 
-    def mapping(self, node: Node, what: str, known: Collection[str]) -> dict[str, Node] | None:
+    def mapping(self, node: Node, what: str, known: tuple[str, ...]) -> dict[str, Node] | None:
         """Values by key, without those that hold nothing; unknown and repeated keys are warned about."""
         self._count(node)
         if not isinstance(node, Mapping):
-            self.refuse(node, f"{what} must be a mapping with {listed(known)}, not {kind_of(node)}")
+            self.refuse(
+                node, f"{what} must be a mapping with keys such as {listed(known[:3])}, not {kind_of(node)}"
+            )
             return None
         self._warn_repeated(node, what)
         values: dict[str, Node] = {}
@@ -78,8 +80,8 @@ class Reading:
         if is_nothing(node):
             return ()
         if not isinstance(node, Sequence):
-            hint = " (start each entry with '- ')" if isinstance(node, Mapping) else ""
-            self.refuse(node, f"{what} must be a list of {of_what}, not {kind_of(node)}{hint}")
+            hint = "start each entry with '- '"
+            self.refuse(node, f"{what} must be a list of {of_what}, not {kind_of(node)}; {hint}")
             return ()
         for item in node.items:
             self._count(item)
@@ -112,8 +114,15 @@ class Reading:
     def required(self, node: Node, values: dict[str, Node], key: str, what: str) -> Node | None:
         """The value of a key that has to be there."""
         if key not in values:
-            self.refuse(node, f"{what} has no {quoted(key)}")
+            self.refuse(node, f"{what} has no {quoted(key)}{self._near_miss(node, key)}")
         return values.get(key)
+
+    def _near_miss(self, node: Node, key: str) -> str:
+        """The key may be there in another spelling, which was only warned about."""
+        for written, _value in node.items if isinstance(node, Mapping) else ():
+            if written.text != key and nearest(written.text, (key,)):
+                return f"; is {quoted(written.text)} in line {written.line} meant to be it?"
+        return ""
 
     def _warn_repeated(self, node: Mapping, what: str) -> None:
         for key in node.repeated:

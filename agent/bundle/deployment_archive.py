@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.bundle.fetch import fetch_bundle
 from agent.bundle.local import copy_local_directory
 from agent.bundle.sources import FetchedBundle
 from agent.bundle.unpack import unpack_bundle
+from agent.logs import get_logger
 from agent.protocol import BundleType
 from agent.specification import LocalRevision
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from agent.bundle.sources import BundleSources
     from agent.specification import Revision
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 def make_deployment_archive(

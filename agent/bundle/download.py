@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 import requests
-import structlog
 import tenacity
 import urllib3
 from requests.utils import get_environ_proxies, should_bypass_proxies
@@ -20,14 +19,15 @@ from requests.utils import get_environ_proxies, should_bypass_proxies
 from agent.bundle.failures import disk_full, not_written
 from agent.errors import CommandFailure
 from agent.files import write_all
+from agent.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from agent.bundle.sources import BundleSources, Patience
+    from agent.bundle.sources import BundleSources
 
-log = structlog.get_logger()
+log = get_logger()
 
 _PIECE_BYTES = 256 * 1024
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
@@ -86,11 +86,13 @@ class Session(requests.Session):
             CommandFailure: `bundle-certificate-untrusted`, `bundle-address-invalid`.
         """
         with translated_errors(urlsplit(url).netloc):
-            return self.get(
-                url,
-                headers=headers,
+            request = self.prepare_request(requests.Request("GET", url, headers))
+            request.url = url  # as it was signed: keys in S3 may hold `..` and `//`
+            return self.send(
+                request,
                 stream=True,
                 allow_redirects=False,
+                verify=self.verify,
                 proxies=self._proxies(url),
                 timeout=self._timeouts,
             )
@@ -123,7 +125,8 @@ class Download:
         self._descriptor = descriptor
         self._sha256 = hashlib.sha256()
         self._total: int | None = None
-        self._fruitless = 0
+        self._most = 0  # bytes that any attempt got to
+        self._fruitless = 0  # attempts in a row that did not get further
 
     @property
     def sha256(self) -> str:
@@ -137,13 +140,10 @@ class Download:
             CommandFailure: `bundle-download-failed` when patience is at its end, or what the remote raises.
         """
         began = time.monotonic()
-        patience = self._sources.patience
         attempts = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(TryAgain),
-            stop=lambda state: self._is_given_up(state, patience),
-            wait=tenacity.wait_random_exponential(
-                multiplier=patience.first_wait_s, max=patience.longest_wait_s
-            ),
+            stop=self._is_given_up,
+            wait=self._wait_s,
             before_sleep=self._report_attempt,
             reraise=True,
         )
@@ -154,7 +154,6 @@ class Download:
             raise self._failure(error, attempts, time.monotonic() - began) from error
 
     def _attempt(self, session: Session) -> None:
-        before = self.size_bytes
         try:
             # Without an ETag nobody knows whether the rest belongs to the same bundle.
             if self.etag is None:
@@ -166,7 +165,8 @@ class Download:
             self.etag = None
             raise
         finally:
-            self._fruitless = 0 if self.size_bytes > before else self._fruitless + 1
+            self._fruitless = 0 if self.size_bytes > self._most else self._fruitless + 1
+            self._most = max(self._most, self.size_bytes)
 
     def _accept(self, response: requests.Response) -> None:
         """Make this answer's body what comes next in the file."""
@@ -207,8 +207,15 @@ class Download:
                 f"the bundle {self._remote.name}", f"{self._total} bytes are", f"{free} bytes are"
             )
 
-    def _is_given_up(self, state: tenacity.RetryCallState, patience: Patience) -> bool:
+    def _is_given_up(self, state: tenacity.RetryCallState) -> bool:
+        patience = self._sources.patience
         return self._fruitless >= patience.attempts or state.attempt_number >= patience.all_attempts
+
+    def _wait_s(self, state: tenacity.RetryCallState) -> float:
+        """Any time up to a bound that doubles while nothing gets better, so that hosts don't come in step."""
+        patience = self._sources.patience
+        bound = patience.first_wait_s * 2 ** max(0, self._fruitless - 1)
+        return tenacity.wait_random(0, min(bound, patience.longest_wait_s))(state)
 
     def _report_attempt(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -234,7 +241,7 @@ class Download:
             "bundle-download-failed",
             f"The bundle {self._remote.name} could not be downloaded{through}: {error}. {self.size_bytes} of {total}"
             f" bytes had arrived after {number} attempts in {elapsed_s:.0f} s."
-            " Run `agentctl doctor` to see whether this host reaches the server, and deploy again.",
+            " Check route, proxy and DNS of this host, and deploy again.",
         )
 
 

@@ -65,8 +65,8 @@ def not_written(path: Path, error: OSError) -> CommandFailure:
             f" Now that it is removed again, {room.f_bavail * room.f_frsize} bytes and {room.f_favail} inodes are"
             " free. Free some more, and deploy again.",
         )
-    at = f" at {error.filename!r}" if error.filename is not None else ""
+    at = f" at {printable(os.fsencode(error.filename))}" if isinstance(error.filename, str | bytes) else ""
     return CommandFailure(
         "archive-write-failed",
-        f"{path} can't be read or written: {error.strerror or error}{at}. See `agentctl doctor`.",
+        f"{path} can't be read or written: {error.strerror or error}{at}. Look at its owner and mode, and at the kernel log.",
     )

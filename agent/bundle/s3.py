@@ -9,11 +9,10 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
-import structlog
-
 from agent.bundle.download import StartAnew, TryAgain, translated_errors
 from agent.errors import CommandFailure, IdentityError
 from agent.identity.signing import EMPTY_PAYLOAD_SHA256, sign_headers
+from agent.logs import get_logger
 
 if TYPE_CHECKING:
     import requests
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from agent.identity.credentials import Credentials
     from agent.specification import S3Revision
 
-log = structlog.get_logger()
+log = get_logger()
 
 _PRECONDITION_FAILED, _RANGE_NOT_SATISFIABLE = 412, 416
 _REFUSED = range(300, 600)
@@ -173,7 +172,8 @@ class S3Object:
     def _moves_to_region_of(self, refusal: Refusal) -> bool:
         """Whether the bucket lives in another region, which is asked from now on."""
         endpoint = _REGIONAL.fullmatch(urlsplit(self._endpoint).hostname or "")
-        if refusal.code not in _REGION_CODES or self._has_moved or endpoint is None or not refusal.region:
+        is_region = re.fullmatch("[a-z0-9-]+", refusal.region) is not None
+        if refusal.code not in _REGION_CODES or self._has_moved or endpoint is None or not is_region:
             return False
         log.info("bundle_bucket_in_other_region", bucket=self._revision.bucket, region=refusal.region)
         self._endpoint = self._endpoint.replace(f".{endpoint['region']}.", f".{refusal.region}.", 1)

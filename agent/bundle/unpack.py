@@ -11,6 +11,7 @@ from agent.bundle.inflate import compression_of
 from agent.bundle.replacement import holds_appspec, replaced_directory
 from agent.bundle.stream import ByteStream
 from agent.bundle.tar_bundle import unpack_tar
+from agent.bundle.tar_headers import BLOCK_BYTES, HeaderInvalid, parse_header
 from agent.bundle.tree import Tree
 from agent.bundle.zip_bundle import unpack_zip
 from agent.bundle.zip_directory import ZipDirectory
@@ -105,7 +106,7 @@ def _unpack_zip(descriptor: int, bundle: Path, fresh: Path, limits: ArchiveLimit
 
 
 def _check_format(descriptor: int, bundle: Path, bundle_type: BundleType) -> None:
-    beginning = os.pread(descriptor, 512, 0)
+    beginning = os.pread(descriptor, BLOCK_BYTES, 0)
     seen = _format_of(beginning)
     is_zip = bundle_type is BundleType.ZIP
     if seen is None or (seen == "a zip" if is_zip else seen.startswith("a tar")):
@@ -123,10 +124,18 @@ def _format_of(beginning: bytes) -> str | None:
         return "a zip"
     if compression_of(beginning) is not None:
         return "a tar, compressed"
-    if beginning[257:262] == b"ustar":
+    if _is_tar(beginning):
         return "a tar"
     text = beginning.lstrip()
     return next((name for magic, name in _OTHER_FORMATS.items() if text.startswith(magic)), None)
+
+
+def _is_tar(beginning: bytes) -> bool:
+    """By its first header's checksum: the oldest tars have no other mark, and begin with any name at all."""
+    try:
+        return len(beginning) == BLOCK_BYTES and bool(parse_header(beginning).name)
+    except HeaderInvalid:
+        return beginning[257:262] == b"ustar"
 
 
 def _check_room(fresh: Path, bundle: Path, size: int, count: int) -> None:

@@ -11,22 +11,16 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import click
 
-from agent.daemon.host import HostFinder, s3_url
-from agent.daemon.launch import Launch
+from agent.cli.host import context_of, identity_of, settings_of
 from agent.errors import ConfigurationError
-from agent.identity.on_premises import to_json
-from agent.identity.on_premises_file import read_on_premises
-from agent.logs import Level, Log, command_log, stderr_log
-from agent.processes import initial_environment
+from agent.logs import Level, command_log, stderr_log
 from agent.protocol import BundleType, FileExistsBehavior
-from agent.settings import DEFAULT_CONFIGURATION, Settings
-from agent.settings_file import load_settings
+from agent.settings import DEFAULT_CONFIGURATION
 from agent.specification import DeploymentSpecification, GitHubRevision, LocalRevision, Revision, S3Revision
-from agent.worker.context import HostContext
 from agent.worker.local import EventOrderError, EventOutcome, deploy_locally, local_deployment_id, plan_events
 
 if TYPE_CHECKING:
-    from agent.identity.host import HostIdentity
+    from agent.worker.context import HostContext
 
 _BAD_INPUT = 2
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -102,7 +96,7 @@ def command(
     appspec_filename: str | None,
     agent_configuration_file: Path,
 ) -> None:
-    r"""Deploy a revision on this host, with the same code that carries out deployments of the service.
+    """Deploy a revision on this host, with the same code that carries out deployments of the service.
 
     Nothing is asked of a control endpoint. Deployments of one group clean up after each other.
 
@@ -113,7 +107,7 @@ def command(
       agentctl deploy
       agentctl deploy --bundle-location app.tgz --type tgz
       agentctl deploy -l s3://bucket/app.zip -t zip --events ApplicationStop,DownloadBundle,Install
-    """
+    """  # noqa: D301 - click takes \b for: keep these lines
     try:
         location = bundle_location or os.getcwd()
         kind = BundleType(type_name or ("directory" if bundle_location is None else _guess_type(location)))
@@ -131,8 +125,11 @@ def command(
             appspec_filename=appspec_filename,
             file_exists_behavior=FileExistsBehavior[file_exists_behavior.upper()],
         )
-        settings = _settings(agent_configuration_file)
-        host = _host(settings, specification.revision)
+        settings = settings_of(agent_configuration_file)
+        # Who this host is matters to hooks, and to S3. A bundle on this host can do without.
+        must_know = isinstance(specification.revision, S3Revision)
+        is_known = must_know or settings.on_premises_config_file.exists()
+        host = context_of(settings, identity_of(settings) if is_known else None)
     except (EventOrderError, ConfigurationError, click.BadParameter) as error:
         click.echo(f"agentctl: {error}", err=True)
         sys.exit(_BAD_INPUT)
@@ -199,32 +196,6 @@ def _github_revision(location: str, kind: BundleType) -> GitHubRevision:
 
 def _bad(message: str) -> click.BadParameter:
     return click.BadParameter(message, param_hint="--bundle-location")
-
-
-def _settings(config_file: Path) -> Settings:
-    if config_file == DEFAULT_CONFIGURATION and not config_file.exists():
-        return Settings()
-    return load_settings(config_file).settings
-
-
-def _host(settings: Settings, revision: Revision) -> HostContext:
-    """This host. Who it is matters to hooks, and to S3; a local bundle can do without.
-
-    Raises:
-        ConfigurationError: the on-premises file has problems.
-    """
-    on_premises = read_on_premises(settings.on_premises_config_file)
-    identity: HostIdentity | None = None
-    if on_premises is not None or isinstance(revision, S3Revision):
-        members = to_json(on_premises.identity) if on_premises else None
-        launch = Launch(settings=settings, on_premises=members, proxies={})
-        identity, _ = HostFinder(launch, os.environ, Log(stderr_log())).try_once()
-    return HostContext(
-        settings=settings,
-        identity=identity,
-        s3_url=s3_url(settings, identity) if identity else settings.s3_endpoint_override or "",
-        environment=initial_environment(),
-    )
 
 
 def _deploy(specification: DeploymentSpecification, events: tuple[str, ...], host: HostContext) -> bool:

@@ -13,7 +13,7 @@ import yaml
 @click.command("explain")
 @click.argument("error_id", required=False)
 def command(error_id: str | None) -> None:
-    r"""Explain an error id, as it stands in brackets after an error message.
+    """Explain an error id, as it stands in brackets after an error message.
 
     Without an id, list them all.
 
@@ -21,7 +21,7 @@ def command(error_id: str | None) -> None:
     Examples:
       agentctl explain bundle-not-found
       agentctl explain
-    """
+    """  # noqa: D301 - click takes \b for: keep these lines
     explanations = load_explanations()
     if error_id is None:
         for name, texts in sorted(explanations.items()):

@@ -17,6 +17,7 @@ _SUBCOMMANDS = {
     "run": "Run the agent in the foreground",
     "status": "Say what the agent on this host is doing, and what it did last",
     "version": "Print the version",
+    "whoami": "Say who this host is for the service, and how the agent found out",
 }
 
 

@@ -35,7 +35,7 @@ _BAD_CONFIGURATION = 2
     help="Settings of the agent.",
 )
 def command(config_file: Path) -> None:
-    r"""Run the agent in the foreground.
+    """Run the agent in the foreground.
 
     Logs to standard error and to log_dir. It starts only when its configuration is right, and says everything
     that is wrong with it at once. SIGTERM stops polling at once and waits for running commands; they are
@@ -47,7 +47,7 @@ def command(config_file: Path) -> None:
     Examples:
       agentctl run
       agentctl run --config-file ./agent.yml
-    """
+    """  # noqa: D301 - click takes \b for: keep these lines
     try:
         launch = _prepare(config_file)
     except ConfigurationError as error:

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agent.cli.host import settings_of
 from agent.deployments import DaemonStatus, History, HistoryEntry, JobState, JobStore, StatusFile
 from agent.processes import start_ticks
-from agent.settings import DEFAULT_CONFIGURATION, Settings
-from agent.settings_file import load_settings
+from agent.settings import DEFAULT_CONFIGURATION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from agent.settings import Settings
 
 
 class RunState(IntEnum):
@@ -67,7 +69,7 @@ class Overview:
     "--last", "count", type=click.IntRange(0, 100), default=5, show_default=True, help="How many deployments."
 )
 def command(config_file: Path, *, as_json: bool, count: int) -> None:
-    r"""Say whether the agent runs, how its last poll went, what it does now, and what came of the last deployments.
+    """Say whether the agent runs, how its last poll went, what it does now, and what came of the last deployments.
 
     Works without root where the agent's state can be read, and when the agent is dead.
 
@@ -77,8 +79,8 @@ def command(config_file: Path, *, as_json: bool, count: int) -> None:
     Examples:
       agentctl status
       agentctl status --json --last 20
-    """
-    overview = look(_settings(config_file), count)
+    """  # noqa: D301 - click takes \b for: keep these lines
+    overview = look(settings_of(config_file), count)
     click.echo(json.dumps(_as_json(overview), indent=2) if as_json else _as_text(overview, time.time()))
     sys.exit(int(overview.run_state))
 
@@ -125,13 +127,6 @@ def _summary(entry: HistoryEntry) -> DeploymentSummary:
         finished_at=entry.finished_at,
         message=entry.result.message,
     )
-
-
-def _settings(config_file: Path) -> Settings:
-    """The settings of that file; the defaults when the usual file is not there."""
-    if config_file == DEFAULT_CONFIGURATION and not config_file.exists():
-        return Settings()
-    return load_settings(config_file).settings
 
 
 def _running(store: JobStore) -> list[JobState]:

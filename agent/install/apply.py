@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from agent.install.acl import ACCESS, DEFAULT, encode_acl, read_acl, write_acl
 from agent.install.copying import READ, Spot, copy_file, copy_link, file_again, link_again
+from agent.install.descriptors import sync_file_systems
 from agent.install.destinations import Directory, Standing
 from agent.install.journal import (
     Change,
@@ -22,7 +23,7 @@ from agent.install.journal import (
     old_name,
 )
 from agent.install.plan import Action
-from agent.install.records import decode_record, encode_record
+from agent.install.records import decode_record, encode_record, with_ctime
 from agent.install.selinux import add_label
 
 if TYPE_CHECKING:
@@ -158,29 +159,11 @@ class Application:
             raise StepFailed(self.plan.steps[number].path, error) from error
 
     def sync(self) -> None:
-        """Afterwards all that was written at the destinations is on the disk.
-
-        One wait for each file system costs far less than one for each file.
-        """
-        # ctypes costs 1.5 MB and some milliseconds, but Python has no syncfs of its own.
-        import ctypes  # noqa: PLC0415
-
-        libc = ctypes.CDLL(None, use_errno=True)
-        synced: set[int] = set()
-        for directory in _existing_directories(self.plan.steps):
-            device = os.stat(b".", dir_fd=self._descriptors.of(directory.real)).st_dev
-            if device in synced:
-                continue
-            synced.add(device)
-            descriptor = os.open(
-                b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._descriptors.of(directory.real)
-            )
-            try:
-                if libc.syncfs(descriptor) != 0:
-                    number = ctypes.get_errno()
-                    raise OSError(number, os.strerror(number), os.fsdecode(directory.path))
-            finally:
-                os.close(descriptor)
+        """Afterwards all that was written at the destinations is on the disk."""
+        places = (
+            self._descriptors.of(directory.real) for directory in _existing_directories(self.plan.steps)
+        )
+        sync_file_systems(places)
 
     def _stage_directory(self, number: int, step: Directory) -> None:
         if step.standing is not Standing.NEW or step.parent is None:
@@ -199,10 +182,10 @@ class Application:
         spot = Spot(self._descriptors.of(step.directory.real), step.name)
         attributes = self.plan.attributes.get(number)
         known = self.plan.previous.record(step.directory.real, step.name)
-        if step.is_link:
-            same = link_again(source, attributes, spot, known)
-        else:
-            same = file_again(source, spot, attributes, known)
+        same = None
+        with contextlib.suppress(FileNotFoundError):  # it is gone since it was planned for
+            again = link_again if step.is_link else file_again
+            same = again(source, spot, attributes, known)
         if same is not None:
             self.unchanged += 1
             self.records[number] = encode_record(same)
@@ -298,7 +281,7 @@ class Application:
         fields = self.records[number]
         if fields is not None:
             status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-            self.records[number] = encode_record(decode_record(fields)._replace(ctime_ns=status.st_ctime_ns))
+            self.records[number] = with_ctime(fields, status.st_ctime_ns)
 
     def _give_attributes(self, step: Directory, attributes: Attributes | None) -> None:
         """Mode, owner and ACL of a directory that is ours; those of a fresh one, if nothing says otherwise."""

@@ -82,7 +82,7 @@ def copy_link(source: Spot, spot: Spot, attributes: Attributes | None) -> Record
 
 
 def link_again(
-    source: Spot, attributes: Attributes | None, spot: Spot, known: Record | None
+    source: Spot, spot: Spot, attributes: Attributes | None, known: Record | None
 ) -> Record | None:
     """A record of the link at `spot` if it equals the archive's link, else None."""
     status = os.stat(spot.name, dir_fd=spot.dir_fd, follow_symlinks=False)

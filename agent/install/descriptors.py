@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_OPEN = 128
@@ -77,3 +81,27 @@ def remove_tree(dir_fd: int, name: bytes) -> None:
     finally:
         os.close(descriptor)
     os.rmdir(name, dir_fd=dir_fd)
+
+
+def sync_file_systems(places: Iterable[int]) -> None:
+    """Afterwards everything on the file systems of these directories is on the disk.
+
+    One wait for each file system costs far less than one for each file.
+    """
+    # ctypes costs 1.5 MB and some milliseconds, but Python has no syncfs of its own.
+    import ctypes  # noqa: PLC0415
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    synced: set[int] = set()
+    for dir_fd in places:
+        device = os.stat(b".", dir_fd=dir_fd).st_dev
+        if device in synced:
+            continue
+        synced.add(device)
+        descriptor = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
+        try:
+            if libc.syncfs(descriptor) != 0:
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number))
+        finally:
+            os.close(descriptor)

@@ -91,8 +91,9 @@ class Destinations:
             return Directory(path, real, standing, replaces=False, parent=parent)
         if self._previous.owns(parent.real, name):
             return Directory(path, real, Standing.NEW, replaces=True, parent=parent)
-        if stat.S_ISLNK(mode) and os.path.isdir(real):
-            # A link of somebody else's is part of the path, as it is for every other program.
+        if stat.S_ISLNK(mode) and real not in self._previous.swapped and os.path.isdir(real):
+            # A link of somebody else's is part of the path, as it is for every other program. But
+            # where we had made a directory, whoever swapped it would choose where we write.
             return self.directory(os.path.realpath(real))._replace(path=path)
         raise NotADirectory(path)
 

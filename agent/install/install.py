@@ -46,7 +46,8 @@ def install(request: InstallRequest, *, observer: Observer = _unobserved) -> Ins
 
     Raises:
         CommandFailure: everything that `plan_install` raises; `install-failed`,
-            `install-disk-full`; `install-undo-incomplete` when something could not be put back.
+            `install-disk-full`; `install-undo-incomplete` when something could not be put back;
+            `install-not-completed` when only old files are left to be removed.
     """
     files = GroupFiles(directory=request.instructions_directory, group_id=request.group_id)
     recover_install(request.instructions_directory, request.group_id)
@@ -71,7 +72,7 @@ def recover_install(instructions_directory: Path, group_id: str) -> bool:
     One that had succeeded, and was only interrupted while it removed old files, is completed.
 
     Raises:
-        CommandFailure: `install-undo-incomplete`, `install-journal-unreadable`.
+        CommandFailure: `install-undo-incomplete`, `install-not-completed`, `install-journal-unreadable`.
     """
     files = GroupFiles(directory=instructions_directory, group_id=group_id)
     if files.committed_journal.exists():
@@ -105,13 +106,22 @@ def _carry_out(
 
 
 def _complete(files: GroupFiles, observer: Observer) -> tuple[int, list[str]]:
+    """Publish the records and remove the old files; `recover_install` does the same after a crash."""
     journal = Journal(files.committed_journal)
-    observer("publish", os.fsencode(files.manifest))
-    publish_records(files, journal.token.decode())
-    removed, kept = finish(journal, observer)
+    try:
+        observer("publish", os.fsencode(files.manifest))
+        publish_records(files, journal.token.decode())
+        removed, kept = finish(journal, observer)
+        files.committed_journal.unlink()
+    except OSError as error:
+        message = (
+            f"The new revision is installed, but {error.filename or files.directory} can't be written:"
+            f" {error.strerror or error}. Mend the cause; the next Install of this group, or the next start of the"
+            " agent, removes the old files."
+        )
+        raise CommandFailure("install-not-completed", message) from error
     for path in kept:
         log.warning("changed_file_kept", path=path)
-    files.committed_journal.unlink()
     return removed, kept
 
 

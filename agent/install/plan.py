@@ -18,7 +18,7 @@ from agent.install.previous import Previous, read_previous
 from agent.install.records import GroupFiles
 from agent.install.removals import Removal, planned_removals
 from agent.install.selinux import labels_to_set
-from agent.install.sources import SourceFile, SourceProblem, source_entries
+from agent.install.sources import MAX_DEPTH, SourceFile, SourceProblem, source_entries
 from agent.protocol import FileExistsBehavior
 
 if TYPE_CHECKING:
@@ -95,13 +95,16 @@ def plan_install(request: InstallRequest) -> InstallPlan:
     planner = _Planner(request, previous)
     try:
         planner.plan_files()
+        planner.raise_problems()
+        attributes = planner.assign_attributes()
+        removals, kept = planned_removals(previous, planner.planned_names, planner.destinations)
     except OSError as error:
-        path = error.filename if isinstance(error.filename, str) else os.fsdecode(error.filename or b"")
-        message = f"Install can't be planned: {path}: {error.strerror}. Nothing was changed."
+        path = os.fsdecode(error.filename or b"")
+        message = (
+            f"Install can't be planned, because {path} can't be looked at: {error.strerror}. Nothing was changed."
+            " Mend the cause and deploy again."
+        )
         raise CommandFailure("install-failed", message) from error
-    planner.raise_problems()
-    attributes = planner.assign_attributes()
-    removals, kept = planned_removals(previous, planner.planned_names, planner.destinations)
     leftover = [real for real in previous.directories if real not in planner.destinations.by_real]
     return InstallPlan(
         steps=planner.steps,
@@ -187,6 +190,10 @@ class _Planner:
         if not mapping.destination.startswith("/"):
             log.warning(
                 "relative_destination", destination=mapping.destination, used=os.fsdecode(destination)
+            )
+        if destination.count(b"/") > MAX_DEPTH:
+            raise SourceProblem(
+                f"destination {mapping.destination[:200]!r}… is more than {MAX_DEPTH} directories deep"
             )
         follow_links = self._request.options.follow_directory_symlinks
         below, directory = b"", self._directory(destination)

@@ -32,11 +32,13 @@ class Previous:
             wrote the cleanup file, so that nothing but the name is known.
         directories: those that Install created, → the path under which it did so.
         labels: path → the SELinux context that Install asked for, None when not known.
+        swapped: directories that Install created, and where a link stands by now.
     """
 
     files: dict[bytes, dict[bytes, bytes]] = field(default_factory=dict)
     directories: dict[bytes, bytes] = field(default_factory=dict)
     labels: dict[bytes, SelinuxContext | None] = field(default_factory=dict)
+    swapped: set[bytes] = field(default_factory=set)
 
     def owns(self, directory: bytes, name: bytes) -> bool:
         """Whether the previous Install put a file or link there."""
@@ -88,8 +90,8 @@ def _lines(content: bytes) -> Iterator[bytes]:
 
 
 def _from_manifest(manifest: bytes) -> Previous:
-    previous = Previous()
     places = RealPaths()
+    previous = Previous(swapped=places.swapped)
     names: dict[bytes, bytes] | None = None
     lines = _lines(manifest)
     next(lines)
@@ -122,8 +124,8 @@ def _label(line: bytes) -> tuple[bytes, SelinuxContext]:
 
 def _from_cleanup(cleanup: bytes) -> Previous:
     """Another agent's list says only paths; what they are, the file system tells."""
-    previous = Previous()
     places = RealPaths()
+    previous = Previous(swapped=places.swapped)
     for line in _lines(cleanup):
         if line.startswith(LABEL_PREFIX):
             previous.labels[line[len(LABEL_PREFIX) :]] = None
@@ -160,6 +162,7 @@ class RealPaths:
     def __init__(self) -> None:
         self._known: dict[bytes, bytes | None] = {b"/": b"/", b"": b"/"}
         self._created: set[bytes] = set()
+        self.swapped: set[bytes] = set()
 
     def existing(self, path: bytes) -> bytes | None:
         """Real path of a directory that we did not create; None when it is no directory any more."""
@@ -190,5 +193,7 @@ class RealPaths:
         if stat.S_ISDIR(mode):
             return real
         if path in self._created:
+            if stat.S_ISLNK(mode):
+                self.swapped.add(real)
             log.warning("created_directory_is_gone", path=os.fsdecode(path), is_link=stat.S_ISLNK(mode))
         return None

@@ -116,6 +116,13 @@ def encode_record(record: Record) -> bytes:
     )
 
 
+def with_ctime(fields: bytes, ctime_ns: int) -> bytes:
+    """The same fields with another ctime."""
+    parts = fields.split(b" ", 5)
+    parts[4] = b"%d" % ctime_ns
+    return b" ".join(parts)
+
+
 def decode_record(fields: bytes) -> Record:
     """The record of a manifest line without the name."""
     kind, inode, size, mtime_ns, ctime_ns, digest, acl = fields.split(b" ")

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from agent.appspec import FileMapping
 
 
+MAX_DEPTH = 200
+
+
 class SourceProblem(Exception):
     """An entry of `files` can't be copied; the message says which, and why."""
 
@@ -104,6 +107,10 @@ def _walk(
     follow_links: bool,
     above: frozenset[bytes],
 ) -> Iterator[SourceFile | SourceDirectory]:
+    if below.count(b"/") > MAX_DEPTH:
+        raise SourceProblem(
+            f"directories are nested more than {MAX_DEPTH} deep in {os.fsdecode(directory[:200])}…"
+        )
     yield SourceDirectory(below)
     with os.scandir(directory) as scan:
         entries = sorted(scan, key=_name)

@@ -116,8 +116,6 @@ def _switch_back(journal: Journal, descriptors: Descriptors, entry: Entry, obser
     dir_fd = descriptors.of(entry.directory)
     new, old = new_name(journal.token, entry.number), old_name(journal.token, entry.number)
     if not _exists(dir_fd, new):
-        if entry.replaces and not _exists(dir_fd, old):
-            return  # it was equal already, so nothing was made for it
         observer("take_back", _path(entry))
         os.rename(entry.name, new, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
     if not _exists(dir_fd, old):

@@ -155,15 +155,16 @@ def _passes(name: str, policy: EnvironmentPolicy) -> bool:
 
 
 def _without_launcher(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """The variables as they were before a self-contained interpreter changed LD_LIBRARY_PATH for itself."""
-    saved = {
-        name: name + _LAUNCHER_SAVED for name in _STRIPPED_LOADER if name + _LAUNCHER_SAVED in environment
-    }
+    """The variables as they were before a self-contained interpreter changed those of the loader for itself."""
+    is_launched = any(name.startswith(_LAUNCHER) for name in environment)
+    saved = {name: name + _LAUNCHER_SAVED for name in sorted(_STRIPPED_LOADER)}
     for name, value in environment.items():
-        if name not in saved and name not in saved.values():
+        is_changed = name in saved and (is_launched or saved[name] in environment)
+        if not is_changed and name not in saved.values():
             yield name, value
     for name, saved_name in saved.items():
-        yield name, environment[saved_name]
+        if saved_name in environment:
+            yield name, environment[saved_name]
 
 
 def _revision_variables(revision: Revision) -> dict[str, str]:

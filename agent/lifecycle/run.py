@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.errors import CommandFailure
 from agent.lifecycle.accounts import find_account
 from agent.lifecycle.adoption import adopting_orphans
 from agent.lifecycle.environment import is_refused
 from agent.lifecycle.script_log import ScriptLog
 from agent.lifecycle.script_run import ScriptRun
+from agent.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from agent.appspec import HookScript
     from agent.lifecycle.context import HookContext
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,8 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.lifecycle.output import Tail, marked
+from agent.logs import get_logger
 from agent.rotation import RotatingFile
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from agent.lifecycle.output import Stream
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 class ScriptLog:

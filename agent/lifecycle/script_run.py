@@ -12,14 +12,12 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.lifecycle.adoption import bury_orphans, own_children
 from agent.lifecycle.capture import Capture
 from agent.lifecycle.context import HookProcess
 from agent.lifecycle.keeper import keep_reading
 from agent.lifecycle.launch import start_script
-from agent.lifecycle.launch_failure import has_windows_line_ends
+from agent.lifecycle.launch_failure import explain_launch_failure, has_windows_line_ends
 from agent.lifecycle.location import find_script, make_executable
 from agent.lifecycle.outcome import (
     Ended,
@@ -29,6 +27,7 @@ from agent.lifecycle.outcome import (
     open_output_failure,
     timeout_failure,
 )
+from agent.logs import get_logger
 from agent.processes import start_ticks
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     from agent.lifecycle.context import HookContext
     from agent.lifecycle.script_log import ScriptLog
 
-log = structlog.get_logger()
+log = get_logger()
 
 # After the main process has ended, for pipelines such as `exec > >(tee setup.log)` to finish.
 OUTPUT_GRACE_S = 0.5
@@ -79,30 +78,32 @@ class ScriptRun:
         path = find_script(self._script, self._context.archive)
         make_executable(path, self._script, self._account)
         self._log.note(f"Script - {self._script.location}")
-        with contextlib.closing(Capture(self._log)) as capture:
+        with contextlib.closing(self._open_capture(path)) as capture:
             process = start_script(path, self._script, self._account, capture, self._context.environment)
             capture.close_writers()
-            with self._known_to_others(process):
-                self._carry(process, capture, path, cancelled)
+            hook = HookProcess(pid=process.pid, start_ticks=start_ticks(process.pid) or 0)
+            try:
+                self._carry(process, hook, capture, path, cancelled)
+            finally:
+                self._context.on_ended(hook)
 
-    @contextlib.contextmanager
-    def _known_to_others(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
-        running = HookProcess(pid=process.pid, start_ticks=start_ticks(process.pid) or 0)
-        self._context.on_started(running)
+    def _open_capture(self, path: Path) -> Capture:
         try:
-            yield
-        finally:
-            self._context.on_ended(running)
+            return Capture(self._log)
+        except OSError as error:  # too many open files
+            raise explain_launch_failure(error, path, self._script, self._account) from error
 
     def _carry(
         self,
         process: subprocess.Popen[bytes],
+        hook: HookProcess,
         capture: Capture,
         path: Path,
         cancelled: Callable[[], bool],
     ) -> None:
         deadline = time.monotonic() + self._script.timeout_s
         try:
+            self._context.on_started(hook)
             code = self._wait(process, capture, deadline, cancelled)
         except BaseException:  # such as Ctrl-C, which does not reach the script's session
             self._end(process, capture)
@@ -111,9 +112,8 @@ class ScriptRun:
             is_late = time.monotonic() >= deadline
             ended = self._end(process, capture)
             raise (timeout_failure if is_late else cancel_failure)(self._script, ended)
-        if self._heir is not None:
-            bury_orphans(spared=process.pid)
         holders = self._finish_output(capture)
+        self._bury(process)
         if code != 0:
             raise exit_failure(self._script, self._exited(code, path))
         if holders and self._context.fail_on_open_output:
@@ -138,8 +138,7 @@ class ScriptRun:
                     next_tick = now + _TICK_S
                     if cancelled():
                         return None
-                    if self._heir is not None:
-                        bury_orphans(spared=process.pid)
+                    self._bury(process)
                 capture.read(max(min(deadline - now, next_tick - now, pause_s), 0.001))
                 if descriptor is None:
                     pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
@@ -153,13 +152,14 @@ class ScriptRun:
         silent_s = None if capture.last_output_at is None else time.monotonic() - capture.last_output_at
 
         def wait(seconds: float) -> None:
+            end = time.monotonic() + seconds
+            while (left_s := end - time.monotonic()) > 0:
+                capture.read(left_s)
             process.poll()
-            if self._heir is not None:
-                bury_orphans(spared=process.pid)
-            capture.read(seconds)
+            self._bury(process)
 
         ending = end_processes(HookProcesses(process.pid, heir=self._heir, earlier=self._earlier), wait)
-        wait(0)
+        wait(_FIRST_PAUSE_S)
         capture.read_to_end(within_s=OUTPUT_GRACE_S)
         log.warning(
             "hook_ended_by_agent",
@@ -179,9 +179,17 @@ class ScriptRun:
         from agent.lifecycle.ending import describe_process, find_holders  # noqa: PLC0415 - as above
 
         holders = tuple(describe_process(pid) for pid in find_holders(capture.pipes))
-        keeper = keep_reading(capture, self._log)
-        log.warning("hook_output_left_open", script=self._script.location, holders=holders, reader=keeper)
+        reader = None
+        with contextlib.suppress(
+            OSError
+        ):  # no process to be had: they get a broken pipe, and the log says None
+            reader = keep_reading(capture, self._log)
+        log.warning("hook_output_left_open", script=self._script.location, holders=holders, reader=reader)
         return holders
+
+    def _bury(self, process: subprocess.Popen[bytes]) -> None:
+        if self._heir is not None:
+            bury_orphans(spared=process.pid)
 
     def _exited(self, code: int, path: Path) -> Exited:
         variables = self._context.environment.for_script(self._script.environment, user={})

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from controlplane.cli.options import data_option, json_option, spell_time
+from controlplane.cli.options import data_option, json_option
+from controlplane.domain.explanation import spell_time
 from controlplane.domain.naming import explain_bad_instance_name, explain_bad_tag
 from controlplane.errors import OperatorError
 from controlplane.store import hosts

@@ -1,8 +1,7 @@
-"""Options and spellings that several subcommands have."""
+"""Options that several subcommands have."""
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from pathlib import Path
 
 import click
@@ -20,8 +19,3 @@ data_option = click.option(
     help="Data directory of the endpoint.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-
-
-def spell_time(seconds: float) -> str:
-    """A time in UTC, to the second."""
-    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")

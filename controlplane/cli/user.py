@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from controlplane.cli.options import data_option, json_option, spell_time
+from controlplane.cli.options import data_option, json_option
+from controlplane.domain.explanation import spell_time
 from controlplane.store.database import open_database
 from controlplane.store.identities import create_access_key, list_access_keys
 from controlplane.store.kinds import IdentityKind

@@ -72,7 +72,9 @@ def complete(
     following = after_event(
         position=command.position,
         succeeded=succeeded,
-        ignore_application_stop_failures=deployment.ignore_application_stop_failures,
+        # A silent host did not fail to stop the application: going on would only wait for it once more.
+        ignore_application_stop_failures=deployment.ignore_application_stop_failures
+        and command.unseen_s is None,
         wanted=not deployment.status.is_final,
     )
     match following:

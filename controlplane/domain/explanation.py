@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from controlplane.domain.statuses import DeploymentErrorCode
@@ -57,12 +58,13 @@ def _explain_health(*, hosts: int, required: int, succeeded: int, failed: Sequen
     return " ".join(sentences)
 
 
-def explain_unseen(*, host: str, event: str, unseen_s: float | None) -> str:
-    """The message of an event that a silent host never received."""
-    since = "has never polled" if unseen_s is None else f"was last seen {spell_duration(unseen_s)} ago"
+def explain_unseen(*, host: str, event: str, seen_at: float | None, silent_s: float) -> str:
+    """The message of an event that a silent host never received; `seen_at` in seconds since 1970."""
+    silence = f"has not polled for {spell_duration(silent_s)}"
+    last = "it never polled before" if seen_at is None else f"last seen {spell_time(seen_at)}"
     return (
-        f"{event} was not delivered because {host} {since}. Check on the host that the agent runs, that it is "
-        "configured for this endpoint and with its own access key, and that nothing blocks the way (agentctl doctor)."
+        f"{event} was not carried out because {host} {silence} ({last}). Check on the host that the agent runs, that it is "
+        "configured for this endpoint and with its own access key, and that nothing blocks the way (agentctl status, agentctl whoami)."
     )
 
 
@@ -80,6 +82,11 @@ def explain_overdue(*, host: str, event: str, silent_s: float) -> str:
         f"{host} acknowledged {event} but neither completed nor updated it for {spell_duration(silent_s)}. "
         "Look into the agent's log on the host; the event may still be running there."
     )
+
+
+def spell_time(seconds: float) -> str:
+    """A time in UTC, to the second."""
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
 
 
 def spell_duration(seconds: float) -> str:

@@ -44,9 +44,11 @@ def find_overdue(
     waited_s = now - max(command.ready_at, command.watched_since)
     silent_s = waited_s if command.seen_at is None else min(waited_s, now - command.seen_at)
     if silent_s > host_unseen_after_s:
-        unseen_s = None if command.seen_at is None else now - command.seen_at
-        message = explain_unseen(host=command.host, event=command.event, unseen_s=unseen_s)
-        return _overdue(LifecycleErrorCode.UNKNOWN_ERROR, message, silent_s if unseen_s is None else unseen_s)
+        unseen_s = silent_s if command.seen_at is None else now - command.seen_at
+        message = explain_unseen(
+            host=command.host, event=command.event, seen_at=command.seen_at, silent_s=unseen_s
+        )
+        return _overdue(LifecycleErrorCode.UNKNOWN_ERROR, message, unseen_s)
     if waited_s > command_timeout_s:
         message = explain_unacknowledged(host=command.host, event=command.event, waited_s=waited_s)
         return _overdue(LifecycleErrorCode.UNKNOWN_ERROR, message)

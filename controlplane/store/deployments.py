@@ -189,8 +189,11 @@ def failed_hosts(session: Session, deployment_id: str) -> list[FailedHost]:
         )
         .order_by(HostCommandRow.completed_at, HostCommandRow.id)
     )
-    # An ignored ApplicationStop failure comes before the event that decided: the later row wins.
-    deciding = {row.instance_name: row for row in session.scalars(query)}
+    deciding: dict[str, HostCommandRow] = {}
+    for row in session.scalars(query):
+        # An ignored ApplicationStop failure comes before the event that decided: the later one takes its place.
+        deciding.pop(row.instance_name, None)
+        deciding[row.instance_name] = row
     return [
         FailedHost(name=name, event=row.event, message=row.message or "", unseen_s=row.unseen_s)
         for name, row in deciding.items()

@@ -21,7 +21,7 @@ def outcome_of(text: bytes) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name not in {"path", "event_places"}}
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object) -> Any:  # noqa: PLR0911 - one line for each kind
     if isinstance(value, Problem):
         return f"{value.line}:{value.column} {value.message}"
     if isinstance(value, Enum):

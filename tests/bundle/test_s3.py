@@ -127,6 +127,16 @@ def test_a_bundle_is_fetched_with_one_signed_request(deployment: Deployment) -> 
 
 
 @pytest.mark.server
+def test_a_key_with_dots_is_asked_for_as_it_is(deployment: Deployment) -> None:
+    """To S3 they are letters; a client that tidies them up asks for another object, and signs the first."""
+    revision = S3Revision(bucket="b", key="./a/../k//x%2F.tgz", bundle_type=BundleType.TGZ)
+
+    _, requests = fetch(deployment, whole, revision)
+
+    assert "/b/./a/../k//x%252F.tgz" == requests[0].path
+
+
+@pytest.mark.server
 def test_an_interrupted_transfer_goes_on_where_it_broke_off(deployment: Deployment) -> None:
     """310 MB over a bad line must not start from nothing each time."""
     cuts = {1: 100_000, 2: 50_000, 3: 1}

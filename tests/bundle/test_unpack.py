@@ -294,6 +294,16 @@ def test_what_gnu_tar_writes_is_understood(deployment: Deployment, tmp_path: Pat
     assert MTIME == (archive / "app/x").stat().st_mtime
 
 
+def test_an_old_tar_may_begin_with_any_name(deployment: Deployment, tmp_path: Path) -> None:
+    """Without a mark of its own, it must not be taken for a JSON text or a page."""
+    (tmp_path / "test-source").mkdir()
+    (tmp_path / "test-source" / "{app}").write_bytes(b"x")
+    bundle = tmp_path / "test-bundle"
+    subprocess.run(["tar", "-H", "v7", "-cf", bundle, "-C", tmp_path / "test-source", "{app}"], check=True)
+
+    assert ["{app}"] == list(tree_of(deployment.unpack(bundle.read_bytes(), TAR)))
+
+
 @pytest.mark.skipif(shutil.which("zip") is None, reason="the zip program is not installed")
 def test_what_info_zip_writes_is_understood(deployment: Deployment, tmp_path: Path) -> None:
     """Its times are in an extra field, to the second and in UTC."""

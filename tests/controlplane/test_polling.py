@@ -201,9 +201,20 @@ class TestWaits:
         wait_until(lambda: shop.get(deployment)["status"] == "Failed", "the failure")
         event = shop.target(deployment, host)["lifecycleEvents"][0]
         assert event["status"] == "Failed"
-        assert "has never polled" in event["diagnostics"]["message"]
-        assert "agentctl doctor" in event["diagnostics"]["message"]
+        assert "it never polled before" in event["diagnostics"]["message"]
+        assert "agentctl status" in event["diagnostics"]["message"]
         assert "1 host not seen for" in shop.get(deployment)["errorInformation"]["message"]
+
+    def test_silence_is_no_application_stop_failure_to_ignore(
+        self, start_endpoint: Callable[..., ControlEndpoint]
+    ) -> None:
+        """Ignoring is meant for a broken stop script; a dead host must not be waited for twice."""
+        shop = open_shop(start_endpoint("--host-unseen-after", "0.4"))
+        host = shop.host("web-1")
+        deployment = shop.deploy(ignoreApplicationStopFailures=True)
+        wait_until(lambda: shop.get(deployment)["status"] == "Failed", "the failure")
+        events = shop.events(deployment, host)
+        assert (events["ApplicationStop"], events["DownloadBundle"]) == ("Failed", "Skipped")
 
     def test_a_host_that_went_silent_is_told_apart(
         self, start_endpoint: Callable[..., ControlEndpoint]
@@ -215,7 +226,7 @@ class TestWaits:
         deployment = shop.deploy()
         wait_until(lambda: shop.get(deployment)["status"] == "Failed", "the failure")
         event = shop.target(deployment, host)["lifecycleEvents"][0]
-        assert "was last seen" in event["diagnostics"]["message"]
+        assert "last seen 20" in event["diagnostics"]["message"]
 
     def test_a_host_that_keeps_polling_is_not_unseen(
         self, start_endpoint: Callable[..., ControlEndpoint]

@@ -164,9 +164,9 @@ def test_a_completion_carries_status_and_diagnostics(
         (Answer.of(400, __type="UnknownOperationException"), RequestRefused, "enable_auth_policy"),
         (Answer.of(403, __type="InvalidSignatureException"), RequestRefused, "clock"),
         (
-            Answer(status=403, body=b"", headers={"x-amzn-ErrorType": "ExpiredTokenException:http://x"}),
+            Answer(status=403, body=b"", headers={"x-amzn-ErrorType": "InvalidSignatureException:http://x"}),
             RequestRefused,
-            "expired",
+            "clock",
         ),
     ],
 )
@@ -185,5 +185,7 @@ def test_credentials_that_have_expired_are_read_again_once(
     """Rotated keys must not need a restart of the agent."""
     server.script.put(Answer.of(400, __type="ExpiredTokenException"))
     assert client.poll_host_command() is None
-    keys = [request.headers["authorization"].split("Credential=")[1].split("/")[0] for request in server.requests]
+    keys = [
+        request.headers["authorization"].split("Credential=")[1].split("/")[0] for request in server.requests
+    ]
     assert ["AKIA", "AKIANEW"] == keys

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +15,7 @@ from agent.protocol import FileExistsBehavior
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
 
 GROUP = "11111111-2222-3333-4444-555555555555"
 
@@ -98,7 +98,7 @@ class Host:
 
     def leftovers(self) -> list[str]:
         """Hidden names and journals that no Install may leave behind."""
-        hidden = [path for path in self.base.rglob(".install-*")]
+        hidden = list(self.base.rglob(".install-*"))
         journals = [
             path
             for path in self.instructions.glob("*")

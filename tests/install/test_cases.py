@@ -20,7 +20,7 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"0o[0-7]+$"), ["0"])
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node), 0))
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda _loader, node: int(node.value, 0))
 
 
 def appspec_of(step: dict[str, Any]) -> str:

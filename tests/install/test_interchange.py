@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import pytest
 
 from agent.errors import CommandFailure
+from agent.install import install
 
 FILES = "files: [{source: app, destination: '@DEST@/app'}]"
 
@@ -90,16 +92,14 @@ def test_directories_of_a_missing_path_and_labels_in_the_list_do_no_harm(host: A
 def test_instructions_are_those_of_the_existing_agents(host: Any) -> None:
     """Tools of operators read this file."""
     summary_of = FILES + "\npermissions: [{object: '@DEST@/app', mode: 7, group: root, type: [file]}]"
-    if __import__("os").geteuid() != 0:
+    if os.geteuid() != 0:
         summary_of = FILES
     request = host.request({"app/a": "a", "app/sub/b": "b"}, summary_of)
-    from agent.install import install  # noqa: PLC0415
-
     install(request)
 
     text = (host.instructions / f"{host.group_id}-install.json").read_text()
     dest, archive = str(host.dest), str(request.archive)
-    expected = [
+    expected: list[dict[str, object]] = [
         {"type": "mkdir", "directory": dest},
         {"type": "mkdir", "directory": f"{dest}/app"},
         {"type": "copy", "source": f"{archive}/app/a", "destination": f"{dest}/app/a"},

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.errors import CommandFailure
+from agent.install import install
+from agent.protocol import FileExistsBehavior
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,7 +120,7 @@ INVALID = [
         "  - {object: '@DEST@/app/a.sh', pattern: '*.sh', mode: 755}", "is a file", id="pattern on a file"
     ),
     pytest.param(
-        "  - {object: '@DEST@/app/a.sh', mode: 700}\n  - {object: '@DEST@/app/a.sh', owner: root}",
+        "  - {object: '@DEST@/app/a.sh', mode: 700}\n  - {object: '@DEST@/app/a.sh', mode: 711}",
         "matched by the entries in AppSpec lines 5 and 6",
         id="twice",
     ),
@@ -205,9 +207,7 @@ def test_the_archives_owner_is_kept(host: Any) -> None:
     """Tar bundles carry numeric owners, as the existing agents keep them."""
     request = host.request(TREE, FILES.replace("permissions:\n", ""))
     os.chown(request.archive / "app/a.sh", 1234, 4321)
-    os.chmod(request.archive / "app/a.sh", 0o6755)
-    from agent.install import install  # noqa: PLC0415
-
+    os.chmod(request.archive / "app/a.sh", 0o6755)  # noqa: S103 - that is the point
     install(request)
 
     status = (host.dest / "app/a.sh").stat()
@@ -289,8 +289,6 @@ def test_acls_of_the_previous_revision_go(host: Any) -> None:
 
 def test_only_what_this_install_put_there_is_touched(host: Any) -> None:
     """A retained file keeps its mode, and so does a directory of somebody else's."""
-    from agent.protocol import FileExistsBehavior  # noqa: PLC0415
-
     host.write({"app/a.sh": {"content": "mine", "mode": 0o600}, "app/sub/": {"mode": 0o711}})
     host.install(TREE, FILES + "  - {object: '@DEST@/app', mode: 777}", behavior=FileExistsBehavior.RETAIN)
 
@@ -316,7 +314,7 @@ def tools(host: Any, monkeypatch: pytest.MonkeyPatch, *, failing: str = "") -> P
     """Stand-ins for the SELinux programs that note how they were called."""
     directory: Path = host.base / "bin"
     directory.mkdir()
-    calls = host.base / "calls"
+    calls: Path = host.base / "calls"
     for name in ("semanage", "restorecon"):
         program = directory / name
         status = 1 if name == failing else 0

@@ -31,11 +31,12 @@ REVISIONS = st.dictionaries(PATHS, CONTENTS, max_size=8).map(without_clashes)
 FOREIGN = st.dictionaries(PATHS, st.sampled_from(["foreign", "mine"]), max_size=3).map(without_clashes)
 
 
-def expected_of(foreign: dict[str, Any], revision: dict[str, Any]) -> set[str]:
-    return {name for name in {**foreign, **revision}}
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(first=REVISIONS, second=REVISIONS, beside=FOREIGN)
 def test_revisions_come_and_go_and_leave_nothing(host: Any, first: Any, second: Any, beside: Any) -> None:
     """Whatever two revisions hold, the second replaces the first, and an empty one removes it."""

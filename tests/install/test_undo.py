@@ -246,3 +246,45 @@ def test_a_full_disk_is_named_with_numbers(host: Any) -> None:
     assert "needs 5000 bytes" in caught.value.message
     assert "inodes" in caught.value.message
     assert not host.dest.exists()
+
+
+def test_a_file_that_vanishes_while_installing_does_not_confuse_the_undo(host: Any) -> None:
+    """Somebody removed by hand what was to be replaced, and then a later step failed."""
+    host.install({"app/a": "1", "app/b": "1"}, durable=False)
+
+    def observe(kind: str, path: bytes) -> None:
+        if kind == "switch":
+            (host.dest / "app/a").unlink()
+        if kind == "commit":
+            raise OSError(errno.EIO, "a made-up error")
+
+    with pytest.raises(CommandFailure):
+        host.install({"app/a": "2", "app/b": "2"}, observer=observe, durable=False)
+
+    assert {"app/": None, "app/b": "1"} == host.tree()
+    assert [] == host.leftovers()
+
+
+def test_an_error_while_old_files_go_leaves_the_new_revision_and_can_be_completed(host: Any) -> None:
+    """The switch has happened; what is left is tidying up."""
+
+    def observe(kind: str, _path: bytes) -> None:
+        if kind == "publish":
+            raise OSError(errno.EIO, "a made-up error")
+
+    host.install({"app/a": "1", "app/old": "o"}, durable=False)
+    with pytest.raises(CommandFailure) as caught:
+        host.install({"app/a": "2"}, observer=observe, durable=False)
+    assert "install-not-completed" == caught.value.error_id
+
+    assert not recover_install(host.instructions, host.group_id)
+
+    assert {"app/": None, "app/a": "2"} == host.tree()
+    assert ["@DEST@", "@DEST@/app", "@DEST@/app/a"] == host.cleanup()
+    assert [] == host.leftovers()
+
+
+def test_directories_nested_absurdly_deep_are_refused(host: Any) -> None:
+    """Not with a language error in the middle of the night."""
+    with pytest.raises(CommandFailure, match="more than 200 deep"):
+        host.install({"app/" + "d/" * 250 + "x": "x"})

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.appspec import HookScript
-from agent.isolation import run_isolated
 from agent.lifecycle.context import HookProcess
 from agent.lifecycle.ending import end_abandoned_hook
 from agent.processes import start_ticks
+from tests.lifecycle.isolation import run_isolated
 from tests.lifecycle.waiting import is_running, read
 
 if TYPE_CHECKING:
@@ -134,6 +134,20 @@ def test_an_interrupted_agent_takes_its_script_along(event: Event) -> None:
     with pytest.raises(KeyboardInterrupt):
         event.run_one("#!/bin/bash\necho $$ > $P\nsleep 1000\n")
     assert not is_running(int(read(pids)))
+
+
+def test_a_script_that_could_not_be_written_down_does_not_run_on(event: Event) -> None:
+    """After a crash nobody would know of it."""
+    pids: list[int] = []
+
+    def note(hook: HookProcess) -> None:
+        pids.append(hook.pid)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    event.options["on_started"] = note
+    with pytest.raises(OSError, match="No space left"):
+        event.run_one("#!/bin/bash\nsleep 1000\n")
+    assert not is_running(pids[0])
 
 
 def test_what_a_dead_worker_left_behind_can_be_ended(event: Event) -> None:

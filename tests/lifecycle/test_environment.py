@@ -158,6 +158,12 @@ def test_the_library_path_of_a_self_contained_agent_is_not_that_of_the_scripts()
     assert "LD_LIBRARY_PATH_ORIG" not in variables
 
 
+def test_a_library_path_that_only_the_agent_has_is_dropped() -> None:
+    """Its launcher saves nothing where there was nothing before."""
+    agent = {**AGENT, "LD_LIBRARY_PATH": "/opt/agent/lib", "_PYI_APPLICATION_HOME_DIR": "/opt/agent"}
+    assert "LD_LIBRARY_PATH" not in script_environment(agent)
+
+
 def test_sudo_is_told_to_keep_what_is_for_the_script_in_particular() -> None:
     """Without being told, sudo drops everything else, as its administrators expect."""
     names = environment(additions={"MODE": "x", "LD_PRELOAD": "x"}).sudo_names({"LEVEL": "y"})

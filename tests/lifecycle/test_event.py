@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.appspec import HookScript
-from agent.isolation import run_isolated
 from agent.lifecycle.accounts import find_account
 from agent.lifecycle.environment import DEFAULT_PATH
+from tests.lifecycle.isolation import run_isolated
 from tests.lifecycle.waiting import read
 
 if TYPE_CHECKING:
@@ -208,9 +208,9 @@ def test_a_script_without_runas_keeps_the_agents_user() -> None:
 
 @pytest.mark.parametrize("refused", ["LD_PRELOAD", "AWS_SECRET_ACCESS_KEY"])
 def test_a_variable_that_is_refused_is_named_in_the_log(
-    event: Event, capsys: pytest.CaptureFixture[str], refused: str
+    event: Event, capfd: pytest.CaptureFixture[str], refused: str
 ) -> None:
     """Whoever set it must find out why the script does not see it."""
     event.additions[refused] = "x"
     event.run_one("#!/bin/bash\n")
-    assert refused in capsys.readouterr().out
+    assert refused in capfd.readouterr().err

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.appspec import HookScript
-from agent.isolation import run_isolated
+from tests.lifecycle.isolation import run_isolated
 
 if TYPE_CHECKING:
     from tests.lifecycle.conftest import Event

@@ -1,8 +1,4 @@
-"""Work in a short-lived child, so that the memory it takes goes when it ends.
-
-The daemon is judged by its memory at rest. What it needs only now and then, such as YAML, is
-done here: the imports and the garbage stay in the child, and only the JSON result comes back.
-"""
+"""Work in a child process, for tests whose subject adopts orphans, changes user or never returns."""
 
 from __future__ import annotations
 

@@ -1,0 +1,55 @@
+"""This host, for subcommands that work without the daemon: settings, identity, endpoints."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from agent.daemon.host import HostFinder, s3_url
+from agent.daemon.launch import Launch
+from agent.identity.on_premises import to_json
+from agent.identity.on_premises_file import read_on_premises
+from agent.logs import Log, stderr_log
+from agent.processes import initial_environment
+from agent.settings import DEFAULT_CONFIGURATION, Settings
+from agent.settings_file import load_settings
+from agent.worker.context import HostContext
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from agent.identity.host import HostIdentity
+
+
+def settings_of(config_file: Path) -> Settings:
+    """The settings of that file; the defaults when the usual file is not there.
+
+    Raises:
+        ConfigurationError: the file has problems.
+    """
+    if config_file == DEFAULT_CONFIGURATION and not config_file.exists():
+        return Settings()
+    return load_settings(config_file).settings
+
+
+def identity_of(settings: Settings) -> HostIdentity | None:
+    """Who this host is; None when it is not to be found out, which has been said on standard error.
+
+    Raises:
+        ConfigurationError: the on-premises file has problems.
+    """
+    on_premises = read_on_premises(settings.on_premises_config_file)
+    members = to_json(on_premises.identity) if on_premises else None
+    launch = Launch(settings=settings, on_premises=members, proxies={})
+    identity, _ = HostFinder(launch, os.environ, Log(stderr_log())).try_once()
+    return identity
+
+
+def context_of(settings: Settings, identity: HostIdentity | None) -> HostContext:
+    """What work on this host needs."""
+    return HostContext(
+        settings=settings,
+        identity=identity,
+        s3_url=s3_url(settings, identity) if identity else settings.s3_endpoint_override or "",
+        environment=initial_environment(),
+    )
