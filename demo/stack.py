@@ -127,7 +127,7 @@ class Stack:
         trusted = {"AWS_CA_BUNDLE": str(self.tls.ca_file)} if self.tls else {}
         self.environment = {**clean, **trusted, **self.environment}
 
-    def __enter__(self) -> Stack:  # noqa: PYI034 - Self is not in Python 3.10
+    def __enter__(self) -> Stack:
         return self
 
     def __exit__(self, *exc: object) -> None:

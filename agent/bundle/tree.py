@@ -89,7 +89,7 @@ class Tree:
         self._bytes = 0
         self._umask = 0
 
-    def __enter__(self) -> Tree:  # noqa: PYI034 - Self is not in Python 3.10
+    def __enter__(self) -> Tree:
         self._umask = os.umask(0)
         return self
 

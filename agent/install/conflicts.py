@@ -8,9 +8,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.errors import CommandFailure
+from agent.logs import get_logger
 from agent.protocol import FileExistsBehavior
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
     from agent.install.request import InstallRequest
 
-log = structlog.get_logger()
+log = get_logger()
 
 _MOST_LISTED = 20
 

@@ -8,8 +8,6 @@ import secrets
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.errors import CommandFailure
 from agent.install.apply import Application, StepFailed
 from agent.install.descriptors import Descriptors
@@ -20,6 +18,7 @@ from agent.install.records import GroupFiles
 from agent.install.request import InstallSummary
 from agent.install.room import no_room_failure
 from agent.install.undo import finish, undo
+from agent.logs import get_logger
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from agent.install.plan import InstallPlan
     from agent.install.request import InstallRequest
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 def _unobserved(_kind: str, _path: bytes) -> None:

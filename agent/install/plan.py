@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-import structlog
-
 from agent.errors import CommandFailure
 from agent.install.attributes import Assignment, Attributes, PermissionProblem, resolve_attributes
 from agent.install.conflicts import Conflict, behavior_of, conflicts_failure
@@ -19,13 +17,14 @@ from agent.install.records import GroupFiles
 from agent.install.removals import Removal, planned_removals
 from agent.install.selinux import labels_to_set
 from agent.install.sources import MAX_DEPTH, SourceFile, SourceProblem, source_entries
+from agent.logs import get_logger
 from agent.protocol import FileExistsBehavior
 
 if TYPE_CHECKING:
     from agent.appspec import FileMapping
     from agent.install.request import InstallRequest
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 class Action(Enum):

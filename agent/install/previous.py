@@ -7,18 +7,17 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.appspec import SelinuxContext
 from agent.errors import CommandFailure
 from agent.install.records import LABEL_PREFIX, MANIFEST_HEADER, content_digest, decode_record, unescape
+from agent.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from agent.install.records import GroupFiles, Record
 
-log = structlog.get_logger()
+log = get_logger()
 
 _UNKNOWN = b""
 

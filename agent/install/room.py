@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from agent.errors import CommandFailure
-from agent.install.destinations import Directory
+from agent.install.destinations import Directory, Standing
 
 if TYPE_CHECKING:
     from agent.install.plan import InstallPlan
@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 
 def no_room_failure(plan: InstallPlan, path: str) -> CommandFailure:
     """The failure that says how much the whole Install needs, and how much is free."""
-    needed_bytes, needed_inodes = 0, len(plan.steps)
+    needed_bytes = needed_inodes = 0
     for step in plan.steps:
-        if not isinstance(step, Directory):
+        if isinstance(step, Directory):
+            needed_inodes += step.standing is Standing.NEW
+        else:
+            needed_inodes += 1
             with contextlib.suppress(OSError):
                 needed_bytes += os.lstat(step.source).st_size
     message = (

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
-import structlog
+from agent.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agent.appspec import SelinuxContext
     from agent.install.attributes import Attributes
 
-log = structlog.get_logger()
+log = get_logger()
 
 _PROGRAMS = ("semanage", "restorecon")
 _TIMEOUT_S = 300

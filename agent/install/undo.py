@@ -11,8 +11,6 @@ import stat
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, TypeAlias
 
-import structlog
-
 from agent.install.acl import ACCESS, DEFAULT, read_acl, write_acl
 from agent.install.descriptors import Descriptors, remove_tree
 from agent.install.journal import (
@@ -28,6 +26,7 @@ from agent.install.journal import (
 )
 from agent.install.removals import is_as_left
 from agent.install.selinux import drop_label
+from agent.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from agent.install.apply import Observer
     from agent.install.journal import Entry, Journal
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 def undo(journal: Journal, observer: Observer) -> list[str]:

@@ -37,6 +37,8 @@ class InstallRun:
             appspec_filename(current, specification.appspec_filename),
             possible_events=specification.possible_events,
         )
+        for warning in appspec.warnings:
+            log.warning("appspec_warning", path=appspec.path, problem=str(warning))
         root.instructions.mkdir(parents=True, exist_ok=True)
         summary = install(
             InstallRequest(
