@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
+
+_PR_SET_DUMPABLE = 4
+
+
+def forbid_core_dumps() -> None:
+    """Afterwards neither this process nor those that it forks leave core dumps, which would hold its keys.
+
+    What it executes may leave them again: an application that a hook starts is none of our secrets.
+    A process of an ordinary user can't read its own /proc/self/environ any more.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def initial_environment() -> dict[str, str]:

@@ -81,22 +81,22 @@ class _Reader:
         self.values: dict[str, Any] = {}
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
+        self.places: dict[str, yaml.Node] = {}
         self.parsers = scalar_parsers()
 
     def read(self, document: yaml.MappingNode) -> LoadedSettings:
-        seen: set[str] = set()
         for key_node, value_node in document.value:
             key = key_node.value.strip(":") if isinstance(key_node, yaml.ScalarNode) else ""
-            if key in seen:
+            if key in self.places:
                 self.problems.append(_problem(key_node, f"`{key}` is written twice; keep one of the two"))
-            seen.add(key)
+            self.places[key] = key_node
             self._read_value(key, key_node, value_node)
         if self.problems:
             raise ConfigurationError(self.source, self.problems)
         if self.values.get("hardening") == "strict":
             self.values = {**dict.fromkeys(HARDENING_KEYS, True), **self.values}
         settings = Settings(**self.values)
-        self._warn_of_plain_http(document, settings)
+        self._warn_of_plain_http(settings)
         return LoadedSettings(settings=settings, warnings=tuple(self.warnings))
 
     def _read_value(self, key: str, key_node: yaml.Node, value_node: yaml.Node) -> None:
@@ -139,8 +139,8 @@ class _Reader:
                 variables[name.value] = value.value
         self.values["environment"] = variables
 
-    def _warn_of_plain_http(self, document: yaml.Node, settings: Settings) -> None:
+    def _warn_of_plain_http(self, settings: Settings) -> None:
         endpoint = settings.deploy_control_endpoint
         if endpoint and endpoint.startswith("http://"):
             message = f"`deploy_control_endpoint` {endpoint} is not encrypted; use https outside of tests"
-            self.warnings.append(_problem(document, message))
+            self.warnings.append(_problem(self.places["deploy_control_endpoint"], message))

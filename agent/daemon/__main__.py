@@ -19,13 +19,13 @@ from agent.endpoint import Connection, HostCommandClient, proxy_for, tls_context
 from agent.errors import AgentError
 from agent.files import replace_file
 from agent.logs import Level, Log, LogSink, command_log
-from agent.processes import initial_environment
+from agent.processes import forbid_core_dumps, initial_environment
 from agent.worker.command import finish, report_refusal
 from agent.worker.context import HostContext, WorkerContext
 from agent.worker.process import fork_worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from agent.daemon.launch import Launch
     from agent.identity.endpoints import ControlEndpoint
@@ -38,6 +38,9 @@ def main(descriptor: int) -> int:
     """Run the agent until it is told to stop; returns the exit code."""
     launch = receive_launch(descriptor)
     settings = launch.settings
+    environment = initial_environment()
+    if settings.disable_core_dumps:
+        forbid_core_dumps()
     sink = LogSink(settings.agent_log, level=Level.DEBUG if settings.verbose else Level.INFO)
     log = Log(sink)
     lock = RootLock(settings.root_dir)
@@ -46,7 +49,7 @@ def main(descriptor: int) -> int:
         pid_file = settings.pid_dir / f"{settings.program_name}.pid"
         replace_file(pid_file, f"{os.getpid()}\n".encode(), durable=False)
         try:
-            _Process(launch, sink, log, lock).run()
+            _Process(launch, sink, log, lock, environment).run()
         finally:
             pid_file.unlink(missing_ok=True)
     except AgentError as error:
@@ -58,7 +61,10 @@ def main(descriptor: int) -> int:
 class _Process:
     """Puts the parts together; the parts know nothing of each other."""
 
-    def __init__(self, launch: Launch, sink: LogSink, log: Log, lock: RootLock) -> None:
+    def __init__(
+        self, launch: Launch, sink: LogSink, log: Log, lock: RootLock, environment: Mapping[str, str]
+    ) -> None:
+        self._environment = environment
         self._launch = launch
         self._settings = launch.settings
         self._sink = sink
@@ -117,7 +123,7 @@ class _Process:
                 settings=self._settings,
                 identity=identity,
                 s3_url=s3_url(self._settings, identity),
-                environment=initial_environment(),
+                environment=self._environment,
             )
             client = self._client(stack, identity, wait_readable)
             return WorkerContext(host=host, host_identifier=identity.host_identifier, client=client)
@@ -139,7 +145,11 @@ class _Process:
             tls=self._tls,
             wait=wait,
         )
-        return HostCommandClient(connection, stack, identity)
+        on_exchange = self._log_exchange if self._settings.log_aws_wire else None
+        return HostCommandClient(connection, stack, identity, on_exchange=on_exchange)
+
+    def _log_exchange(self, operation: str, sent: str, status: int, received: str) -> None:
+        self._log.info("wire", operation=operation, sent=sent, status=status, received=received)
 
     def _leave_daemon(self) -> None:
         """In a forked worker: let go of all that belongs to the daemon."""

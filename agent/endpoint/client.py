@@ -14,7 +14,7 @@ from agent.identity.signing import sign_headers
 from agent.protocol import CommandStatus, HostCommand
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from agent.endpoint.connection import Connection, Response
     from agent.identity import Credentials, HostIdentity
@@ -55,7 +55,16 @@ class HostCommandClient:
     and IdentityError when there are no credentials to sign with.
     """
 
-    def __init__(self, connection: Connection, stack: Stack, identity: HostIdentity) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        stack: Stack,
+        identity: HostIdentity,
+        *,
+        on_exchange: Callable[[str, str, int, str], None] | None = None,
+    ) -> None:
+        """A client that tells `on_exchange` of operation, sent text, status and received text, without secrets."""
+        self._on_exchange = on_exchange
         self._connection = connection
         self._stack = stack
         self._identity = identity
@@ -126,6 +135,8 @@ class HostCommandClient:
 
     def _exchange(self, operation: str, body: bytes) -> dict[str, Any]:
         response = self._connection.post(self._headers(operation, body, self._identity.credentials()), body)
+        if self._on_exchange:
+            self._on_exchange(operation, body.decode(), response.status, _shown(operation, response.body))
         if response.status != 200:
             raise _refusal(self._stack, operation, response)
         if not response.body:
@@ -175,6 +186,13 @@ class HostCommandClient:
             f"The control endpoint {self._stack.url} answered {operation} with nonsense: {why}. "
             "Check that no portal or proxy answers in its place."
         )
+
+
+def _shown(operation: str, body: bytes) -> str:
+    """An answer as it may be logged: a specification can hold a GitHub token."""
+    if operation == "GetDeploymentSpecification":
+        return f"({len(body)} bytes, not shown: they may hold a token)"
+    return body.decode("utf-8", "replace")
 
 
 def _refusal(stack: Stack, operation: str, response: Response) -> EndpointError:

@@ -12,7 +12,6 @@ from agent.deployments import DeploymentFacts, History, HistoryEntry
 from agent.errors import CommandFailure, IdentityError
 from agent.logs import get_logger
 from agent.protocol import DOWNLOAD_BUNDLE, IN_PLACE_ORDER, INSTALL, CommandStatus
-from agent.worker.ongoing import ongoing_deployment
 from agent.worker.results import failed_result, succeeded_result
 from agent.worker.runs import choose_run
 
@@ -100,9 +99,7 @@ def _run(event: str, specification: DeploymentSpecification, host: HostContext) 
         run = choose_run(event, specification, host)
         if run.is_noop:
             return succeeded_result()
-        identifier = f"local/{specification.deployment_id}/{event}"
-        with ongoing_deployment(identifier, specification, host):
-            return run.carry_out()
+        return run.carry_out()
     except CommandFailure as failure:
         return failed_result(failure)
     except IdentityError as error:

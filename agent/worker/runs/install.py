@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 from agent.appspec import read_appspec
 from agent.deployments.pointers import write_pointer
+from agent.errors import CommandFailure
 from agent.install import InstallOptions, InstallRequest, install
 from agent.logs import get_logger
 from agent.worker.results import succeeded_result
 from agent.worker.runs.revisions import GroupRevisions, appspec_filename
 
 if TYPE_CHECKING:
+    from agent.appspec import AppSpec
     from agent.deployments import CommandResult
     from agent.specification import DeploymentSpecification
     from agent.worker.context import HostContext
@@ -39,6 +41,8 @@ class InstallRun:
         )
         for warning in appspec.warnings:
             log.warning("appspec_warning", path=appspec.path, problem=str(warning))
+        if settings.reject_unconfined_selinux_in_bundle:
+            _refuse_unconfined(appspec)
         root.instructions.mkdir(parents=True, exist_ok=True)
         summary = install(
             InstallRequest(
@@ -66,3 +70,20 @@ class InstallRun:
             copied_bytes=summary.copied_bytes,
         )
         return succeeded_result()
+
+
+def _refuse_unconfined(appspec: AppSpec) -> None:
+    """Refuse labels that take SELinux's confinement away.
+
+    Raises:
+        CommandFailure: a permissions entry asks for one.
+    """
+    for permission in appspec.permissions:
+        context = permission.context
+        if context is not None and "unconfined" in f"{context.user} {context.type}":
+            raise CommandFailure(
+                "selinux-unconfined-refused",
+                f"The AppSpec file {appspec.path} gives {permission.object} the unconfined SELinux type "
+                f"{context.type}, which reject_unconfined_selinux_in_bundle forbids on this host. Choose the type that "
+                "fits the files, or change the setting.",
+            )

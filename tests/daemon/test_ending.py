@@ -1,0 +1,199 @@
+"""How daemons and workers end, and what becomes of the commands meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.daemon.agent_process import is_running, wait_until
+from tests.daemon.control_server import COMPLETE, POLL, SERVER_ERROR
+
+if TYPE_CHECKING:
+    from tests.daemon.agent_process import Agent
+    from tests.daemon.conftest import MakeAgent
+    from tests.daemon.control_server import ControlServer, Deployment
+    from tests.daemon.revisions import Application, Gate
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture
+def waiting(server: ControlServer, agent: Agent, application: Application, gate: Gate) -> tuple[Deployment, str]:
+    """A deployment whose BeforeInstall has begun and waits for the gate; the command's identifier."""
+    deployment = application.revise("one", ["BeforeInstall"], script=f"{gate.script}\necho through the gate")
+    server.carry(deployment, "DownloadBundle")
+    identifier = server.send("BeforeInstall", deployment)
+    wait_until(lambda: gate.is_reached, "the script runs")
+    return deployment, identifier
+
+
+def test_a_daemon_in_a_held_poll_ends_at_once(server: ControlServer, agent: Agent) -> None:
+    """`systemctl stop` on an idle host must not take the minute that a poll is held."""
+    server.wait_for_requests(POLL)
+    began = time.monotonic()
+    assert 0 == agent.end()
+    assert time.monotonic() - began < 0.5
+    assert "stopped" == agent.status()["state"]
+    assert not list(agent.state.glob("*.pid"))
+
+
+def test_sigterm_waits_for_the_hook_that_runs_and_polls_no_more(
+    server: ControlServer, agent: Agent, gate: Gate, waiting: tuple[Deployment, str]
+) -> None:
+    """The service manager learns when the host is idle; the deployment succeeds."""
+    polls = server.wait_for_requests(POLL, 3)
+    agent.signal()
+    wait_until(lambda: agent.status()["state"] == "stopping", "the daemon has understood")
+    assert is_running(agent.pid)
+    gate.open()
+    assert "Succeeded" == server.completion(waiting[1]).status
+    assert 0 == agent.wait()
+    assert len(polls) == len(server.of(POLL))
+
+
+def test_a_second_sigterm_ends_the_daemon_and_the_worker_still_reports(
+    server: ControlServer, agent: Agent, gate: Gate, waiting: tuple[Deployment, str]
+) -> None:
+    """Somebody is in a hurry: that must cost no deployment."""
+    agent.signal()
+    wait_until(lambda: agent.status()["state"] == "stopping", "the daemon has understood")
+    agent.signal()
+    assert 0 == agent.wait(2)
+    assert [] == server.completions(waiting[1])
+    gate.open()
+    completion = server.completion(waiting[1])
+    assert ("Succeeded", "[stdout]through the gate") == (completion.status, completion.log.splitlines()[-1][-24:])
+
+
+def test_the_wait_for_workers_has_an_end(
+    server: ControlServer, make_agent: MakeAgent, application: Application, gate: Gate
+) -> None:
+    """kill_agent_max_wait_time_seconds: a hook that hangs must not hold up a shutdown."""
+    agent = make_agent({"kill_agent_max_wait_time_seconds": 0}).start()
+    deployment = application.revise("one", ["BeforeInstall"], script=gate.script)
+    server.carry(deployment, "DownloadBundle")
+    identifier = server.send("BeforeInstall", deployment)
+    wait_until(lambda: gate.is_reached, "the script runs")
+    assert 0 == agent.end()
+    assert 1 == len(agent.logged("workers_left_alone"))
+    gate.open()
+    assert "Succeeded" == server.completion(identifier).status
+
+
+def test_a_killed_daemon_takes_no_worker_with_it_and_its_successor_leaves_that_alone(
+    server: ControlServer, agent: Agent, gate: Gate, application: Application, waiting: tuple[Deployment, str]
+) -> None:
+    """The kernel kills the daemon for want of memory; systemd starts it again. One run, one report."""
+    (worker,) = agent.workers()
+    agent.kill()
+    agent.start()
+    assert [worker] == agent.workers()
+    assert 1 == len(agent.logged("worker_adopted"))
+    gate.open()
+    assert "Succeeded" == server.completion(waiting[1]).status
+    agent.wait_until_idle()
+    # The adopted worker's end has been noticed when the next command is carried out.
+    server.carry(waiting[0], "Install")
+    assert ["BeforeInstall of one"] == application.trace
+    assert 1 == len(server.completions(waiting[1]))
+    assert [] == agent.logged("worker_died")
+
+
+def test_a_killed_worker_is_reported_with_code_7_once_and_soon(
+    server: ControlServer, agent: Agent, application: Application, waiting: tuple[Deployment, str]
+) -> None:
+    """Otherwise the service waits for an hour for a report that will never come."""
+    (worker,) = agent.workers()
+    began = time.monotonic()
+    os.kill(worker, signal.SIGKILL)
+    completion = server.completion(waiting[1])
+    assert completion.at - began < 3
+    assert ("Failed", 7, "") == (completion.status, completion.code, completion.script_name)
+    assert completion.message.startswith("Failed: ")
+    assert completion.message.endswith("[worker-lost]")
+    agent.wait_until_idle()
+    server.carry(waiting[0], "ValidateService")
+    assert 1 == len(server.completions(waiting[1]))
+    assert ["BeforeInstall of one"] == application.trace
+
+
+def test_a_worker_that_died_together_with_the_daemon_is_reported_by_the_next_daemon(
+    server: ControlServer, agent: Agent, waiting: tuple[Deployment, str]
+) -> None:
+    """The host was reset: nothing runs any more, and the record is all that is left."""
+    (worker,) = agent.workers()
+    agent.kill()
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: not is_running(worker), "the worker is gone")
+    agent.start()
+    completion = server.completion(waiting[1])
+    assert ("Failed", 7) == (completion.status, completion.code)
+    agent.wait_until_idle()
+    assert 1 == len(server.completions(waiting[1]))
+
+
+def test_a_command_whose_worker_died_before_it_did_anything_is_simply_carried_out(
+    server: ControlServer, agent: Agent, application: Application
+) -> None:
+    """Nothing was lost, so nothing has to fail."""
+    deployment = application.revise("one", ["BeforeInstall"])
+    server.carry(deployment, "DownloadBundle")
+    server.break_down("GetDeploymentSpecification", SERVER_ERROR)
+    identifier = server.send("BeforeInstall", deployment)
+    (worker,) = wait_until(agent.workers, "a worker asks for the specification")
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: worker not in agent.workers(), "another worker has taken over")
+    server.heal()
+    assert "Succeeded" == server.completion(identifier).status
+    assert ["BeforeInstall of one"] == application.trace
+
+
+def test_a_report_is_kept_while_the_endpoint_is_down_and_delivered_when_it_is_back(
+    server: ControlServer, agent: Agent, gate: Gate, waiting: tuple[Deployment, str]
+) -> None:
+    """What the host did is done; only saying so has to wait."""
+    server.break_down(COMPLETE, SERVER_ERROR)
+    gate.open()
+    server.wait_for_requests(COMPLETE, 4)
+    server.heal()
+    assert "Succeeded" == server.completion(waiting[1]).status
+    agent.wait_until_idle()
+    assert 1 == len(server.completions(waiting[1]))
+    assert 1 == len([line for line in agent.logged("endpoint_trouble") if waiting[1] in line])
+
+
+def test_a_report_survives_daemon_and_worker(
+    server: ControlServer, agent: Agent, gate: Gate, application: Application, waiting: tuple[Deployment, str]
+) -> None:
+    """Both are killed while the endpoint is down; the next daemon delivers the true result."""
+    server.break_down(COMPLETE, SERVER_ERROR)
+    gate.open()
+    server.wait_for_requests(COMPLETE, 2)
+    (worker,) = agent.workers()
+    agent.kill()
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: not is_running(worker), "the worker is gone")
+    server.heal()
+    agent.start()
+    completion = server.completion(waiting[1])
+    assert ("Succeeded", 0) == (completion.status, completion.code)
+    assert ["BeforeInstall of one"] == application.trace
+    agent.wait_until_idle()
+
+
+def test_records_go_with_their_reports_and_the_history_tells_the_outcome(
+    server: ControlServer, agent: Agent, waiting: tuple[Deployment, str], gate: Gate
+) -> None:
+    """State must not pile up on a host that runs for years, and people ask afterwards."""
+    gate.open()
+    server.completion(waiting[1])
+    agent.wait_until_idle()
+    entries = {entry["host_command_identifier"]: entry for entry in agent.history()}
+    entry = entries[waiting[1]]
+    assert ("BeforeInstall", "Succeeded") == (entry["command_name"], entry["result"]["status"])
+    assert waiting[0].deployment_id == entry["deployment"]["deployment_id"]
+    assert [] == list(agent.root.glob("ongoing-deployment/*"))
