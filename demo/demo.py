@@ -39,19 +39,24 @@ def main() -> int:
         "--keep", action="store_true", help="leave everything running, and say how to stop it"
     )
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(143))
     scratch = Path(tempfile.mkdtemp(prefix="deployment-demo-"))
     demo = Demo(Stack(scratch), scratch)
     try:
         demo.run()
         if options.keep:
+            demo.is_kept = True
             demo.say_what_is_left()
-            return 0
+    except (KeyboardInterrupt, SystemExit):
+        print("\nInterrupted; cleaning up.", file=sys.stderr)
+        return 130
     except BaseException:
         demo.keep_evidence()
-        demo.clean_up()
         raise
-    demo.clean_up()
+    finally:
+        if not demo.is_kept:
+            demo.clean_up()
     return 0
 
 
@@ -61,6 +66,7 @@ class Demo:
     def __init__(self, stack: Stack, scratch: Path) -> None:
         self.stack = stack
         self.scratch = scratch
+        self.is_kept = False
         self.port = free_port()
         self.home = scratch / "host-1" / "srv" / "application"
         self.url = f"http://127.0.0.1:{self.port}"
@@ -189,7 +195,9 @@ class Demo:
             print("\n".join(process.output().splitlines()[-15:]), file=sys.stderr)
 
     def clean_up(self) -> None:
-        """Afterwards nothing runs and nothing is left."""
+        """Afterwards nothing runs and nothing is left, however impatient the user is."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         self.stack.close()
         pid_file = self.home.parent / "server.pid"
         if pid_file.exists():

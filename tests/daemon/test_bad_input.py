@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import zipfile
 from dataclasses import dataclass
@@ -115,8 +116,6 @@ class Case:
 
 def tampered(content: bytes) -> dict[str, Any]:
     """An honest signature under a text that was changed afterwards."""
-    import base64
-
     payload = sealed(content)
     der = base64.b64decode("".join(payload.splitlines()[1:-1]))
     return specification_answer(base64.b64encode(der.replace(b'"shop"', b'"chop"')).decode())
@@ -124,8 +123,6 @@ def tampered(content: bytes) -> dict[str, Any]:
 
 def sabotaged_signature(content: bytes) -> dict[str, Any]:
     """A signature with one bit changed."""
-    import base64
-
     der = bytearray(base64.b64decode("".join(sealed(content).splitlines()[1:-1])))
     der[-1] ^= 1
     return specification_answer(base64.b64encode(bytes(der)).decode())
@@ -158,12 +155,12 @@ CASES = {
             lambda content: specification_answer(content.decode(), "TEXT/JSON")
         ),
         error_id="specification-unsigned",
-        says=("not signed", "TEXT/JSON"),
+        says=("plain text without a signature", "Make the control endpoint sign"),
     ),
     "unknown envelope": Case(
         arrange=lambda bench: bench.sealed_as(lambda content: specification_answer("...", "PKCS12/XML")),
         error_id="specification-format-unknown",
-        says=("PKCS12/XML", "PKCS7/JSON"),
+        says=("PKCS12/XML", "signed PKCS7 only", "Update the agent"),
     ),
     "no PKCS7 at all": Case(
         arrange=lambda bench: bench.sealed_as(lambda content: specification_answer("Not Found")),
@@ -273,7 +270,7 @@ CASES = {
             bench.bucket.put(stopped_short(pack("tgz", {"appspec.yml": "x" * 5000})), "tgz")
         ),
         error_id="bundle-corrupt",
-        says=("bundle", "tgz"),
+        says=("bundle.tar can't be unpacked", "cut off", "Build and upload the revision again"),
     ),
     "no archive but a page": Case(
         arrange=lambda bench: bench.download(bench.bucket.put(b"<html>Sign in</html>" * 100, "zip")),
@@ -289,8 +286,8 @@ CASES = {
         arrange=lambda bench: bench.download(
             bench.bucket.put(tar_bytes(symlink("out", "/tmp"), file("out/escaped")), "tar")
         ),
-        error_id="archive-members-conflict",
-        says=("out",),
+        error_id="archive-entry-outside",
+        says=("out/", "leads through a symbolic link", "Build the bundle without it"),
     ),
     # The AppSpec
     "no AppSpec": Case(

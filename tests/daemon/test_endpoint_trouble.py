@@ -1,0 +1,224 @@
+"""The control endpoint is down, slow, overloaded, or something else answers in its place."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.daemon.agent_process import wait_until
+from tests.daemon.control_server import (
+    ACKNOWLEDGE,
+    COMPLETE,
+    POLL,
+    SERVER_ERROR,
+    SPECIFICATION,
+    THROTTLED,
+    Fault,
+    error,
+)
+
+if TYPE_CHECKING:
+    from tests.daemon.agent_process import Agent
+    from tests.daemon.conftest import MakeAgent
+    from tests.daemon.control_server import ControlServer
+    from tests.daemon.revisions import Application, Gate
+
+pytestmark = pytest.mark.server
+
+HTML = Fault(body=b"<html>Sign in to the guest network</html>", headers={"Content-Type": "text/html"})
+TROUBLE = {
+    "error 500": (SERVER_ERROR, "500 ServerException: try again"),
+    "error 503 without a body": (Fault(status=503), "503 without a type"),
+    "a page of a portal": (HTML, "the answer is no JSON but text/html. Check that no portal or proxy answers"),
+    "an answer cut off": (Fault(body=b'{"HostCommand": {"HostCom'), "the answer is no JSON"),
+    "not UTF-8": (Fault(body=b'{"HostCommand": "\xff\xfe"}'), "the answer is no JSON"),
+    "nested without end": (Fault(body=b"[" * 200_000), "the answer is no JSON"),
+    "a list": (Fault(body=b"[]"), "the answer is no object"),
+    "a command that is a number": (Fault(body=b'{"HostCommand": 7}'), "HostCommand is not an object"),
+    "a command without identifier": (Fault(body=b'{"HostCommand": {}}'), "no HostCommandIdentifier"),
+    "another protocol": (Fault(raw=b"SSH-2.0-OpenSSH_9.2\r\n"), "the answer is not HTTP"),
+    "an endless header": (Fault(raw=b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000), "the answer is not HTTP"),
+    "closed without a word": (Fault(raw=b""), "closed the connection without an answer"),
+    "reset": (Fault(is_reset=True), "the connection broke"),
+    "no answer in time": (Fault(is_silent=True), "no answer came in time"),
+    "refused for good": (error(400, "InvalidSignatureException"), "Check the secret key and the clock"),
+    "a redirect": (Fault(status=302, headers={"Location": "http://127.0.0.1:1/"}), "302"),
+}
+
+
+def failed_status(agent: Agent) -> dict[str, Any]:
+    """What the status file says once a poll has failed."""
+    status: dict[str, Any] = wait_until(
+        lambda: agent.status() if agent.status().get("failures") else None, f"a failed poll: {agent.output()}"
+    )
+    return status
+
+
+@pytest.mark.parametrize("name", TROUBLE)
+def test_after_a_bad_answer_the_agent_waits_and_says_why(
+    server: ControlServer, make_agent: MakeAgent, name: str
+) -> None:
+    """A fleet that asks again at once would keep a service down that is just getting up."""
+    fault, reason = TROUBLE[name]
+    server.trouble(POLL, fault)
+    agent = make_agent({"http_read_timeout": 1}).launch()
+    status = failed_status(agent)
+    assert 1 == status["failures"]
+    assert reason in status["last_poll_result"]
+    assert server.url in status["last_poll_result"]
+    # 10 s after the first failure, less the time that the failed poll itself took.
+    spent_s = 1 if fault.is_silent else 0
+    assert 10 - spent_s == pytest.approx(status["next_poll_at"] - status["last_poll_at"], abs=0.6)
+    (line,) = agent.logged("poll_failed")
+    assert reason in line.replace('\\"', '"')
+    assert 0 == agent.end()
+
+
+def test_after_a_refused_connection_the_agent_waits_and_agentctl_says_why(
+    server: ControlServer, make_agent: MakeAgent
+) -> None:
+    """The endpoint's machine is up, the endpoint is not."""
+    server.stop()
+    agent = make_agent().launch()
+    failed_status(agent)
+    shown = agent.agentctl("status")
+    assert 0 == shown.returncode
+    assert "FAILED (1 in a row, last success never)" in shown.stdout
+    assert "nothing listens there" in shown.stdout
+    assert "Next try in " in shown.stdout
+
+
+def test_throttling_doubles_the_wait_and_two_log_lines_tell_of_it(
+    server: ControlServer, make_agent: MakeAgent
+) -> None:
+    """A line per attempt buries what matters; the figures are in the status file."""
+    server.trouble(
+        POLL, *(error(400, "ThrottlingException", "Rate exceeded", x_amzn_RequestId=f"req-{n}") for n in (1, 2))
+    )
+    agent = make_agent().launch()
+    polls = server.wait_for_requests(POLL, 3)
+    waits = [later.at - earlier.at for earlier, later in zip(polls, polls[1:], strict=False)]
+    assert 0.75 <= waits[0] <= 1.4
+    assert 1.5 <= waits[1] <= 2.4
+    server.send("Unknown", _nothing(server))
+    wait_until(lambda: agent.logged("poll_recovered"), "the daemon has noticed")
+    assert (1, 1) == (len(agent.logged("poll_failed")), len(agent.logged("poll_recovered")))
+    assert 0 == agent.status()["failures"]
+
+
+def _nothing(server: ControlServer) -> Any:
+    from tests.daemon.control_server import Deployment
+
+    return Deployment(deployment_id="d-1", group_id="g", revision={})
+
+
+@pytest.mark.slow
+def test_polls_go_on_ten_seconds_after_a_failure_and_what_waited_is_carried_out(
+    server: ControlServer, make_agent: MakeAgent, application: Application
+) -> None:
+    """Nothing is lost while the endpoint is away."""
+    deployment = application.revise()
+    server.trouble(POLL, SERVER_ERROR)
+    agent = make_agent().launch()
+    failed_status(agent)
+    server.stop()
+    server.start()
+    identifier = server.send("DownloadBundle", deployment)
+    assert "Succeeded" == server.completion(identifier).status
+    first, second = server.of(POLL)[:2]
+    assert 9 <= second.at - first.at <= 12
+
+
+def test_a_throttled_report_holds_up_the_polls_as_well(
+    server: ControlServer, agent: Agent, application: Application
+) -> None:
+    """The service counts requests of the host, not of its processes."""
+    deployment = application.revise()
+    server.carry(deployment, "DownloadBundle")
+    server.trouble(COMPLETE, THROTTLED)
+    identifier = server.send("BeforeInstall", deployment)
+    assert "Succeeded" == server.completion(identifier).status
+    throttled_at = next(exchange.at for exchange in server.of(COMPLETE) if exchange.fault)
+    server.wait_for_requests(POLL, len(server.of(POLL)) + 1)
+    during = [
+        exchange.operation
+        for exchange in server.exchanges
+        if throttled_at + 0.1 < exchange.at < throttled_at + 0.7
+    ]
+    assert [] == during
+
+
+@pytest.mark.parametrize("operation", [SPECIFICATION, ACKNOWLEDGE, COMPLETE])
+def test_trouble_in_the_middle_of_a_command_costs_time_and_nothing_else(
+    server: ControlServer, agent: Agent, application: Application, operation: str
+) -> None:
+    """One run and one report, whichever request met the trouble; one line in the log."""
+    deployment = application.revise("one", ["BeforeInstall"])
+    server.carry(deployment, "DownloadBundle")
+    server.trouble(operation, SERVER_ERROR, HTML, Fault(is_reset=True))
+    identifier = server.send("BeforeInstall", deployment)
+    assert "Succeeded" == server.completion(identifier).status
+    agent.wait_until_idle()
+    assert 1 == len(server.completions(identifier))
+    assert ["BeforeInstall of one"] == application.trace
+    assert 1 == len(agent.logged("endpoint_trouble"))
+
+
+@pytest.mark.parametrize("operation", [SPECIFICATION, ACKNOWLEDGE])
+def test_a_question_that_is_refused_for_good_fails_the_command(
+    server: ControlServer, agent: Agent, application: Application, operation: str
+) -> None:
+    """The service would otherwise wait for an hour."""
+    deployment = application.revise("one", ["BeforeInstall"])
+    server.carry(deployment, "DownloadBundle")
+    server.trouble(operation, error(400, "ClientException", "no such deployment"))
+    completion = server.run("BeforeInstall", deployment)
+    assert ("Failed", 5) == (completion.status, completion.code)
+    assert "no such deployment" in completion.message
+    assert completion.message.endswith("[endpoint-refused]")
+    assert [] == application.trace
+
+
+def test_a_report_that_is_refused_for_good_is_given_up_and_logged(
+    server: ControlServer, agent: Agent, application: Application
+) -> None:
+    """The service has forgotten the command; repeating it for a day would help nobody."""
+    deployment = application.revise()
+    server.trouble(COMPLETE, error(400, "ClientException", "no such command"))
+    identifier = server.send("DownloadBundle", deployment)
+    server.wait_for_requests(COMPLETE)
+    agent.wait_until_idle()
+    (line,) = agent.logged("report_refused")
+    assert identifier in line
+    assert "no such command" in line
+    assert ["Succeeded"] == [entry["result"]["status"] for entry in agent.history()]
+
+
+def test_a_poll_in_the_dark_is_over_at_sigterm(server: ControlServer, make_agent: MakeAgent) -> None:
+    """Also while it waits for its next attempt."""
+    server.stop()
+    agent = make_agent().launch()
+    failed_status(agent)
+    began = time.monotonic()
+    assert 0 == agent.end()
+    assert time.monotonic() - began < 0.5
+
+
+def test_a_finished_command_polls_again_at_once_though_the_last_poll_failed(
+    server: ControlServer, agent: Agent, application: Application, gate: Gate
+) -> None:
+    """A report that was taken proves that the endpoint is back."""
+    deployment = application.revise("one", ["BeforeInstall"], script=gate.script)
+    server.carry(deployment, "DownloadBundle")
+    identifier = server.send("BeforeInstall", deployment)
+    wait_until(lambda: gate.is_reached, "the script runs")
+    server.stop()
+    failed_status(agent)
+    server.start()
+    gate.open()
+    server.completion(identifier)
+    began = time.monotonic()
+    server.carry(deployment, "Install")
+    assert time.monotonic() - began < 5
