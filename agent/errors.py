@@ -79,9 +79,17 @@ class IdentityError(AgentError):
 
 
 class EndpointError(AgentError):
-    """A request to the control endpoint did not give an answer that can be used."""
+    """A request to the control endpoint did not give an answer that can be used.
+
+    `request_id` is the endpoint's own name of that one request, as the message has it; empty when
+    it gave none.
+    """
 
     error_id = "endpoint-error"
+
+    def __init__(self, message: str, *, request_id: str = "") -> None:
+        super().__init__(message)
+        self.request_id = request_id
 
 
 class EndpointUnavailable(EndpointError):
@@ -101,8 +109,8 @@ class RequestRefused(EndpointError):
 
     error_id = "endpoint-refused"
 
-    def __init__(self, message: str, *, error_type: str, status: int) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, error_type: str, status: int, request_id: str = "") -> None:
+        super().__init__(message, request_id=request_id)
         self.error_type = error_type
         self.status = status
 

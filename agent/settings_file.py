@@ -12,6 +12,7 @@ from agent.errors import ConfigurationError, Problem
 from agent.settings import HARDENING_KEYS, RETIRED_KEYS, Settings, scalar_parsers
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 
@@ -23,11 +24,20 @@ class LoadedSettings:
     warnings: tuple[Problem, ...] = ()
 
 
+class SettingsInvalid(ConfigurationError):
+    """A configuration file with problems; `usable` are the settings with the values that are right."""
+
+    def __init__(self, source: str, problems: Sequence[Problem], usable: Settings) -> None:
+        super().__init__(source, problems)
+        self.usable = usable
+
+
 def load_settings(path: Path) -> LoadedSettings:
     """The settings of this configuration file.
 
     Raises:
-        ConfigurationError: the file can't be read, or has problems; all of them are listed.
+        ConfigurationError: the file can't be read.
+        SettingsInvalid: it has problems; all of them are listed.
     """
     try:
         text = path.read_bytes()
@@ -92,7 +102,9 @@ class _Reader:
             self.places[key] = key_node
             self._read_value(key, key_node, value_node)
         if self.problems:
-            raise ConfigurationError(self.source, self.problems)
+            # What would only be a warning may explain a problem: a misspelt key beside a missing value.
+            listed = sorted([*self.problems, *self.warnings], key=lambda problem: problem.line)
+            raise SettingsInvalid(self.source, listed, Settings(**self.values))
         if self.values.get("hardening") == "strict":
             self.values = {**dict.fromkeys(HARDENING_KEYS, True), **self.values}
         settings = Settings(**self.values)

@@ -57,6 +57,8 @@ class Process:
     name: str
     popen: subprocess.Popen[bytes]
     log: Path
+    before: int = 0
+    """Characters in the log of earlier processes of this name."""
 
     def stop(self, patience_s: float = 10) -> int:
         """Ask it to end, insist after a while, and return its exit code."""
@@ -185,7 +187,7 @@ class Stack:
         def found() -> str | None:
             if process.popen.poll() is not None:
                 raise RuntimeError(f"{process.name} ended: {process.output()}")
-            match = re.search(pattern, process.output())
+            match = re.search(pattern, process.output()[process.before :])
             return match[1] if match else None
 
         address: str = wait_for(found, timeout_s=30, what=f"{process.name} listens")
@@ -259,6 +261,7 @@ class Stack:
     def spawn(self, name: str, command: list[str | Path], **environment: str) -> Process:
         """Start a process whose output goes to a file in the scratch directory."""
         log = self.scratch / f"{name}.out"
+        before = len(log.read_text(errors="replace")) if log.exists() else 0
         with log.open("ab") as output:
             popen = subprocess.Popen(
                 [str(part) for part in command],
@@ -269,7 +272,7 @@ class Stack:
                 cwd=self.scratch,
                 start_new_session=True,
             )
-        process = Process(name=name, popen=popen, log=log)
+        process = Process(name=name, popen=popen, log=log, before=before)
         self.processes.append(process)
         return process
 

@@ -20,6 +20,7 @@ from agent.specification import DeploymentSpecification, GitHubRevision, LocalRe
 from agent.worker.local import EventOrderError, EventOutcome, deploy_locally, local_deployment_id, plan_events
 
 if TYPE_CHECKING:
+    from agent.deployments import DeploymentDirectory
     from agent.worker.context import HostContext
 
 _BAD_INPUT = 2
@@ -111,7 +112,7 @@ def command(
     try:
         location = bundle_location or os.getcwd()
         kind = BundleType(type_name or ("directory" if bundle_location is None else _guess_type(location)))
-        planned = plan_events([name.strip() for name in events.split(",")] if events else None)
+        planned = plan_events(_event_names(events) if events else None)
         if not _ID.fullmatch(group_id):
             raise click.BadParameter(
                 f"{group_id} is no id: letters, digits, '.', '_' and '-'", param_hint="--deployment-group"
@@ -128,12 +129,19 @@ def command(
         settings = settings_of(agent_configuration_file)
         # Who this host is matters to hooks, and to S3. A bundle on this host can do without.
         must_know = isinstance(specification.revision, S3Revision)
-        is_known = must_know or settings.on_premises_config_file.exists()
+        is_known = must_know or os.access(settings.on_premises_config_file, os.R_OK)
         host = context_of(settings, identity_of(settings) if is_known else None)
     except (EventOrderError, ConfigurationError, click.BadParameter) as error:
         click.echo(f"agentctl: {error}", err=True)
         sys.exit(_BAD_INPUT)
     sys.exit(0 if _deploy(specification, planned, host) else 1)
+
+
+def _event_names(events: str) -> list[str]:
+    names = [name.strip() for name in events.split(",")]
+    if "" in names:
+        raise click.BadParameter(f"--events {events} has an empty name in it", param_hint="--events")
+    return names
 
 
 def parse_location(location: str, kind: BundleType) -> Revision:
@@ -208,12 +216,15 @@ def _deploy(specification: DeploymentSpecification, events: tuple[str, ...], hos
         _show(outcome)
         if not outcome.has_succeeded:
             click.echo(f"\nThe deployment failed at {outcome.event}: {outcome.result.message}")
-            click.echo(f"Its files are in {directory.path}; what hooks printed is in {directory.scripts_log}")
+            click.echo(_where_to_look(directory))
             return False
-    click.echo(
-        f"\nDeployed. Its AppSpec and files are in {directory.path}; what hooks printed is in {directory.scripts_log}"
-    )
+    click.echo(f"\nDeployed. {_where_to_look(directory)}")
     return True
+
+
+def _where_to_look(directory: DeploymentDirectory) -> str:
+    printed = f"; what hooks printed is in {directory.scripts_log}" if directory.scripts_log.exists() else ""
+    return f"Its AppSpec and files are in {directory.path}{printed}"
 
 
 def _show(outcome: EventOutcome) -> None:

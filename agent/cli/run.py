@@ -6,22 +6,26 @@ import os
 import sys
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from agent.daemon.host import check_endpoints, check_environment
 from agent.daemon.launch import Launch, exec_daemon
+from agent.endpoint import tls_context
 from agent.errors import ConfigurationError, Problem
 from agent.identity.on_premises import to_json
 from agent.identity.on_premises_file import read_on_premises
 from agent.logs import Log, stderr_log
 from agent.settings import DEFAULT_CONFIGURATION
-from agent.settings_file import load_settings
+from agent.settings_file import SettingsInvalid, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from agent.settings import Settings
+
+    T = TypeVar("T")
 
 _BAD_CONFIGURATION = 2
 
@@ -49,45 +53,64 @@ def command(config_file: Path) -> None:
       agentctl run --config-file ./agent.yml
     """  # noqa: D301 - click takes \b for: keep these lines
     try:
-        launch = _prepare(config_file)
+        launch = _Preparation(config_file).launch()
     except ConfigurationError as error:
         click.echo(f"agentctl: {error.message}", err=True)
         sys.exit(_BAD_CONFIGURATION)
     exec_daemon(launch)
 
 
-def _prepare(config_file: Path) -> Launch:
-    """All that the daemon needs, checked; directories are made.
+class _Preparation:
+    """Looks at everything that can be wrong before the daemon starts, and keeps all that is."""
 
-    Raises:
-        ConfigurationError: with all problems of all files.
-    """
-    loaded = load_settings(config_file)
-    settings = loaded.settings
-    on_premises = None
-    problems: list[str] = []
-    warnings = {str(config_file): loaded.warnings}
-    try:
-        on_premises = read_on_premises(settings.on_premises_config_file)
+    def __init__(self, config_file: Path) -> None:
+        self._config_file = config_file
+        self._problems: list[Problem] = []
+        self._warnings: dict[str, Sequence[Problem]] = {}
+
+    def launch(self) -> Launch:
+        """All that the daemon needs, checked; directories are made.
+
+        Raises:
+            ConfigurationError: with all problems of all files and of the environment.
+        """
+        settings = self._settings()
+        on_premises = self._look(lambda: read_on_premises(settings.on_premises_config_file))
         if on_premises is not None:
-            warnings[str(settings.on_premises_config_file)] = on_premises.warnings
-    except ConfigurationError as error:
-        problems.append(error.message)
-    try:
-        _prepare_places(config_file, settings)
-    except ConfigurationError as error:
-        problems.append(error.message)
-    if problems:
-        raise ConfigurationError("The agent's configuration", [Problem(message=text) for text in problems])
-    _log_warnings(warnings)
-    return Launch(
-        settings=settings,
-        on_premises=to_json(on_premises.identity) if on_premises else None,
-        proxies=_proxies(settings),
-    )
+            self._warnings[str(settings.on_premises_config_file)] = on_premises.warnings
+        identity = on_premises.identity if on_premises else None
+        self._look(lambda: _check_places(self._config_file, settings))
+        self._look(lambda: check_environment(os.environ))
+        if identity is not None:
+            self._look(lambda: check_endpoints(settings, identity))
+        if self._problems:
+            raise ConfigurationError("The agent's configuration", self._problems)
+        _log_warnings(self._warnings)
+        members = to_json(identity) if identity else None
+        return Launch(settings=settings, on_premises=members, proxies=_proxies(settings))
+
+    def _settings(self) -> Settings:
+        """The settings; where they have problems, those that can be used, to find out what else is wrong."""
+        try:
+            loaded = load_settings(self._config_file)
+        except SettingsInvalid as error:
+            self._note(error)
+            return error.usable
+        self._warnings[str(self._config_file)] = loaded.warnings
+        return loaded.settings
+
+    def _look(self, check: Callable[[], T]) -> T | None:
+        try:
+            return check()
+        except ConfigurationError as error:
+            self._note(error)
+            return None
+
+    def _note(self, error: ConfigurationError) -> None:
+        self._problems.append(Problem(message=error.message.replace("\n", "\n  ")))
 
 
-def _prepare_places(config_file: Path, settings: Settings) -> None:
+def _check_places(config_file: Path, settings: Settings) -> None:
     """Make the agent's directories, and see whether they and other named files can be used."""
     problems = []
     restricted = {
@@ -100,8 +123,12 @@ def _prepare_places(config_file: Path, settings: Settings) -> None:
         if problem:
             problems.append(problem)
     ca_file = settings.deployment_signer_ca_file
-    if ca_file and not os.access(ca_file, os.R_OK):
-        problems.append(Problem(message=f"`deployment_signer_ca_file` {ca_file} can't be read by this user"))
+    if ca_file:
+        try:
+            tls_context({"AWS_CA_BUNDLE": str(ca_file)})
+        except ConfigurationError as error:
+            why = error.problems[0].message.partition(" ")[2]
+            problems.append(Problem(message=f"`deployment_signer_ca_file` {why}"))
     if problems:
         raise ConfigurationError(str(config_file), problems)
 

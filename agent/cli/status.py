@@ -15,6 +15,7 @@ import click
 
 from agent.cli.host import settings_of
 from agent.deployments import DaemonStatus, History, HistoryEntry, JobState, JobStore, StatusFile
+from agent.errors import ConfigurationError
 from agent.processes import start_ticks
 from agent.settings import DEFAULT_CONFIGURATION
 
@@ -73,14 +74,18 @@ def command(config_file: Path, *, as_json: bool, count: int) -> None:
 
     Works without root where the agent's state can be read, and when the agent is dead.
 
-    Exit codes: 0 it runs, 3 it does not run, 4 nobody knows (its state can't be read).
+    Exit codes: 0 it runs, 3 it does not run, 4 nobody knows (its state or configuration can't be read).
 
     \b
     Examples:
       agentctl status
       agentctl status --json --last 20
     """  # noqa: D301 - click takes \b for: keep these lines
-    overview = look(settings_of(config_file), count)
+    try:
+        overview = look(settings_of(config_file), count)
+    except ConfigurationError as error:
+        click.echo(f"agentctl: {error.message}", err=True)
+        sys.exit(int(RunState.UNKNOWN))
     click.echo(json.dumps(_as_json(overview), indent=2) if as_json else _as_text(overview, time.time()))
     sys.exit(int(overview.run_state))
 

@@ -6,17 +6,18 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agent.daemon.daemon import Daemon, Workers, starting_status
 from agent.daemon.host import HostFinder, control_stack, s3_url
 from agent.daemon.launch import receive_launch
-from agent.daemon.lock import RootLock
+from agent.daemon.lock import AgentLock
 from agent.daemon.notification import ServiceNotifier
-from agent.daemon.wakeups import Wakeups
+from agent.daemon.wakeups import PollAbandoned, Wakeups
 from agent.deployments import StatusFile
 from agent.endpoint import Connection, HostCommandClient, proxy_for, tls_context, wait_readable
-from agent.errors import AgentError
+from agent.errors import AgentError, ConfigurationError
 from agent.files import replace_file
 from agent.logs import Level, Log, LogSink, command_log
 from agent.processes import forbid_core_dumps, initial_environment
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from agent.identity.host import HostIdentity
 
 _TICK_S = 1.0
+_BAD_CONFIGURATION = 2
 
 
 def main(descriptor: int) -> int:
@@ -43,7 +45,7 @@ def main(descriptor: int) -> int:
         forbid_core_dumps()
     sink = LogSink(settings.agent_log, level=Level.DEBUG if settings.verbose else Level.INFO)
     log = Log(sink)
-    lock = RootLock(settings.root_dir)
+    lock = AgentLock(settings.root_dir, settings.pid_dir)
     try:
         lock.acquire()
         pid_file = settings.pid_dir / f"{settings.program_name}.pid"
@@ -52,6 +54,9 @@ def main(descriptor: int) -> int:
             _Process(launch, sink, log, lock, environment).run()
         finally:
             pid_file.unlink(missing_ok=True)
+    except ConfigurationError as error:
+        log.error("configuration_wrong", error=error.message, error_id=error.error_id)
+        return _BAD_CONFIGURATION
     except AgentError as error:
         log.error("agent_failed", error=error.message, error_id=error.error_id)
         return 1
@@ -62,7 +67,7 @@ class _Process:
     """Puts the parts together; the parts know nothing of each other."""
 
     def __init__(
-        self, launch: Launch, sink: LogSink, log: Log, lock: RootLock, environment: Mapping[str, str]
+        self, launch: Launch, sink: LogSink, log: Log, lock: AgentLock, environment: Mapping[str, str]
     ) -> None:
         self._environment = environment
         self._launch = launch
@@ -99,7 +104,12 @@ class _Process:
 
     def _find_host(self) -> HostIdentity | None:
         """Who this host is, however long that takes to find out; None when told to stop meanwhile."""
-        StatusFile(self._settings.state_directory).write(starting_status(host_identifier="", endpoint=""))
+        status_file = StatusFile(self._settings.state_directory)
+        status = starting_status(host_identifier="", endpoint="")
+        status_file.write(status)
+        # Ready to work, as far as this host is concerned; during boot the rest may take its time.
+        self._notifier.ready()
+        self._notifier.status("finding out who this host is")
         finder = HostFinder(self._launch, os.environ, self._log)
         stops = 0
 
@@ -110,10 +120,16 @@ class _Process:
 
         self._wakeups.cut_short = is_stopped
         while not is_stopped():
-            identity, wait_s = finder.try_once()
+            try:
+                with self._wakeups.interruptible():
+                    identity, wait_s = finder.try_once()
+            except PollAbandoned:
+                break
             if identity is not None:
                 return identity
             self._wakeups.sleep_until(time.monotonic() + wait_s)
+        status_file.write(replace(status, state="stopped"))
+        self._log.info("agent_stopped", workers_left=0)
         return None
 
     def _workers(self, stack: ControlEndpoint, identity: HostIdentity) -> Workers:

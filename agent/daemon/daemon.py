@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MAX_WORKERS = 16
 MAX_RESTARTS = 3
 _TICK_S = 1.0
+_SHOWN_CHARACTERS = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +83,7 @@ class Daemon:
         self._wakeups.cut_short = lambda: self._is_stopping or self._worker_ended
         self._recover()
         self._tell(state="polling")
-        self._notifier.ready()
+        self._notifier.status("polling")
         while not self._is_stopping:
             self._wait_for_slot()
             if not self._is_stopping:
@@ -128,7 +129,8 @@ class Daemon:
         began = time.monotonic()
         self._worker_ended = False
         try:
-            command = self._client.poll_host_command()
+            with self._wakeups.interruptible():
+                command = self._client.poll_host_command()
         except PollAbandoned:
             return began
         except Throttled as error:
@@ -142,23 +144,28 @@ class Daemon:
             return time.monotonic()
         return time.monotonic() + self._settings.wait_between_runs
 
-    def _note_failure(self, error: Exception, began: float, wait_s: float) -> float:
+    def _note_failure(self, error: EndpointError | IdentityError, began: float, wait_s: float) -> float:
         """Log a change of state, not every attempt; the figures are in the status file."""
         self._worker_ended = False
         failures = self._status.failures + 1
-        reason = str(error)
-        if reason != self._trouble:
+        reason, trouble = error.message, _without_request_id(error)
+        if trouble != self._trouble:
             self._log.warning("poll_failed", error=reason, failures=failures, retry_in_s=round(wait_s, 1))
-        self._trouble = reason
+        self._trouble = trouble
         now = time.time()
-        self._tell(last_poll_at=now, last_poll_result=reason, failures=failures, next_poll_at=now + wait_s)
+        self._tell(
+            last_poll_at=now,
+            last_poll_result=reason[:_SHOWN_CHARACTERS],
+            failures=failures,
+            next_poll_at=now + wait_s,
+        )
+        self._show_work()
         return max(began, time.monotonic() + wait_s)
 
     def _note_success(self, outcome: str) -> None:
         self._throttle_is_over()
         if self._trouble:
             self._log.info("poll_recovered", after_failures=self._status.failures)
-            self._trouble = ""
         self._log.debug("polled", result=outcome)
         now = time.time()
         self._tell(
@@ -168,6 +175,9 @@ class Daemon:
             failures=0,
             next_poll_at=now + self._settings.wait_between_runs,
         )
+        if self._trouble:
+            self._trouble = ""
+            self._show_work()
 
     def _throttle_is_over(self) -> None:
         if self._status.failures:
@@ -181,21 +191,36 @@ class Daemon:
         if not command.name:
             log.error("command_ignored", reason="it has no CommandName")
             return False
-        if self._store.find(command.identifier):
-            log.info("command_ignored", reason="it was delivered before and is being worked on")
-            return False
-        finished = self._history.find(command.identifier)
         try:
-            job = self._store.accept(command)
-            if finished:
-                job.note_result(finished.result)
+            if self._store.find(command.identifier):
+                log.info("command_ignored", reason="it was delivered before and is being worked on")
+                return False
+            job = self._record(command, log)
         except OSError as error:
             log.error("command_refused", error=str(error))
             self._children[self._workers.refuse(command, _no_record(error))] = None
             return True
-        log.info("command_redelivered" if finished else "command_accepted")
         self._start(job)
         return True
+
+    def _record(self, command: HostCommand, log: Log) -> Job:
+        """A record of this command; with its result, when it was carried out before.
+
+        Raises:
+            OSError: there can be none, and there is none.
+        """
+        finished = self._history.find(command.identifier)
+        job = self._store.accept(command)
+        try:
+            if finished:
+                job.note_result(finished.result)
+        except OSError:
+            # A record without its result would be carried out once more.
+            job.let_go()
+            job.remove()
+            raise
+        log.info("command_redelivered" if finished else "command_accepted")
+        return job
 
     def _start(self, job: Job) -> None:
         pid = self._workers.carry(job)
@@ -253,12 +278,18 @@ class Daemon:
 
     def _restart(self, job: Job) -> None:
         """Have a new worker finish what a dead one left: undo, and report."""
+        if not job.hold():
+            # A worker that waits for its turn looks at the record just now, or the record has just gone.
+            # The next tick sees to it.
+            self._adopted.append(job)
+            return
         restarts = self._restarts[job.directory.name] = self._restarts.get(job.directory.name, 0) + 1
         if restarts > MAX_RESTARTS:
             # Whatever kills the workers would kill the next one. The next start of the agent tries again.
             self._log.error("command_abandoned", job=job.directory.name, restarts=restarts - 1)
-        elif job.hold():
-            self._start(job)
+            job.let_go()
+            return
+        self._start(job)
 
     # -- the end, and what others see ------------------------------------------------------------
 
@@ -275,7 +306,10 @@ class Daemon:
             self._log.warning("workers_left_alone", running=self._busy)
 
     def _show_work(self) -> None:
-        self._notifier.status(f"{self._status.state}, {self._busy} running" if self._busy else "idle")
+        text = self._status.state
+        if self._status.failures:
+            text = f"polls fail ({self._status.failures} in a row): {self._trouble}"
+        self._notifier.status(f"{text}; {self._busy} running" if self._busy else text)
 
     def _tell(self, **changes: object) -> None:
         self._status = replace(self._status, **changes)  # type: ignore[arg-type]
@@ -300,6 +334,13 @@ def starting_status(*, host_identifier: str, endpoint: str) -> DaemonStatus:
         host_identifier=host_identifier,
         endpoint=endpoint,
     )
+
+
+def _without_request_id(error: EndpointError | IdentityError) -> str:
+    """The message, the same for every request that meets the same trouble."""
+    if isinstance(error, EndpointError) and error.request_id:
+        return error.message.replace(error.request_id, "")
+    return error.message
 
 
 def _no_record(error: OSError) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent.endpoint import wait_after_failures
-from agent.errors import IdentityError
+from agent.endpoint import tls_context, wait_after_failures
+from agent.errors import ConfigurationError, IdentityError, Problem
 from agent.identity.endpoints import EndpointChoice, control_endpoint, s3_endpoint
-from agent.identity.host import identify_host
+from agent.identity.host import identify_host, region_of
 from agent.identity.metadata import InstanceMetadata, metadata_endpoint
 from agent.identity.on_premises import from_json
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from agent.daemon.launch import Launch
     from agent.identity.endpoints import ControlEndpoint
     from agent.identity.host import HostIdentity
+    from agent.identity.on_premises import OnPremisesIdentity
     from agent.logs import Log
     from agent.settings import Settings
 
@@ -57,6 +58,39 @@ class HostFinder:
             self._trouble = error.message
             return None, wait_s
         return identity, 0.0
+
+
+def check_environment(environ: Mapping[str, str]) -> None:
+    """See whether the CAs, the region and the addresses that the environment names can be used.
+
+    Raises:
+        ConfigurationError: with everything that can't.
+    """
+    names_ca = any(environ.get(name) for name in ("AWS_CA_BUNDLE", "SSL_CERT_FILE", "AWS_SSL_CA_DIRECTORY"))
+    checks = (tls_context, metadata_endpoint, region_of) if names_ca else (metadata_endpoint, region_of)
+    problems: list[Problem] = []
+    for check in checks:
+        try:
+            check(environ)
+        except ConfigurationError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigurationError("The environment of the agent", problems)
+
+
+def check_endpoints(settings: Settings, on_premises: OnPremisesIdentity) -> None:
+    """See whether a host with this on-premises file has endpoints, with these settings.
+
+    Raises:
+        ConfigurationError: use_fips_mode in a region that has no FIPS endpoints.
+    """
+    identity = identify_host(
+        on_premises=on_premises,
+        on_premises_file=settings.on_premises_config_file,
+        metadata=InstanceMetadata(),
+        environ={},
+    )
+    control_stack(settings, identity)
 
 
 def control_stack(settings: Settings, identity: HostIdentity) -> ControlEndpoint:

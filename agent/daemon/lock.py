@@ -1,4 +1,4 @@
-"""One agent per deployment root: a lock that is held for life, and goes with its holder."""
+"""One agent per deployment root and state directory: locks that are held for life, and go with their holder."""
 
 from __future__ import annotations
 
@@ -9,35 +9,36 @@ from pathlib import Path
 from agent.errors import AgentAlreadyRuns
 
 
-class RootLock:
-    """The lock on a deployment root. It lies on the directory itself, so nothing is ever left behind."""
+class AgentLock:
+    """Locks on directories that one agent owns. They lie on the directories, so nothing is left behind."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._descriptor = -1
+    def __init__(self, *directories: Path) -> None:
+        self._directories = directories
+        self._descriptors: list[int] = []
 
     def acquire(self) -> None:
-        """Afterwards this process owns the root.
+        """Afterwards this process owns all of them.
 
         Raises:
-            AgentAlreadyRuns: another one does; the message names it.
+            AgentAlreadyRuns: another one owns one of them; the message names it.
         """
-        self._descriptor = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = _holder(os.fstat(self._descriptor))
-            self.forget()
-            raise AgentAlreadyRuns(
-                f"Another agent {holder} owns the deployment root {self._root}. Stop that one first, "
-                "or give this one another root_dir."
-            ) from None
+        for directory in self._directories:
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._descriptors.append(descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = _holder(os.fstat(descriptor))
+                self.forget()
+                raise AgentAlreadyRuns(
+                    f"Another agent {holder} owns {directory}. Stop that one first, or give this one a root_dir "
+                    "and a pid_dir of its own."
+                ) from None
 
     def forget(self) -> None:
-        """Close our copy of the lock; for a forked worker, which must not keep it alive."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        """Close our copies of the locks; for a forked worker, which must not keep them alive."""
+        while self._descriptors:
+            os.close(self._descriptors.pop())
 
 
 def _holder(directory: os.stat_result) -> str:

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType
+
+
+_ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class PollAbandoned(Exception):
@@ -22,8 +25,8 @@ class PollAbandoned(Exception):
 class Wakeups:
     """Waits for a socket or a time, and meanwhile runs what the daemon has to do.
 
-    Signals only leave a mark here and are handled in the daemon's own time, so nothing is ever
-    interrupted in the middle.
+    Signals only leave a mark here and are handled in the daemon's own time. Only what is declared to
+    be interruptible, because it can block where nothing else can wake it, is cut off by them.
     """
 
     def __init__(self, tick: Callable[[], None], *, tick_interval_s: float) -> None:
@@ -31,6 +34,7 @@ class Wakeups:
         self._tick_interval_s = tick_interval_s
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._signals: list[int] = []
+        self._is_interruptible = False
         self.abandon_poll: Callable[[], bool] = lambda: False
         self.cut_short: Callable[[], bool] = lambda: False
 
@@ -47,6 +51,18 @@ class Wakeups:
             signal.signal(number, signal.SIG_DFL)
         os.close(self._reader)
         os.close(self._writer)
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Within the block, a signal that asks for an end raises PollAbandoned wherever the daemon is.
+
+        For looking up names, connecting, and asking the metadata service. Not while `tick` runs.
+        """
+        self._is_interruptible = True
+        try:
+            yield
+        finally:
+            self._is_interruptible = False
 
     def take_signals(self) -> list[int]:
         """The signals that came since the last call, oldest first."""
@@ -68,7 +84,11 @@ class Wakeups:
                 raise TimeoutError("timed out")
 
     def sleep_until(self, moment: float) -> None:
-        """Return at this moment (monotonic seconds), or as soon as `cut_short` says so."""
+        """Return at this moment (monotonic seconds), or as soon as `cut_short` says so.
+
+        Also where that moment has passed already, what has to be done is done first.
+        """
+        self._wait(None, time.monotonic())
         while time.monotonic() < moment and not self.cut_short():
             self._wait(None, moment)
 
@@ -80,8 +100,12 @@ class Wakeups:
         if self._reader in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._reader, 4096)
+        was_interruptible, self._is_interruptible = self._is_interruptible, False
         self._tick()
+        self._is_interruptible = was_interruptible
         return sock is not None and sock.fileno() in ready
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self._signals.append(number)
+        if self._is_interruptible and number in _ENDING_SIGNALS:
+            raise PollAbandoned

@@ -1,7 +1,7 @@
 """What lies on disk: layout by arithmetic, pointers, retention, job records, history."""
 
 from agent.deployments.history import History, HistoryEntry
-from agent.deployments.jobs import CommandResult, DeploymentFacts, Job, JobState, JobStore, WorkerProcess
+from agent.deployments.jobs import CommandResult, DeploymentFacts, Job, JobState, JobStore, RecordedProcess
 from agent.deployments.layout import DeploymentDirectory, DeploymentRoot
 from agent.deployments.status import DaemonStatus, StatusFile
 
@@ -16,6 +16,6 @@ __all__ = [
     "Job",
     "JobState",
     "JobStore",
+    "RecordedProcess",
     "StatusFile",
-    "WorkerProcess",
 ]

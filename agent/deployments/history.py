@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import mmap
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -54,10 +55,12 @@ class History:
     def find(self, identifier: str) -> HistoryEntry | None:
         """The newest entry of this host command."""
         needle = json.dumps(identifier).encode()
-        for line in self._lines_newest_first():
-            if needle in line:
-                entry = _parse(line)
-                if entry and entry.host_command_identifier == identifier:
+        for path in self._paths:
+            with contextlib.suppress(FileNotFoundError, ValueError), path.open("rb") as file:
+                # Mapped, because the daemon looks here with each command, and must not grow by the file.
+                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+                    entry = _find_last(text, needle, identifier)
+                if entry is not None:
                     return entry
         return None
 
@@ -68,10 +71,27 @@ class History:
             if entry:
                 yield entry
 
+    @property
+    def _paths(self) -> tuple[Path, Path]:
+        return self.path, self.path.with_name(f"{self.path.name}.1")
+
     def _lines_newest_first(self) -> Iterator[bytes]:
-        for path in (self.path, self.path.with_name(f"{self.path.name}.1")):
+        for path in self._paths:
             with contextlib.suppress(FileNotFoundError):
                 yield from reversed(path.read_bytes().splitlines())
+
+
+def _find_last(text: mmap.mmap, needle: bytes, identifier: str) -> HistoryEntry | None:
+    """The entry of this command in the last line that has it; None when there is none."""
+    end = len(text)
+    while (found := text.rfind(needle, 0, end)) >= 0:
+        start = text.rfind(b"\n", 0, found) + 1
+        stop = text.find(b"\n", found)
+        entry = _parse(text[start : stop if stop >= 0 else len(text)])
+        if entry is not None and entry.host_command_identifier == identifier:
+            return entry
+        end = start
+    return None
 
 
 def _parse(line: bytes) -> HistoryEntry | None:

@@ -8,6 +8,8 @@ after a crash knows how far the work can have come:
     worker     pid, its start time, the boot id         (worker)
     deployment what it is part of                       (worker, once the specification is known)
     step       what is about to be done                 (worker)
+    script     pid, its start time, the boot id of a hook script that runs; null = it does no more
+                                                        (worker)
     result     what is about to be reported             (worker)
 
 The worker holds a lock on the file while it lives. A record goes when its result has been
@@ -62,8 +64,8 @@ class CommandResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerProcess:
-    """Who carries a command. A pid alone may be somebody else's by now."""
+class RecordedProcess:
+    """A worker, or a hook script. A pid alone may be somebody else's by now."""
 
     pid: int
     start_ticks: int
@@ -72,11 +74,15 @@ class WorkerProcess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobState:
-    """What a record says. Times are seconds since the epoch; `attempts` counts workers so far."""
+    """What a record says. Times are seconds since the epoch; `attempts` counts workers so far.
+
+    `script` is the hook script that the worker had running; None = there was none.
+    """
 
     command: HostCommand
     accepted_at: float
-    worker: WorkerProcess | None = None
+    worker: RecordedProcess | None = None
+    script: RecordedProcess | None = None
     deployment: DeploymentFacts | None = None
     step: str = "accepted"
     step_at: float = 0.0
@@ -114,9 +120,13 @@ class Job:
         if durable:
             os.fdatasync(self._descriptor)
 
-    def note_worker(self, worker: WorkerProcess) -> None:
+    def note_worker(self, worker: RecordedProcess) -> None:
         """Say which process carries the command from now on."""
         self.append("worker", asdict(worker))
+
+    def note_script(self, script: RecordedProcess | None) -> None:
+        """Say which hook script runs from now on; None = it is over."""
+        self.append("script", {"process": asdict(script) if script else None})
 
     def note_deployment(self, facts: DeploymentFacts) -> None:
         """Say what the command is part of."""
@@ -133,15 +143,18 @@ class Job:
     def read(self) -> JobState | None:
         """What the record says; None when it was cut off before its first line was whole."""
         state: JobState | None = None
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             for line in self.record.read_bytes().splitlines():
                 with contextlib.suppress(ValueError, KeyError, TypeError):
                     state = _advance(state, json.loads(line))
         return state
 
     def hold(self) -> bool:
-        """Open the record and take its lock; False when a living worker has it."""
-        descriptor = os.open(self.record, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        """Open the record and take its lock; False when a living worker has it, or has just removed it."""
+        try:
+            descriptor = os.open(self.record, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:
+            return False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -247,7 +260,10 @@ def _advance(  # noqa: PLR0911 - one for each kind of line
     if state is None:
         return None
     if entry == "worker":
-        return replace(state, worker=WorkerProcess(**line), attempts=state.attempts + 1)
+        return replace(state, worker=RecordedProcess(**line), attempts=state.attempts + 1)
+    if entry == "script":
+        process = line["process"]
+        return replace(state, script=RecordedProcess(**process) if process else None)
     if entry == "deployment":
         return replace(state, deployment=DeploymentFacts(**line))
     if entry == "step":

@@ -49,7 +49,7 @@ class StatusFile:
 
     def write(self, status: DaemonStatus) -> None:
         """Afterwards readers see this status. A disk that is full loses it silently."""
-        encoded = json.dumps(asdict(status)).encode()[: _SIZE - 1]
+        encoded = json.dumps(asdict(status), ensure_ascii=False).encode("utf-8", "replace")[: _SIZE - 1]
         try:
             if self._descriptor < 0:
                 flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW

@@ -143,7 +143,7 @@ class HostCommandClient:
             return {}
         try:
             answer = json.loads(response.body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             kind = response.headers.get("Content-Type", "an unknown type")
             raise self._nonsense(operation, f"the answer is no JSON but {kind}") from error
         if not isinstance(answer, dict):
@@ -200,15 +200,20 @@ def _refusal(stack: Stack, operation: str, response: Response) -> EndpointError:
     error_type, said = _error_body(response)
     about = f"{operation} at {stack.url} was refused with {response.status} {error_type or 'without a type'}"
     about += f": {said}" if said else ""
-    request_id = response.headers.get("x-amzn-RequestId")
+    request_id = response.headers.get("x-amzn-RequestId", "")
     about += f" (request id {request_id})" if request_id else ""
     lowered = error_type.lower()
     if response.status == 429 or "throttl" in lowered or "rateexceeded" in lowered:
-        return Throttled(f"{about}.")
+        return Throttled(f"{about}.", request_id=request_id)
     if response.status >= 500 or response.status == 408:
-        return EndpointUnavailable(f"{about}. Nothing to do on this host; it is tried again.")
+        return EndpointUnavailable(
+            f"{about}. Nothing to do on this host; it is tried again.", request_id=request_id
+        )
     return RequestRefused(
-        f"{about}. {_advice(error_type)}".strip(), error_type=error_type, status=response.status
+        f"{about}. {_advice(error_type)}".strip(),
+        error_type=error_type,
+        status=response.status,
+        request_id=request_id,
     )
 
 
@@ -231,7 +236,7 @@ def _error_body(response: Response) -> tuple[str, str]:
     """Type and message of an error answer; empty where it does not say."""
     try:
         values = _object(json.loads(response.body))
-    except ValueError:
+    except (ValueError, RecursionError):
         values = {}
     kind = response.headers.get("x-amzn-ErrorType") or _text(values.get("__type"))
     # `namespace#Type:link` and `Type` are both seen.

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from agent.errors import EndpointUnavailable
+from agent.errors import ConfigurationError, EndpointUnavailable, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -50,12 +50,17 @@ def tls_context(environment: Mapping[str, str]) -> ssl.SSLContext:
     """What servers are trusted: the host's CAs, or those that the environment names.
 
     AWS_CA_BUNDLE, SSL_CERT_FILE and AWS_SSL_CA_DIRECTORY name private CAs, the first of them wins.
+
+    Raises:
+        ConfigurationError: what it names can't be used.
     """
-    bundle = environment.get("AWS_CA_BUNDLE") or environment.get("SSL_CERT_FILE")
+    for variable in ("AWS_CA_BUNDLE", "SSL_CERT_FILE"):
+        if environment.get(variable):
+            return _bundle_context(variable, environment[variable])
     directory = environment.get("AWS_SSL_CA_DIRECTORY")
-    if bundle:
-        return ssl.create_default_context(cafile=bundle)
     if directory:
+        if not os.path.isdir(directory):
+            raise _unusable_ca(f"AWS_SSL_CA_DIRECTORY {directory} is not a directory")
         return ssl.create_default_context(capath=directory)
     # A hashed directory is read as needed; a bundle costs 30 ms and more than a megabyte.
     paths = ssl.get_default_verify_paths()
@@ -63,6 +68,21 @@ def tls_context(environment: Mapping[str, str]) -> ssl.SSLContext:
         if candidate and _is_hashed_directory(candidate):
             return ssl.create_default_context(capath=candidate)
     return ssl.create_default_context()
+
+
+def _bundle_context(variable: str, bundle: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=bundle)
+    except ssl.SSLError as error:
+        raise _unusable_ca(
+            f"{variable} {bundle} holds no certificates in PEM form ({error.reason})"
+        ) from error
+    except OSError as error:
+        raise _unusable_ca(f"{variable} {bundle} can't be read: {error.strerror or error}") from error
+
+
+def _unusable_ca(why: str) -> ConfigurationError:
+    return ConfigurationError("The environment of the agent", [Problem(message=f"{why}.")])
 
 
 def _is_hashed_directory(path: str) -> bool:

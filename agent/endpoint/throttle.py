@@ -27,8 +27,9 @@ class SharedThrottle:
     def wait_s(self) -> float:
         """Seconds for which nobody should send anything; 0 when there is no pause."""
         _, until = self._read()
-        # A clock that was set back must not make a pause of 30 s last for hours.
-        return min(max(0.0, until - time.time()), _LONGEST_S)
+        remaining = until - time.time()
+        # No pause is that long: the clock was set back, and would make this one last for hours.
+        return remaining if 0 < remaining <= _LONGEST_S else 0.0
 
     def extend(self) -> None:
         """Called when the endpoint throttles: the pause starts, or starts again twice as long."""

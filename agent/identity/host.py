@@ -93,7 +93,7 @@ def identify_host(
         IdentityError: not to be found out now, with all that was tried.
         ConfigurationError: the environment names something that can't be.
     """
-    region = _region_of(environ)
+    region = region_of(environ)
     if on_premises is not None:
         identity = _on_premises_host(on_premises, on_premises_file)
     else:
@@ -113,7 +113,12 @@ def identify_host(
     return identity
 
 
-def _region_of(environ: Mapping[str, str]) -> str:
+def region_of(environ: Mapping[str, str]) -> str:
+    """AWS_REGION; empty when it is not set.
+
+    Raises:
+        ConfigurationError: it can't be the name of a region.
+    """
     region = environ.get("AWS_REGION", "")
     if region and not _REGION.fullmatch(region):
         raise ConfigurationError(

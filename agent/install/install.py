@@ -59,7 +59,7 @@ def install(request: InstallRequest, *, observer: Observer = _unobserved) -> Ins
         except BaseException as error:
             _put_back(files, token, error, observer)
             if isinstance(error, (StepFailed, OSError)):
-                raise _failure(plan, error) from error
+                raise _failure(plan, error, str(files.directory)) from error
             raise
     removed, kept = _complete(files, observer)
     return _summary(plan, application, removed, kept)
@@ -143,11 +143,11 @@ def _undo(files: GroupFiles, journal: Journal, cause: str, observer: Observer) -
     files.journal.unlink()
 
 
-def _failure(plan: InstallPlan, error: StepFailed | OSError) -> CommandFailure:
+def _failure(plan: InstallPlan, error: StepFailed | OSError, place: str) -> CommandFailure:
     reason = error.error if isinstance(error, StepFailed) else error
     path = os.fsdecode(error.path) if isinstance(error, StepFailed) else str(reason.filename or "")
     if reason.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return no_room_failure(plan, path)
+        return no_room_failure(plan, path or place)
     where = f" at {path}" if path else ""
     message = (
         f"Install failed{where}: {reason.strerror or reason}. Everything was put back, so the previous revision is"

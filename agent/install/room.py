@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 
 def no_room_failure(plan: InstallPlan, path: str) -> CommandFailure:
-    """The failure that says how much the whole Install needs, and how much is free."""
+    """The failure that says how much the whole Install needs, and how much is free.
+
+    Args:
+        plan: what was to be done.
+        path: where the system said no; must not be empty.
+    """
     needed_bytes = needed_inodes = 0
     for step in plan.steps:
         if isinstance(step, Directory):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from agent.deployments import DeploymentFacts, HistoryEntry, WorkerProcess
+from agent.deployments import DeploymentFacts, HistoryEntry, RecordedProcess
 from agent.endpoint import ask_until_answered
 from agent.errors import AgentError, CommandFailure, EndpointError, IdentityError
 from agent.logs import command_log, get_logger
 from agent.processes import boot_id, start_ticks
 from agent.protocol import CommandStatus
+from agent.worker.directories import working_on_group
 from agent.worker.ongoing import ongoing_deployment
 from agent.worker.results import failed_result, internal_failure, noop_result, not_wanted_result
 from agent.worker.runs import choose_run
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.deployments import CommandResult, Job, JobState
+    from agent.lifecycle.context import HookProcess
     from agent.protocol import HostCommand
     from agent.worker.context import WorkerContext
     from agent.worker.runs import Run
@@ -72,8 +75,8 @@ def report_refusal(command: HostCommand, reason: str, context: WorkerContext) ->
 def _result_of(job: Job, state: JobState, context: WorkerContext) -> CommandResult:
     """Do what is left to do, and keep the result."""
     pid = os.getpid()
-    job.note_worker(WorkerProcess(pid=pid, start_ticks=start_ticks(pid) or 0, boot_id=boot_id()))
-    if state.attempts and state.step not in ("accepted", "specification"):
+    job.note_worker(RecordedProcess(pid=pid, start_ticks=start_ticks(pid) or 0, boot_id=boot_id()))
+    if state.attempts and state.step == "run":
         # Only what was lost pays for what undoes it.
         from agent.worker.recovery import failed_after_restart  # noqa: PLC0415
 
@@ -108,6 +111,11 @@ class _Performance:
         self._job = job
         self._command = command
         self._context = context
+        self._host = replace(
+            context.host,
+            on_script_started=self._note_script_started,
+            on_script_ended=lambda _script: self._note_script(None),
+        )
 
     def result(self) -> CommandResult:
         self._job.note_step("specification")
@@ -122,7 +130,7 @@ class _Performance:
         self._job.note_deployment(facts)
         command_log.bind(deployment_id=facts.deployment_id)
         wait_for_turn(self._job, facts.deployment_group_id, self._context.jobs)
-        run = choose_run(self._command.name, specification, self._context.host)
+        run = choose_run(self._command.name, specification, self._host)
         self._job.note_step("acknowledge")
         status = self._acknowledge(run)
         if status is CommandStatus.FAILED and run.is_noop:
@@ -130,8 +138,20 @@ class _Performance:
         if status in (CommandStatus.SUCCEEDED, CommandStatus.FAILED):
             return not_wanted_result(status)
         self._job.note_step("run")
-        with ongoing_deployment(self._command.identifier, specification, self._context.host):
+        ongoing = ongoing_deployment(self._command.identifier, specification, self._host)
+        with working_on_group(specification, self._host), ongoing:
             return run.carry_out()
+
+    def _note_script_started(self, script: HookProcess) -> None:
+        """Whoever comes after a dead worker has to end what it had running."""
+        self._note_script(RecordedProcess(pid=script.pid, start_ticks=script.start_ticks, boot_id=boot_id()))
+
+    def _note_script(self, script: RecordedProcess | None) -> None:
+        try:
+            self._job.note_script(script)
+        except OSError as error:
+            # A full disk must not end a script that does its work.
+            log.warning("script_not_noted", error=str(error))
 
     def _acknowledge(self, run: Run) -> CommandStatus | None:
         """Say that the command is about to run; the answer says whether anybody still wants it."""

@@ -9,10 +9,11 @@ from agent.deployments import DeploymentRoot, History, JobStore
 from agent.endpoint import SharedThrottle
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from agent.endpoint import HostCommandClient
     from agent.identity import HostIdentity
+    from agent.lifecycle.context import HookProcess
     from agent.settings import Settings
 
 
@@ -25,6 +26,8 @@ class HostContext:
         identity: who this host is; None for a local deployment on a host that has not been told.
         s3_url: S3 service without bucket; empty when the region is not known.
         environment: what the agent was started with; hooks inherit most of it.
+        on_script_started: told of each hook script when it runs.
+        on_script_ended: told when it does no more.
         hook_identity: AWS_REGION and AWS_HOST_IDENTIFIER for hooks.
     """
 
@@ -32,6 +35,8 @@ class HostContext:
     identity: HostIdentity | None
     s3_url: str
     environment: Mapping[str, str]
+    on_script_started: Callable[[HookProcess], None] = lambda _script: None
+    on_script_ended: Callable[[HookProcess], None] = lambda _script: None
 
     @property
     def root(self) -> DeploymentRoot:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.deployments import DeploymentFacts, History, HistoryEntry
+from agent.deployments.group import check_group_id
 from agent.errors import CommandFailure, IdentityError
 from agent.logs import get_logger
 from agent.protocol import DOWNLOAD_BUNDLE, IN_PLACE_ORDER, INSTALL, CommandStatus
+from agent.worker.directories import keeping_in, working_on_group
 from agent.worker.results import failed_result, succeeded_result
 from agent.worker.runs import choose_run
 
@@ -81,7 +83,19 @@ def plan_events(wanted: Sequence[str] | None) -> tuple[str, ...]:
 def deploy_locally(
     specification: DeploymentSpecification, events: Sequence[str], host: HostContext
 ) -> Iterator[EventOutcome]:
-    """Run these events; yields the outcome of each, and stops after the first that fails."""
+    """Run these events; yields the outcome of each, and stops after the first that fails.
+
+    Raises:
+        CommandFailure: nothing could be started: the group has an impossible name or directory.
+    """
+    check_group_id(specification.deployment_group_id, tracking_name=host.settings.ongoing_deployment_tracking)
+    with working_on_group(specification, host):
+        yield from _run_events(specification, events, host)
+
+
+def _run_events(
+    specification: DeploymentSpecification, events: Sequence[str], host: HostContext
+) -> Iterator[EventOutcome]:
     history = History(host.settings.state_directory)
     for event in events:
         began, accepted_at = time.monotonic(), time.time()
@@ -99,7 +113,8 @@ def _run(event: str, specification: DeploymentSpecification, host: HostContext) 
         run = choose_run(event, specification, host)
         if run.is_noop:
             return succeeded_result()
-        return run.carry_out()
+        with keeping_in(host.root.path):
+            return run.carry_out()
     except CommandFailure as failure:
         return failed_result(failure)
     except IdentityError as error:

@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from agent.files import replace_file
+from agent.worker.directories import keeping_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,12 +19,19 @@ if TYPE_CHECKING:
 def ongoing_deployment(
     identifier: str, specification: DeploymentSpecification, host: HostContext
 ) -> Iterator[None]:
-    """While the block runs, a file named after the deployment holds the host command identifier."""
+    """While the block runs, a file named after the deployment holds the host command identifier.
+
+    Raises:
+        CommandFailure: it can't be written.
+    """
     directory = host.root.ongoing(host.settings.ongoing_deployment_tracking)
-    directory.mkdir(parents=True, exist_ok=True)
     file = directory / specification.deployment_id
-    replace_file(file, identifier.encode(), durable=False)
+    with keeping_in(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        replace_file(file, identifier.encode("utf-8", "surrogatepass"), durable=False)
     try:
         yield
     finally:
-        file.unlink(missing_ok=True)
+        # What the command did counts, and not what is left of its mark.
+        with contextlib.suppress(OSError):
+            file.unlink()

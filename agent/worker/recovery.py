@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from agent.errors import CommandFailure
 from agent.install import recover_install
 from agent.logs import get_logger
+from agent.processes import boot_id
 from agent.protocol import INSTALL
 from agent.worker.results import lost_result
 
 if TYPE_CHECKING:
-    from agent.deployments import CommandResult, JobState
+    from agent.deployments import CommandResult, JobState, RecordedProcess
     from agent.worker.context import WorkerContext
 
 log = get_logger()
@@ -20,7 +21,8 @@ log = get_logger()
 def failed_after_restart(state: JobState, context: WorkerContext) -> CommandResult:
     """The result of a command whose worker is gone, after putting the host in order."""
     if state.deployment is None or state.command.name != INSTALL:
-        return lost_result(state, "What its scripts have done so far is as they left it.")
+        ended = _end_script(state.script) if state.script else ""
+        return lost_result(state, f"{ended}What its scripts have done so far is as they left it.")
     try:
         undone = recover_install(context.host.root.instructions, state.deployment.deployment_group_id)
     except CommandFailure as failure:
@@ -29,3 +31,20 @@ def failed_after_restart(state: JobState, context: WorkerContext) -> CommandResu
     if undone:
         return lost_result(state, "Its Install has been undone: the previous revision is whole again.")
     return lost_result(state, "Its Install had not changed anything, or had been completed.")
+
+
+def _end_script(script: RecordedProcess) -> str:
+    """End what is left of a hook script; a sentence about it, empty when nothing was left."""
+    if script.boot_id != boot_id():
+        return ""
+    # psutil is only loaded where there may be something to end.
+    from agent.lifecycle.context import HookProcess  # noqa: PLC0415
+    from agent.lifecycle.ending import end_abandoned_hook  # noqa: PLC0415
+
+    ending = end_abandoned_hook(HookProcess(pid=script.pid, start_ticks=script.start_ticks))
+    if not ending.running:
+        return ""
+    log.warning("abandoned_script_ended", running=ending.running, survivors=ending.survivors or None)
+    if ending.survivors:
+        return f"Its script could not be ended: {', '.join(ending.survivors)}. "
+    return f"Its script was still running and has been ended: {', '.join(ending.running)}. "

@@ -74,20 +74,7 @@ def fetch_specification(command: HostCommand, context: WorkerContext, ask: Ask) 
     opened = open_envelope(envelope, trust=CertificateAuthority(file=ca_file) if ca_file else LastSeen())
     if ca_file is None:
         _note_signer(opened.signer, context.settings.state_directory / "signer.json")
-    specification = parse_specification(opened.content)
-    _check_group(specification, context.settings.ongoing_deployment_tracking)
-    return specification
-
-
-def _check_group(specification: DeploymentSpecification, tracking_name: str) -> None:
-    """Refuse a group whose directory would be one of the agent's own."""
-    reserved = {"deployment-instructions", "deployment-logs", tracking_name}
-    if specification.deployment_group_id in reserved:
-        raise CommandFailure(
-            "group-id-reserved",
-            f"The deployment group id {specification.deployment_group_id} is the name of a directory that the "
-            "agent uses itself. Give the group another id.",
-        )
+    return parse_specification(opened.content)
 
 
 def _note_signer(signer: Signer, seen_file: Path) -> None:

@@ -13,7 +13,7 @@ from controlplane.domain.explanation import spell_time
 from controlplane.domain.naming import explain_bad_instance_name, explain_bad_tag
 from controlplane.errors import OperatorError
 from controlplane.store import hosts
-from controlplane.store.database import endpoint_names, open_database
+from controlplane.store.database import endpoint_names, open_database, open_existing_database
 from controlplane.store.identities import AccessKey, create_access_key
 from controlplane.store.kinds import IdentityKind
 
@@ -115,7 +115,7 @@ def list_hosts(data_directory: Path, *, as_json: bool) -> None:
     \b
     Exit codes: 0 listed, 1 the data directory can't be used, 2 wrong usage.
     """  # noqa: D301 - click wants the backspace itself
-    database = open_database(data_directory)
+    database = open_existing_database(data_directory)
     with database.transaction() as session:
         rows = [_describe(row) for row in hosts.list_instances(session)]
     database.close()

@@ -8,7 +8,7 @@ import click
 
 from controlplane.cli.options import data_option
 from controlplane.errors import OperatorError
-from controlplane.store.database import open_database
+from controlplane.store.database import open_existing_database
 from controlplane.store.identities import revoke_access_key
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def revoke(access_key_id: str, data_directory: Path) -> None:
     \b
     Exit codes: 0 revoked, 1 there is no such key, 2 wrong usage.
     """  # noqa: D301 - click wants the backspace itself
-    database = open_database(data_directory)
+    database = open_existing_database(data_directory)
     try:
         with database.transaction() as session:
             if not revoke_access_key(session, access_key_id):

@@ -10,7 +10,7 @@ import click
 
 from controlplane.cli.options import data_option, json_option
 from controlplane.domain.explanation import spell_time
-from controlplane.store.database import open_database
+from controlplane.store.database import open_database, open_existing_database
 from controlplane.store.identities import create_access_key, list_access_keys
 from controlplane.store.kinds import IdentityKind
 
@@ -73,7 +73,7 @@ def list_users(data_directory: Path, *, as_json: bool) -> None:
     \b
     Exit codes: 0 listed, 1 the data directory can't be used, 2 wrong usage.
     """  # noqa: D301 - click wants the backspace itself
-    database = open_database(data_directory)
+    database = open_existing_database(data_directory)
     with database.transaction() as session:
         keys = list_access_keys(session, IdentityKind.USER)
     database.close()

@@ -76,6 +76,20 @@ def open_database(data_directory: Path, *, region: str | None = None, account: s
     return database
 
 
+def open_existing_database(data_directory: Path) -> Database:
+    """The database of a data directory that is in use; for what only looks, or needs something that is there.
+
+    Raises OperatorError as `open_database` does, and when there is none: a mistyped directory must not look
+    like an endpoint without hosts.
+    """
+    if not os.path.exists(data_directory / DATABASE_NAME):
+        raise OperatorError(
+            f"There is no endpoint's database in {data_directory}. Name the directory that the endpoint serves "
+            "with --data."
+        )
+    return open_database(data_directory)
+
+
 def endpoint_names(session: Session) -> EndpointRow:
     """The region and account this endpoint was made with."""
     return session.get_one(EndpointRow, 1)

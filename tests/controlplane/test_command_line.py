@@ -114,10 +114,23 @@ def test_the_data_directory_is_private(tmp_path: Path) -> None:
 def test_an_unusable_data_directory_is_explained(tmp_path: Path) -> None:
     """No traceback for a typing mistake."""
     (tmp_path / "file").write_text("")
-    result = run("user", "list", "--data", tmp_path / "file" / "control")
+    result = run("user", "add", "ci", "--data", tmp_path / "file" / "control")
     assert result.returncode == 1
     assert "can't be used" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("user", "list"), ("host", "list"), ("key", "revoke", "AKIAX")], ids=" ".join
+)
+def test_looking_into_a_mistyped_data_directory_says_so_and_makes_nothing(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    """An empty list would mean: no host is registered. That is not what happened."""
+    result = run(*words, "--data", tmp_path / "contol")
+    assert result.returncode == 1
+    assert "no endpoint's database" in result.stderr
+    assert not (tmp_path / "contol").exists()
 
 
 def test_a_database_of_a_newer_version_is_not_touched(tmp_path: Path) -> None:

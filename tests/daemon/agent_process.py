@@ -105,7 +105,7 @@ class Agent:
     def start(self) -> Agent:
         """Start it; it polls, or is about to."""
         self.launch()
-        wait_until(lambda: self._state_of_mine("polling"), f"the agent polls: {self.output()}")
+        wait_until(lambda: self._state_of_mine("polling"), "the agent polls")
         return self
 
     def _state_of_mine(self, state: str) -> bool:

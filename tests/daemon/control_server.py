@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import select
 import socket
@@ -70,7 +71,7 @@ class Exchange:
     at: float
     operation: str
     request: dict[str, Any]
-    headers: dict[str, str]
+    headers: dict[str, str] = field(repr=False)
     fault: Fault | None
 
 
@@ -178,8 +179,8 @@ class ControlServer:
         self._listener = None
         with self._changed:
             for connection in self._open:
-                # They may have been closed by their own thread meanwhile.
-                if connection.fileno() >= 0:
+                # The other side, or its own thread, may have closed it already.
+                with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
             self._changed.notify_all()
         for thread in self._threads:
@@ -313,7 +314,12 @@ class ControlServer:
         while line := stream.readline().strip():
             name, _, value = line.decode().partition(":")
             headers[name.lower()] = value.strip()
-        request = json.loads(stream.read(int(headers["content-length"])))
+        length = int(headers.get("content-length", 0))
+        body = stream.read(length)
+        if not length or len(body) < length:
+            # Cut off, by the death of the agent or by the end of this server.
+            return False
+        request = json.loads(body)
         operation = headers["x-amz-target"].rpartition(".")[2]
         fault = self._note(operation, request, headers)
         if fault is not None:
@@ -371,9 +377,7 @@ class ControlServer:
         return {}
 
 
-def _send(
-    connection: socket.socket, status: int, body: bytes, headers: dict[str, str] | None = None
-) -> None:
+def _send(connection: socket.socket, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
     lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body)

@@ -52,6 +52,10 @@ class Application:
     directory: Path
     group_id: str = field(default_factory=lambda: f"group-{next(_numbers)}")
 
+    def in_another_group(self) -> Application:
+        """Another application on the same host."""
+        return Application(self.bucket, self.directory)
+
     @property
     def destination(self) -> Path:
         """Where its files go."""
@@ -125,7 +129,7 @@ class Gate:
     @property
     def script(self) -> str:
         """Lines that say that they wait, and do so."""
-        return f"touch {self.path}.reached; while [ -d {self.path.parent} ] && [ ! -e {self.path} ]; do sleep 0.02; done"
+        return f"echo $$ > {self.path}.reached; while [ -d {self.path.parent} ] && [ ! -e {self.path} ]; do sleep 0.02; done"
 
     def open(self) -> None:
         """Let the scripts go on."""
@@ -134,4 +138,14 @@ class Gate:
     @property
     def is_reached(self) -> bool:
         """Whether a script waits here, or has done so."""
-        return self.path.with_name(f"{self.path.name}.reached").exists()
+        return bool(self._reached_by)
+
+    @property
+    def pid(self) -> int:
+        """Of the script that came here last."""
+        return int(self._reached_by)
+
+    @property
+    def _reached_by(self) -> str:
+        path = self.path.with_name(f"{self.path.name}.reached")
+        return path.read_text() if path.exists() else ""

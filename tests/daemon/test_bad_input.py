@@ -80,7 +80,9 @@ class Bench:
     def hook(self, script: str | None, *lines: str) -> Completion:
         """BeforeInstall with one script; without text it is not in the bundle."""
         appspec = ["version: 0.0", "os: linux", "hooks:", "  BeforeInstall:", "    - location: bin/check.sh"]
-        files: dict[str, str | bytes] = {"appspec.yml": "\n".join([*appspec, *(f"      {line}" for line in lines)])}
+        files: dict[str, str | bytes] = {
+            "appspec.yml": "\n".join([*appspec, *(f"      {line}" for line in lines)])
+        }
         if script is not None:
             files["bin/check.sh"] = script
         return self.event(files)
@@ -259,9 +261,7 @@ CASES = {
         says=("s3://bundles/odd", "AccessDenied"),
     ),
     "wrong ETag": Case(
-        arrange=lambda bench: bench.download_answered(
-            Answer(200, GOOD_ZIP, {"ETag": '"this"'}), ETag="that"
-        ),
+        arrange=lambda bench: bench.download_answered(Answer(200, GOOD_ZIP, {"ETag": '"this"'}), ETag="that"),
         error_id="bundle-etag-mismatch",
         says=("s3://bundles/odd", "that"),
     ),
@@ -383,7 +383,9 @@ def test_after_all_of_that_a_good_deployment_succeeds(bench: Bench) -> None:
     """One bad deployment must never be the end of the agent."""
     bench.hook(None)
     application = bench.application()
-    bench.server.carry(application.revise("one", ["AfterInstall"]), "DownloadBundle", "Install", "AfterInstall")
+    bench.server.carry(
+        application.revise("one", ["AfterInstall"]), "DownloadBundle", "Install", "AfterInstall"
+    )
     assert (["file.txt"], "one") == (
         [path.name for path in application.destination.iterdir()],
         (application.destination / "file.txt").read_text(),

@@ -22,7 +22,9 @@ pytestmark = pytest.mark.server
 
 
 @pytest.fixture
-def waiting(server: ControlServer, agent: Agent, application: Application, gate: Gate) -> tuple[Deployment, str]:
+def waiting(
+    server: ControlServer, agent: Agent, application: Application, gate: Gate
+) -> tuple[Deployment, str]:
     """A deployment whose BeforeInstall has begun and waits for the gate; the command's identifier."""
     deployment = application.revise("one", ["BeforeInstall"], script=f"{gate.script}\necho through the gate")
     server.carry(deployment, "DownloadBundle")
@@ -36,7 +38,7 @@ def test_a_daemon_in_a_held_poll_ends_at_once(server: ControlServer, agent: Agen
     server.wait_for_requests(POLL)
     began = time.monotonic()
     assert 0 == agent.end()
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 1
     assert "stopped" == agent.status()["state"]
     assert not list(agent.state.glob("*.pid"))
 
@@ -66,7 +68,10 @@ def test_a_second_sigterm_ends_the_daemon_and_the_worker_still_reports(
     assert [] == server.completions(waiting[1])
     gate.open()
     completion = server.completion(waiting[1])
-    assert ("Succeeded", "[stdout]through the gate") == (completion.status, completion.log.splitlines()[-1][-24:])
+    assert ("Succeeded", "[stdout]through the gate") == (
+        completion.status,
+        completion.log.splitlines()[-1][-24:],
+    )
 
 
 def test_the_wait_for_workers_has_an_end(
@@ -104,9 +109,12 @@ def test_a_killed_daemon_takes_no_worker_with_it_and_its_successor_leaves_that_a
 
 
 def test_a_killed_worker_is_reported_with_code_7_once_and_soon(
-    server: ControlServer, agent: Agent, application: Application, waiting: tuple[Deployment, str]
+    server: ControlServer, agent: Agent, gate: Gate, application: Application, waiting: tuple[Deployment, str]
 ) -> None:
-    """Otherwise the service waits for an hour for a report that will never come."""
+    """Otherwise the service waits for an hour for a report that will never come.
+
+    What the worker had running must not meet the next deployment, and is said in the report.
+    """
     (worker,) = agent.workers()
     began = time.monotonic()
     os.kill(worker, signal.SIGKILL)
@@ -114,7 +122,9 @@ def test_a_killed_worker_is_reported_with_code_7_once_and_soon(
     assert completion.at - began < 3
     assert ("Failed", 7, "") == (completion.status, completion.code, completion.script_name)
     assert completion.message.startswith("Failed: ")
+    assert f"Its script was still running and has been ended: pid {gate.pid} /bin/sh" in completion.message
     assert completion.message.endswith("[worker-lost]")
+    assert not is_running(gate.pid)
     agent.wait_until_idle()
     server.carry(waiting[0], "ValidateService")
     assert 1 == len(server.completions(waiting[1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,7 @@ from tests.daemon.control_server import (
     SERVER_ERROR,
     SPECIFICATION,
     THROTTLED,
+    Deployment,
     Fault,
     error,
 )
@@ -31,7 +33,10 @@ HTML = Fault(body=b"<html>Sign in to the guest network</html>", headers={"Conten
 TROUBLE = {
     "error 500": (SERVER_ERROR, "500 ServerException: try again"),
     "error 503 without a body": (Fault(status=503), "503 without a type"),
-    "a page of a portal": (HTML, "the answer is no JSON but text/html. Check that no portal or proxy answers"),
+    "a page of a portal": (
+        HTML,
+        "the answer is no JSON but text/html. Check that no portal or proxy answers",
+    ),
     "an answer cut off": (Fault(body=b'{"HostCommand": {"HostCom'), "the answer is no JSON"),
     "not UTF-8": (Fault(body=b'{"HostCommand": "\xff\xfe"}'), "the answer is no JSON"),
     "nested without end": (Fault(body=b"[" * 200_000), "the answer is no JSON"),
@@ -47,12 +52,19 @@ TROUBLE = {
     "a redirect": (Fault(status=302, headers={"Location": "http://127.0.0.1:1/"}), "302"),
 }
 
+NOTHING = Deployment(deployment_id="d-1", group_id="g", revision={})
+
 
 def failed_status(agent: Agent) -> dict[str, Any]:
     """What the status file says once a poll has failed."""
-    status: dict[str, Any] = wait_until(
-        lambda: agent.status() if agent.status().get("failures") else None, f"a failed poll: {agent.output()}"
-    )
+
+    def found() -> dict[str, Any] | None:
+        assert agent.process is not None
+        assert agent.process.poll() is None, agent.output()
+        status = agent.status()
+        return status if status.get("failures") else None
+
+    status: dict[str, Any] = wait_until(found, "a poll has failed")
     return status
 
 
@@ -95,23 +107,18 @@ def test_throttling_doubles_the_wait_and_two_log_lines_tell_of_it(
 ) -> None:
     """A line per attempt buries what matters; the figures are in the status file."""
     server.trouble(
-        POLL, *(error(400, "ThrottlingException", "Rate exceeded", x_amzn_RequestId=f"req-{n}") for n in (1, 2))
+        POLL,
+        *(error(400, "ThrottlingException", "Rate exceeded", x_amzn_RequestId=f"req-{n}") for n in (1, 2)),
     )
     agent = make_agent().launch()
     polls = server.wait_for_requests(POLL, 3)
-    waits = [later.at - earlier.at for earlier, later in zip(polls, polls[1:], strict=False)]
+    waits = [later.at - earlier.at for earlier, later in pairwise(polls)]
     assert 0.75 <= waits[0] <= 1.4
     assert 1.5 <= waits[1] <= 2.4
-    server.send("Unknown", _nothing(server))
+    server.send("Unknown", NOTHING)
     wait_until(lambda: agent.logged("poll_recovered"), "the daemon has noticed")
     assert (1, 1) == (len(agent.logged("poll_failed")), len(agent.logged("poll_recovered")))
     assert 0 == agent.status()["failures"]
-
-
-def _nothing(server: ControlServer) -> Any:
-    from tests.daemon.control_server import Deployment
-
-    return Deployment(deployment_id="d-1", group_id="g", revision={})
 
 
 @pytest.mark.slow
@@ -135,6 +142,7 @@ def test_a_throttled_report_holds_up_the_polls_as_well(
     server: ControlServer, agent: Agent, application: Application
 ) -> None:
     """The service counts requests of the host, not of its processes."""
+    server.hold_s = 0
     deployment = application.revise()
     server.carry(deployment, "DownloadBundle")
     server.trouble(COMPLETE, THROTTLED)
@@ -203,7 +211,7 @@ def test_a_poll_in_the_dark_is_over_at_sigterm(server: ControlServer, make_agent
     failed_status(agent)
     began = time.monotonic()
     assert 0 == agent.end()
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 1
 
 
 def test_a_finished_command_polls_again_at_once_though_the_last_poll_failed(

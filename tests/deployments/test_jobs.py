@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.deployments import CommandResult, DeploymentFacts, JobStore, WorkerProcess
+from agent.deployments import CommandResult, DeploymentFacts, JobStore, RecordedProcess
 from agent.protocol import CommandStatus, HostCommand
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ RESULT = CommandResult(status=CommandStatus.FAILED, error_code=5, message="m", p
 def test_a_record_gives_back_all_that_was_noted_in_it(tmp_path: Path) -> None:
     """The next daemon knows nothing else about the command."""
     job = JobStore(tmp_path).accept(COMMAND)
-    worker = WorkerProcess(pid=4, start_ticks=5, boot_id="b")
+    worker = RecordedProcess(pid=4, start_ticks=5, boot_id="b")
     job.note_worker(worker)
     job.note_deployment(FACTS)
     job.note_step("run")

@@ -52,7 +52,7 @@ def test_requests_that_are_throttled_together_count_once(tmp_path: Path) -> None
 def test_a_clock_that_was_set_back_does_not_stretch_a_pause(tmp_path: Path) -> None:
     """An hour back would otherwise be an hour of silence."""
     (tmp_path / "throttle.json").write_text('{"level": 1, "until": 99999999999}')
-    assert SharedThrottle(tmp_path).wait_s() <= 30
+    assert 0 == SharedThrottle(tmp_path).wait_s()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"level": "x", "until": 1}'])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from agent.deployments.group import check_group_id
 from agent.errors import CommandFailure
 from agent.protocol import DOWNLOAD_BUNDLE, INSTALL, LIFECYCLE_EVENTS, UPDATE_DEPLOYMENT_AGENT
 from agent.worker.runs.event import EventRun
@@ -33,8 +34,9 @@ def choose_run(command_name: str, specification: DeploymentSpecification, host: 
     """What this command asks for.
 
     Raises:
-        CommandFailure: the AppSpec that it needs can't be used.
+        CommandFailure: the AppSpec that it needs can't be used, or the group has an impossible name.
     """
+    check_group_id(specification.deployment_group_id, tracking_name=host.settings.ongoing_deployment_tracking)
     # Imported here, where they are wanted: some cost more than a command without scripts may take in all.
     if command_name == DOWNLOAD_BUNDLE:
         from agent.worker.runs.download import DownloadRun  # noqa: PLC0415

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from agent.deployments.retention import remove_expired
 from agent.errors import CommandFailure, IdentityError
 from agent.files import replace_file
 from agent.logs import get_logger
+from agent.worker.directories import keeping_in
 from agent.worker.results import succeeded_result
 from agent.worker.runs.revisions import GroupRevisions, note_appspec_filename
 
@@ -44,16 +44,14 @@ class DownloadRun:
         """Afterwards the deployment archive is there, and this deployment is the group's most recent one."""
         group_id = self._specification.deployment_group_id
         current = self._revisions.current
-        self._make_room(group_id, current)
-        try:
+        with keeping_in(current.path):
+            self._make_room(group_id, current)
             # The archive's parent is what retention goes by: a name of ours, closed to nobody.
             current.path.mkdir(parents=True, exist_ok=True)
             source = self._fetch(current)
             replace_file(current.bundle_source, source.encode())
             note_appspec_filename(current, self._specification.appspec_filename)
             write_pointer(self._host.root.most_recent(group_id), current)
-        except OSError as error:
-            raise _unwritable(current.path, error) from error
         return succeeded_result(f"BundleSource={source}")
 
     def _make_room(self, group_id: str, current: DeploymentDirectory) -> None:
@@ -127,12 +125,3 @@ class DownloadRun:
 def _ca_path(variable: Callable[[str], str | None]) -> Path | None:
     named = variable("AWS_CA_BUNDLE") or variable("SSL_CERT_FILE") or variable("AWS_SSL_CA_DIRECTORY")
     return Path(named) if named else None
-
-
-def _unwritable(path: Path, error: OSError) -> CommandFailure:
-    where = os.fsdecode(error.filename) if error.filename else str(path)
-    return CommandFailure(
-        "deployment-directory-unwritable",
-        f"The deployment can't be kept in {where}: {error.strerror or error}. "
-        "Check free space and permissions of root_dir, and deploy again.",
-    )

@@ -10,6 +10,7 @@ from agent.deployments import DeploymentDirectory
 from agent.errors import CommandFailure
 from agent.lifecycle.choice import choose_deployment
 from agent.logs import get_logger
+from agent.worker.directories import keeping_in
 from agent.worker.results import succeeded_result
 from agent.worker.runs.event_index import remember_events, remembered_events
 from agent.worker.runs.revisions import GroupRevisions, appspec_filename
@@ -56,7 +57,9 @@ class EventRun:
     def carry_out(self) -> CommandResult:
         """Run the scripts, one after the other; the first that fails fails the event."""
         # There from the first event on, as with the existing agents: retention goes by these directories.
-        self._revisions.current.path.mkdir(parents=True, exist_ok=True)
+        directory = self._revisions.current.path
+        with keeping_in(directory):
+            directory.mkdir(parents=True, exist_ok=True)
         if self._revision is None or not self._scripts:
             return succeeded_result()
         # Only an event with scripts pays for what runs them.
@@ -103,13 +106,14 @@ class EventRun:
 
     def _choose_directory(self) -> DeploymentDirectory | None:
         """Whose scripts run: see agent.lifecycle.choice."""
-        path = choose_deployment(
-            self._event,
-            is_blue_green_rollback=self._specification.is_blue_green_rollback,
-            current=_with_archive(self._revisions.current),
-            last_successful=_with_archive(self._revisions.last_successful),
-            most_recent=_with_archive(self._revisions.most_recent),
-        )
+        with keeping_in(self._host.root.path):
+            path = choose_deployment(
+                self._event,
+                is_blue_green_rollback=self._specification.is_blue_green_rollback,
+                current=_with_archive(self._revisions.current),
+                last_successful=_with_archive(self._revisions.last_successful),
+                most_recent=_with_archive(self._revisions.most_recent),
+            )
         return DeploymentDirectory(path=path) if path else None
 
     def _hook_context(self, revision: _Revision) -> HookContext:
@@ -137,6 +141,8 @@ class EventRun:
             scripts_log=self._revisions.current.scripts_log,
             deployments_log=settings.deployments_log,
             fail_on_open_output=settings.fail_on_open_output,
+            on_started=self._host.on_script_started,
+            on_ended=self._host.on_script_ended,
         )
 
 

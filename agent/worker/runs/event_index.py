@@ -6,6 +6,7 @@ times as quick. What is remembered counts only while AppSpec file and archive ar
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from typing import TYPE_CHECKING
@@ -34,13 +35,14 @@ def remembered_events(directory: DeploymentDirectory) -> Collection[str] | None:
 
 
 def remember_events(directory: DeploymentDirectory, appspec: Path, events: Collection[str]) -> None:
-    """Keep which events this AppSpec file, which has just been read, has scripts for."""
+    """Keep which events this AppSpec file, which has just been read, has scripts for; if that is possible."""
     remembered = {
         "appspec": str(appspec.relative_to(directory.archive)),
         "state": _state(directory.archive, appspec),
         "events": sorted(events),
     }
-    replace_file(directory.path / _NAME, json.dumps(remembered).encode(), durable=False)
+    with contextlib.suppress(OSError):
+        replace_file(directory.path / _NAME, json.dumps(remembered).encode(), durable=False)
 
 
 def _state(archive: Path, appspec: Path) -> list[int]:

@@ -9,6 +9,7 @@ from agent.deployments.pointers import write_pointer
 from agent.errors import CommandFailure
 from agent.install import InstallOptions, InstallRequest, install
 from agent.logs import get_logger
+from agent.worker.directories import keeping_in
 from agent.worker.results import succeeded_result
 from agent.worker.runs.revisions import GroupRevisions, appspec_filename
 
@@ -43,7 +44,8 @@ class InstallRun:
             log.warning("appspec_warning", path=appspec.path, problem=str(warning))
         if settings.reject_unconfined_selinux_in_bundle:
             _refuse_unconfined(appspec)
-        root.instructions.mkdir(parents=True, exist_ok=True)
+        with keeping_in(root.instructions):
+            root.instructions.mkdir(parents=True, exist_ok=True)
         summary = install(
             InstallRequest(
                 appspec=appspec,
@@ -58,7 +60,8 @@ class InstallRun:
                 ),
             )
         )
-        write_pointer(root.last_successful(specification.deployment_group_id), current)
+        with keeping_in(root.instructions):
+            write_pointer(root.last_successful(specification.deployment_group_id), current)
         log.info(
             "installed",
             created=summary.created,

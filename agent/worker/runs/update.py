@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
-from typing import TYPE_CHECKING
+import tempfile
+from typing import TYPE_CHECKING, BinaryIO
 
 from agent.errors import CommandFailure
 from agent.worker.results import succeeded_result
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from agent.worker.context import HostContext
 
 _PATIENCE_S = 900
-_SHOWN_CHARACTERS = 2000
+_SHOWN_BYTES = 2000
 
 
 class UpdateRun:
@@ -34,22 +36,35 @@ class UpdateRun:
                 "The service asked this agent to update itself, and it never does that by itself. Update it with "
                 "the host's package manager, or set agent_update_command to the command that does so.",
             )
+        with tempfile.TemporaryFile() as output:
+            code = self._run(self._command, output)
+            output.seek(max(0, output.tell() - _SHOWN_BYTES))
+            tail = output.read().decode("utf-8", "replace")
+        if code != 0:
+            raise self._failure(f"it exited with {code}", tail)
+        return succeeded_result(log=tail)
+
+    def _run(self, command: str, output: BinaryIO) -> int:
+        """The exit code. Output goes to a file, so that a child which keeps it open delays nobody."""
         try:
-            done = subprocess.run(
-                shlex.split(self._command),
+            process = subprocess.Popen(
+                shlex.split(command),
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=_PATIENCE_S,
-                check=False,
+                stdout=output,
+                stderr=output,
                 env={"PATH": os.environ.get("PATH", os.defpath)},
+                start_new_session=True,
             )
-        except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        except (OSError, ValueError) as error:
             raise self._failure(str(error), "") from error
-        output = done.stdout.decode("utf-8", "replace")[-_SHOWN_CHARACTERS:]
-        if done.returncode != 0:
-            raise self._failure(f"it exited with {done.returncode}", output)
-        return succeeded_result(log=output)
+        try:
+            return process.wait(_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise self._failure(f"it was still running after {_PATIENCE_S} s and was ended", "") from None
+        finally:
+            output.seek(0, os.SEEK_END)
 
     def _failure(self, why: str, output: str) -> CommandFailure:
         return CommandFailure(

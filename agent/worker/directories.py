@@ -1,0 +1,52 @@
+"""Directories that a command keeps its files in, and what it means when that does not work."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from agent.deployments.group import group_lock
+from agent.errors import CommandFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from agent.specification import DeploymentSpecification
+    from agent.worker.context import HostContext
+
+
+@contextlib.contextmanager
+def keeping_in(directory: Path) -> Iterator[None]:
+    """Whatever the system refuses within the block fails the command, with the path and the reason.
+
+    Args:
+        directory: what is written to, for errors that name no file.
+
+    Raises:
+        CommandFailure: `deployment-directory-unwritable`.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = os.fsdecode(error.filename) if error.filename else str(directory)
+        raise CommandFailure(
+            "deployment-directory-unwritable",
+            f"The deployment can't be kept in {where}: {error.strerror or error}. "
+            "Check free space and permissions of root_dir, and deploy again.",
+        ) from error
+
+
+@contextlib.contextmanager
+def working_on_group(specification: DeploymentSpecification, host: HostContext) -> Iterator[None]:
+    """Within the block nobody else works on the deployment's group.
+
+    Raises:
+        CommandFailure: the group's directory can't be made.
+    """
+    group = host.root.group(specification.deployment_group_id)
+    with contextlib.ExitStack() as held:
+        with keeping_in(group):
+            held.enter_context(group_lock(group))
+        yield

@@ -1,0 +1,92 @@
+"""Every error id that somebody may meet in a report or a log is explained, and no other."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "agent/cli/explanations").glob("*.yml"))
+PARTS = ("summary", "cause", "remedy")
+
+
+def error_ids() -> dict[str, str]:
+    """Each id in the sources of the agent, with a place where it stands."""
+    found = {}
+    for path in sorted((ROOT / "agent").rglob("*.py")):
+        for line, error_id in _error_ids_of(ast.parse(path.read_text(encoding="utf-8"))):
+            found[error_id] = f"{path.relative_to(ROOT)}:{line}"
+    return found
+
+
+def _error_ids_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Ids are literals, so that they can be found by looking: arguments of errors, and `error_id = ...`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and _name(node.func) == "CommandFailure" and node.args:
+            if isinstance(node.args[0], ast.Constant):
+                yield node.lineno, str(node.args[0].value)
+            else:
+                assert ast.unparse(node.args[0]) in {"error.error_id", "failure.error_id", "error_id"}
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr == "__init__"
+        ):
+            # An error class that gives its own id to its parent.
+            first = node.args[0] if node.args else None
+            if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                yield node.lineno, first.value
+        elif isinstance(node, ast.Assign) and [_name(target) for target in node.targets] == ["error_id"]:
+            assert isinstance(node.value, ast.Constant), ast.unparse(node)
+            yield node.lineno, str(node.value.value)
+
+
+def _name(node: ast.expr) -> str:
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def explained() -> dict[str, dict[str, str]]:
+    """All entries of all files."""
+    entries: dict[str, dict[str, str]] = {}
+    for path in FILES:
+        entries.update(yaml.safe_load(path.read_text(encoding="utf-8")))
+    return entries
+
+
+def test_every_error_id_is_explained() -> None:
+    """The id in a report is all that somebody at 3 a.m. has to go on."""
+    entries = explained()
+    assert {} == {error_id: place for error_id, place in error_ids().items() if error_id not in entries}
+
+
+def test_nothing_is_explained_that_never_happens() -> None:
+    """Who looks for the cause of a fault must not be sent after one that is gone."""
+    assert set() == set(explained()) - set(error_ids())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_an_explanation_has_all_its_parts_and_each_says_something(path: Path) -> None:
+    """What happened, why, and what to do: whole sentences."""
+    for error_id, texts in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+        assert set(PARTS) == set(texts), error_id
+        for part in PARTS:
+            text = texts[part].strip()
+            assert len(text.split()) >= 4, f"{error_id}: {part}"
+            assert text.endswith((".", ".)", "?")), f"{error_id}: {part}"
+        assert 1 == len(texts["summary"].strip().splitlines()), error_id
+
+
+def test_no_id_is_explained_in_two_files() -> None:
+    """One of the two would never be shown."""
+    seen: dict[str, str] = {}
+    for path in FILES:
+        for error_id in yaml.safe_load(path.read_text(encoding="utf-8")):
+            assert error_id not in seen, f"{error_id} in {seen.get(error_id)} and {path.name}"
+            seen[error_id] = path.name

@@ -1,0 +1,75 @@
+"""The disk that the agent works on is full, or not to be written: commands fail with the reason, or don't mind."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.daemon.agent_process import Agent
+    from tests.daemon.control_server import Completion, ControlServer
+    from tests.daemon.revisions import Application
+
+pytestmark = pytest.mark.server
+
+
+def run_with_a_file_in_the_way(
+    server: ControlServer, agent: Agent, application: Application, in_the_way: Path, name: str
+) -> Completion:
+    """What becomes of a command when a directory that it needs can't be made.
+
+    The same error path as with a full disk, and it can be had without being root.
+    """
+    in_the_way.parent.mkdir(parents=True, exist_ok=True)
+    if in_the_way.is_dir():
+        os.rename(in_the_way, f"{in_the_way}.away")
+    in_the_way.touch()
+    try:
+        return server.run(name, application.revise("one", ["AfterInstall"]))
+    finally:
+        in_the_way.unlink()
+
+
+@pytest.mark.parametrize("name", ["DownloadBundle", "BeforeInstall"])
+def test_a_group_directory_that_cannot_be_made_is_named(
+    server: ControlServer, agent: Agent, application: Application, name: str
+) -> None:
+    """`internal error` would send people to us instead of to their disk."""
+    completion = run_with_a_file_in_the_way(
+        server, agent, application, agent.root / application.group_id, name
+    )
+    assert ("Failed", 5) == (completion.status, completion.code)
+    assert str(agent.root / application.group_id) in completion.message
+    assert completion.message.endswith("[deployment-directory-unwritable]")
+
+
+def test_a_tracking_directory_that_cannot_be_made_is_named(
+    server: ControlServer, agent: Agent, application: Application
+) -> None:
+    """The same for what says that a deployment is under way."""
+    completion = run_with_a_file_in_the_way(
+        server, agent, application, agent.root / "ongoing-deployment", "DownloadBundle"
+    )
+    assert ("Failed", 5) == (completion.status, completion.code)
+    assert str(agent.root / "ongoing-deployment") in completion.message
+    assert completion.message.endswith("[deployment-directory-unwritable]")
+
+
+def test_a_command_of_which_no_record_can_be_made_is_refused_with_the_reason(
+    server: ControlServer, agent: Agent, application: Application
+) -> None:
+    """Without a record a crash would lose it; so it fails at once, and the service does not wait."""
+    agent.wait_until_idle()
+    completion = run_with_a_file_in_the_way(
+        server, agent, application, agent.state / "jobs", "DownloadBundle"
+    )
+    assert ("Failed", 5) == (completion.status, completion.code)
+    assert str(agent.state / "jobs") in completion.message
+    assert completion.message.endswith("[record-impossible]")
+    agent.kill()
+    agent.start()
+    server.carry(application.revise("one"), "DownloadBundle", "Install")

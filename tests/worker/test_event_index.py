@@ -1,0 +1,119 @@
+"""Which events a revision has scripts for, remembered: quick, and never wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agent.deployments import DeploymentDirectory
+from agent.worker.runs.event_index import remember_events, remembered_events
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+INDEX = ".appspec-events"
+
+
+@pytest.fixture
+def revision(tmp_path: Path) -> DeploymentDirectory:
+    """A revision with an AppSpec, remembered to have scripts for two events."""
+    directory = DeploymentDirectory(path=tmp_path / "d-1")
+    directory.archive.mkdir(parents=True)
+    appspec = directory.archive / "appspec.yml"
+    appspec.write_text("version: 0.0\nos: linux\n")
+    remember_events(directory, appspec, ["BeforeInstall", "AfterInstall"])
+    return directory
+
+
+def test_what_is_remembered_is_known_without_reading_the_appspec(revision: DeploymentDirectory) -> None:
+    """Most events have no scripts, and knowing that must not cost a YAML parser."""
+    assert {"BeforeInstall", "AfterInstall"} == set(remembered_events(revision) or ())
+
+
+def test_nothing_is_known_of_a_revision_that_nobody_has_read(tmp_path: Path) -> None:
+    """Or that another agent has downloaded."""
+    assert remembered_events(DeploymentDirectory(path=tmp_path)) is None
+
+
+def rewritten(revision: DeploymentDirectory) -> None:
+    (revision.archive / "appspec.yml").write_text("version: 0.0\nos: linux\nhooks: {}\n")
+
+
+def rewritten_to_the_same_size_and_time(revision: DeploymentDirectory) -> None:
+    appspec = revision.archive / "appspec.yml"
+    before = appspec.stat()
+    appspec.write_text("version: 0.0\nos: LINUX\n")
+    os.utime(appspec, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def replaced(revision: DeploymentDirectory) -> None:
+    beside = revision.archive / "new"
+    beside.write_text("version: 0.0\nos: linux\n")
+    beside.replace(revision.archive / "appspec.yml")
+
+
+def removed(revision: DeploymentDirectory) -> None:
+    (revision.archive / "appspec.yml").unlink()
+
+
+def outranked(revision: DeploymentDirectory) -> None:
+    (revision.archive / "appspec.yaml").write_text("version: 0.0\nos: linux\n")
+
+
+def unpacked_again(revision: DeploymentDirectory) -> None:
+    revision.archive.rename(revision.path / "old")
+    revision.archive.mkdir()
+    (revision.archive / "appspec.yml").write_text("version: 0.0\nos: linux\n")
+
+
+def cut_off(revision: DeploymentDirectory) -> None:
+    index = revision.path / INDEX
+    index.write_bytes(index.read_bytes()[:-5])
+
+
+def of_another_shape(revision: DeploymentDirectory) -> None:
+    (revision.path / INDEX).write_text(json.dumps(["BeforeInstall"]))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        rewritten,
+        rewritten_to_the_same_size_and_time,
+        replaced,
+        removed,
+        outranked,
+        unpacked_again,
+        cut_off,
+        of_another_shape,
+    ],
+)
+def test_after_any_change_nothing_is_known_any_more(
+    revision: DeploymentDirectory, change: Callable[[DeploymentDirectory], None]
+) -> None:
+    """A script that somebody adds on the host at 3 a.m. must run."""
+    wait_for_next_clock_tick(revision.path)
+    change(revision)
+    assert remembered_events(revision) is None
+
+
+def wait_for_next_clock_tick(directory: Path) -> None:
+    """Return when files that are written now get another time than those from before."""
+    probe = directory / "probe"
+    probe.touch()
+    before = probe.stat().st_ctime_ns
+    while probe.stat().st_ctime_ns == before:
+        probe.write_text("x")
+
+
+def test_what_cannot_be_remembered_is_simply_not_known(revision: DeploymentDirectory) -> None:
+    """A full disk must not fail an event that has nothing to do."""
+    appspec = revision.archive / "appspec.yml"
+    (revision.path / INDEX).unlink()
+    (revision.path / INDEX).mkdir()
+    remember_events(revision, appspec, ["BeforeInstall"])
+    assert remembered_events(revision) is None
