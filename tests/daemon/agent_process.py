@@ -141,14 +141,25 @@ class Agent:
         self.wait()
 
     def clear_away(self) -> None:
-        """Afterwards nothing of it runs, whatever the test has left."""
+        """Afterwards nothing of it runs, whatever the test has left.
+
+        Workers outlive their daemon, and would go on trying to deliver their reports for a day. One that
+        has just been forked stands in no record yet; but they all work in the agent's directory.
+        """
         if self.process is not None:
             self.kill()
-        for record in self.records():
-            for entry in record:
-                if entry["entry"] == "worker" and is_running(entry["pid"]):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(entry["pid"], signal.SIGKILL)
+        while left := [pid for pid in self._in_its_directory() if is_running(pid)]:
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def _in_its_directory(self) -> list[int]:
+        found = []
+        for link in Path("/proc").glob("[0-9]*/cwd"):
+            with contextlib.suppress(OSError):
+                if Path(os.readlink(link)) == self.directory.resolve():
+                    found.append(int(link.parent.name))
+        return found
 
     # -- what others see of it ---------------------------------------------------------------------
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -129,6 +131,22 @@ def test_a_killed_worker_is_reported_with_code_7_once_and_soon(
     server.carry(waiting[0], "ValidateService")
     assert 1 == len(server.completions(waiting[1]))
     assert ["BeforeInstall of one"] == application.trace
+
+
+def test_a_loss_is_reported_also_when_somebody_looks_at_the_record_at_that_moment(
+    server: ControlServer, agent: Agent, waiting: tuple[Deployment, str]
+) -> None:
+    """Whoever waits for its turn holds the dead worker's lock for a moment; so does this test, for longer."""
+    (worker,) = agent.workers()
+    (record,) = agent.state.glob("jobs/*/record.jsonl")
+    with record.open() as file:
+        looker = threading.Thread(target=fcntl.flock, args=(file, fcntl.LOCK_SH))
+        looker.start()
+        os.kill(worker, signal.SIGKILL)
+        looker.join()
+        wait_until(lambda: agent.logged("worker_died"), "the daemon has noticed")
+    assert 7 == server.completion(waiting[1]).code
+    agent.wait_until_idle()
 
 
 def test_a_worker_that_died_together_with_the_daemon_is_reported_by_the_next_daemon(
