@@ -140,6 +140,11 @@ class CommandFailure(AgentError):
         self.script_name = script_name
         self.log = log
 
+    def add(self, sentence: str) -> None:
+        """Append what only a caller knows to the message."""
+        self.message = f"{self.message} {sentence}"
+        self.args = (self.message,)
+
 
 class AppSpecInvalid(CommandFailure):
     """An AppSpec file that can't be used; `problems` lists everything that is wrong in it."""

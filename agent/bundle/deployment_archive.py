@@ -9,9 +9,10 @@ from agent.bundle.fetch import fetch_bundle
 from agent.bundle.local import copy_local_directory
 from agent.bundle.sources import FetchedBundle
 from agent.bundle.unpack import unpack_bundle
+from agent.errors import CommandFailure
 from agent.logs import get_logger
 from agent.protocol import BundleType
-from agent.specification import LocalRevision
+from agent.specification import GitHubRevision, LocalRevision, S3Revision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +54,12 @@ def make_deployment_archive(
         return FetchedBundle(bundle_type=BundleType.DIRECTORY, size_bytes=size)
     fetched = fetch_bundle(revision, sources, bundle)
     fetched_at = time.monotonic()
-    unpack_bundle(bundle, fetched.bundle_type, archive, limits, appspec_names)
+    try:
+        unpack_bundle(bundle, fetched.bundle_type, archive, limits, appspec_names)
+    except CommandFailure as failure:
+        # The file on this host is only a copy: what has to be mended is where it came from.
+        failure.add(f"It came from {_name_of(revision)}.")
+        raise
     log.info(
         "bundle_unpacked",
         bundle_type=fetched.bundle_type.value,
@@ -63,3 +69,15 @@ def make_deployment_archive(
         unpack_s=round(time.monotonic() - fetched_at, 3),
     )
     return fetched
+
+
+def _name_of(revision: Revision) -> str:
+    """Where the revision's author finds it."""
+    match revision:
+        case S3Revision():
+            version = f", version {revision.version}" if revision.version else ""
+            return f"s3://{revision.bucket}/{revision.key}{version}"
+        case GitHubRevision():
+            return f"github.com/{revision.account}/{revision.repository} at {revision.commit_id}"
+        case LocalRevision():
+            return str(revision.location)

@@ -74,14 +74,13 @@ def run_event(
 
 def _complete(failure: CommandFailure, context: HookContext, tail: str) -> None:
     """Add what only the event knows: whose script it was, and where its output is."""
-    failure.message += f" The whole output is in {context.scripts_log}."
+    failure.add(f"The whole output is in {context.scripts_log}.")
     if context.scripts_of != context.deployment_id:
-        failure.message += (
-            f" At {context.event} the scripts of deployment {context.scripts_of} run, which this host has, "
+        failure.add(
+            f"At {context.event} the scripts of deployment {context.scripts_of} run, which this host has, "
             f"and not those of {context.deployment_id}, which is to come: changing the new revision does not help. "
             "Repair the script in that deployment's archive, or deploy with failures of ApplicationStop ignored."
         )
-    failure.args = (failure.message,)
     failure.log = tail
 
 
