@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check lint types imports bench clean
+.PHONY: demo test check lint types imports bench chaos clean
 
 demo: $(STAMP)            ## Deploy a real application with the real daemon, and watch it happen
 	@$(BIN)/python demo/demo.py $(ARGS)
@@ -25,7 +25,10 @@ imports: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)           ## Figures: idle memory, start, overhead per command
-	$(BIN)/python bench/agent.py
+	$(BIN)/python bench/daemon.py
+
+chaos: $(STAMP)           ## Harm real agents at random moments for ten minutes; as root for all kinds of faults
+	$(BIN)/python -m chaos $(ARGS)
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, this is " + sys.version)'

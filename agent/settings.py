@@ -164,6 +164,13 @@ class Settings:
     disable_imds_v1: bool = _setting(False, _flag)
     deployment_signer_ca_file: Path | None = _setting(None, _absolute_path)
     kill_agent_max_wait_time_seconds: int = _setting(7200, _whole(0, 86400))
+    wait_between_updates: float = _setting(60.0, _seconds(0.05, 3600))
+
+    # What the host must have before it takes a command
+    min_free_bytes: int = _setting(64 * 2**20, _size)
+    min_free_inodes: int = _setting(1000, _whole(0))
+    min_free_memory: int = _setting(0, _size)
+    pre_accept_command: str | None = _setting(None, _text)
 
     # Bundles
     s3_endpoint_override: str | None = _setting(None, _url)

@@ -1,6 +1,6 @@
 """Hook scripts: what the runner adds to each, and what much output costs.
 
-    env -u PYTHONDONTWRITEBYTECODE .venv/bin/python bench/hooks.py [--rounds 5]
+    env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m bench.hooks [--rounds 5]
 
 Each figure is measured in a process of its own, forked as a worker is. The methods of one figure
 take turns within a round, since the machine is noisy; minimum and median of the rounds are shown.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import pwd
 import resource
@@ -18,17 +19,19 @@ import statistics
 import subprocess
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent.appspec import HookScript
-from agent.isolation import run_isolated
 from agent.lifecycle.context import HookContext
 from agent.lifecycle.environment import DEFAULT_PATH, HookEnvironment
 from agent.lifecycle.run import run_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from agent.lifecycle.context import HookProcess
 
 SCRIPTS = 200
 OUTPUT_MB = 100
@@ -56,6 +59,18 @@ def write_script(directory: Path, name: str, body: str) -> None:
 
 def event(directory: Path, name: str, *, times: int = 1, runas: str | None = None) -> None:
     run_event([HookScript(location=name, runas=runas)] * times, context(directory))
+
+
+def run_isolated(function: Callable[[], Any]) -> Any:
+    """What `function` returns, computed in a forked process."""
+    forking = multiprocessing.get_context("fork")
+    reader, writer = forking.Pipe(duplex=False)
+    process = forking.Process(target=lambda: writer.send(function()))
+    process.start()
+    writer.close()
+    answer = reader.recv()
+    process.join()
+    return answer
 
 
 def measured(work: Callable[[], None]) -> tuple[float, float, int]:
@@ -101,10 +116,15 @@ def trivial_scripts(directory: Path, rounds: int) -> None:
         for _ in range(SCRIPTS):
             subprocess.run([path], check=True, capture_output=True)
 
+    def one_by_one() -> None:
+        for _ in range(SCRIPTS):
+            event(directory, "true.sh")
+
     methods: dict[str, Callable[[], None]] = {
         "a loop in sh": bare,
         "subprocess.run, output captured": popen,
         "run_event": lambda: event(directory, "true.sh", times=SCRIPTS),
+        "run_event, an event for each script": one_by_one,
     }
     if os.geteuid() == 0:
         user = pwd.getpwnam("nobody").pw_name
@@ -139,24 +159,24 @@ def much_output(directory: Path, rounds: int) -> None:
     )
 
 
-def keeper_memory(directory: Path) -> None:
-    print("the process that reads on for a background child (KiB)")
-    write_script(directory, "background.sh", "sleep 3 & :")
+def recorder_memory(directory: Path) -> None:
+    print("the process that records the output (KiB)")
+    write_script(directory, "look.sh", "sleep 0.5")
 
     def child() -> dict[str, int]:
-        event(directory, "background.sh")
-        keeper = None
-        while keeper is None:  # it names itself, so that it can be told from the background process
+        sizes: dict[str, int] = {}
+
+        def look(_script: HookProcess) -> None:
             children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-            named = (pid for pid in children if Path(f"/proc/{pid}/comm").read_text() == "hook-output\n")
-            keeper = next(named, None)
-        rollup = Path(f"/proc/{keeper}/smaps_rollup").read_text().splitlines()[1:]
-        sizes = {line.split(":")[0]: int(line.split()[1]) for line in rollup}
-        return {
-            "RSS": sizes["Rss"],
-            "PSS": sizes["Pss"],
-            "USS": sizes["Private_Clean"] + sizes["Private_Dirty"],
-        }
+            recorder = next(
+                pid for pid in children if Path(f"/proc/{pid}/comm").read_text() == "hook-output\n"
+            )
+            rollup = Path(f"/proc/{recorder}/smaps_rollup").read_text().splitlines()[1:]
+            kib = {line.split(":")[0]: int(line.split()[1]) for line in rollup}
+            sizes.update(RSS=kib["Rss"], PSS=kib["Pss"], USS=kib["Private_Clean"] + kib["Private_Dirty"])
+
+        run_event([HookScript(location="look.sh")], replace(context(directory), on_started=look))
+        return sizes
 
     print("  " + json.dumps(run_isolated(child)))
 
@@ -172,7 +192,7 @@ def main() -> None:
     try:
         trivial_scripts(directory, rounds)
         much_output(directory, rounds)
-        keeper_memory(directory)
+        recorder_memory(directory)
     finally:
         shutil.rmtree(directory)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from agent.appspec.document import Node
     from agent.appspec.reading import Reading
 
-_KEYS = ("location", "timeout", "runas", "sudo", "args", "environment")
+_KEYS = ("location", "timeout", "runas", "sudo", "login", "args", "environment")
 _TRUE = frozenset({"true", "yes", "on", "y"})
 _FALSE = frozenset({"false", "no", "off", "n"})
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -83,6 +83,9 @@ def _read_script(reading: Reading, node: Node) -> HookScript | None:
     timeout_s = _read_timeout(reading, values.get("timeout"))
     runas = reading.nonempty(values["runas"], "runas") if "runas" in values else None
     sudo = _read_truth(reading, values.get("sudo"), "sudo")
+    login = _read_truth(reading, values.get("login"), "login")
+    if login and sudo:
+        reading.refuse(values["login"], "login makes no sense with sudo: use runas to name the user")
     args = reading.texts(values["args"], "args") if "args" in values else ()
     environment = read_environment(reading, values.get("environment"), "environment")
     if location is None or timeout_s is None or args is None:
@@ -92,6 +95,7 @@ def _read_script(reading: Reading, node: Node) -> HookScript | None:
         timeout_s=timeout_s,
         runas=runas,
         sudo=sudo,
+        login=login,
         args=args,
         environment=environment,
         line=node.line,

@@ -117,6 +117,7 @@ class HookScript:
         timeout_s: more than 0.
         runas: user to run it as; None is the agent's own.
         sudo: run it through sudo.
+        login: read the login profile of its user before (our addition); never together with sudo.
         args: arguments for the script (our addition).
         environment: variables for this script (our addition).
         line: of the entry in the AppSpec file.
@@ -126,6 +127,7 @@ class HookScript:
     timeout_s: float = DEFAULT_TIMEOUT_S
     runas: str | None = None
     sudo: bool = False
+    login: bool = False
     args: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     line: int = 0

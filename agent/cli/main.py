@@ -10,13 +10,16 @@ import click
 from agent import __version__
 from agent.errors import AgentError
 
-# Name → one line for the overview. The module of the same name has the command as `command`.
+# Name → one line for the overview. The module of the same name (with _ for -) has the command as `command`.
 _SUBCOMMANDS = {
     "deploy": "Deploy a revision on this host, without a control endpoint",
+    "drain": "Take no more commands, and say when the host is idle",
     "explain": "Explain an error id, such as bundle-not-found",
     "run": "Run the agent in the foreground",
     "status": "Say what the agent on this host is doing, and what it did last",
+    "stop": "Stop the agent; running commands are carried to their end",
     "version": "Print the version",
+    "wait-idle": "Wait until no command runs on this host",
     "whoami": "Say who this host is for the service, and how the agent found out",
 }
 
@@ -30,7 +33,7 @@ class _Subcommands(click.Group):
     def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _SUBCOMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"agent.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"agent.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:

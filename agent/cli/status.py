@@ -100,6 +100,9 @@ def look(settings: Settings, count: int) -> Overview:
     except PermissionError as error:
         problem = f"{error.filename} can't be read as this user; try again with sudo"
         return Overview(run_state=RunState.UNKNOWN, problem=problem, daemon=None, running=(), deployments=())
+    except OSError as error:
+        problem = f"{error.filename or state} can't be read: {error.strerror or error}"
+        return Overview(run_state=RunState.UNKNOWN, problem=problem, daemon=None, running=(), deployments=())
     is_running = (
         daemon is not None and daemon.state != "stopped" and start_ticks(daemon.pid) == daemon.start_ticks
     )
@@ -135,7 +138,7 @@ def _summary(entry: HistoryEntry) -> DeploymentSummary:
 
 
 def _running(store: JobStore) -> list[JobState]:
-    states = [job.read() for job in store.jobs()]
+    states = [job.read() for job in store.undelivered()]
     return [state for state in states if state is not None]
 
 

@@ -9,11 +9,12 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agent.daemon.daemon import Daemon, Workers, starting_status
+from agent.daemon.daemon import Daemon, starting_status
 from agent.daemon.host import HostFinder, control_stack, s3_url
 from agent.daemon.launch import receive_launch
 from agent.daemon.lock import AgentLock
 from agent.daemon.notification import ServiceNotifier
+from agent.daemon.running import Workers
 from agent.daemon.wakeups import PollAbandoned, Wakeups
 from agent.deployments import StatusFile
 from agent.endpoint import Connection, HostCommandClient, proxy_for, tls_context, wait_readable
@@ -21,7 +22,7 @@ from agent.errors import AgentError, ConfigurationError
 from agent.files import replace_file
 from agent.logs import Level, Log, LogSink, command_log
 from agent.processes import forbid_core_dumps, initial_environment
-from agent.worker.command import finish, report_refusal
+from agent.worker.command import finish, report_abandoned, report_refusal
 from agent.worker.context import HostContext, WorkerContext
 from agent.worker.process import fork_worker
 
@@ -141,13 +142,20 @@ class _Process:
                 s3_url=s3_url(self._settings, identity),
                 environment=self._environment,
             )
-            client = self._client(stack, identity, wait_readable)
-            return WorkerContext(host=host, host_identifier=identity.host_identifier, client=client)
+            return WorkerContext(
+                host=host,
+                host_identifier=identity.host_identifier,
+                client=self._client(stack, identity, wait_readable),
+                make_client=lambda: self._client(stack, identity, wait_readable),
+            )
 
         return Workers(
             carry=lambda job: fork_worker(lambda: finish(job, context()), leave_daemon=self._leave_daemon),
             refuse=lambda command, reason: fork_worker(
                 lambda: report_refusal(command, reason, context()), leave_daemon=self._leave_daemon
+            ),
+            abandon=lambda job: fork_worker(
+                lambda: report_abandoned(job, context()), leave_daemon=self._leave_daemon
             ),
         )
 

@@ -1,5 +1,6 @@
 """What lies on disk: layout by arithmetic, pointers, retention, job records, history."""
 
+from agent.deployments.drain import DrainMark
 from agent.deployments.history import History, HistoryEntry
 from agent.deployments.jobs import CommandResult, DeploymentFacts, Job, JobState, JobStore, RecordedProcess
 from agent.deployments.layout import DeploymentDirectory, DeploymentRoot
@@ -11,6 +12,7 @@ __all__ = [
     "DeploymentDirectory",
     "DeploymentFacts",
     "DeploymentRoot",
+    "DrainMark",
     "History",
     "HistoryEntry",
     "Job",

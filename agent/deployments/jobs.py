@@ -37,6 +37,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+# Steps at which something may have been changed. Install has two more than other commands: `commit`
+# is noted before it takes effect as a whole, `undo` before that is taken back.
+RUN, COMMIT, UNDO = BEGUN_STEPS = ("run", "commit", "undo")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentFacts:
     """What a command is part of, for those who look at its record or at the history."""
@@ -90,6 +95,11 @@ class JobState:
     finished_at: float = 0.0
     attempts: int = 0
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether a worker may have changed something on the host."""
+        return self.attempts > 0 and self.step in BEGUN_STEPS
+
 
 class Job:
     """One record on disk."""
@@ -141,16 +151,24 @@ class Job:
         self.append("result", {**asdict(result), "status": result.status.value}, durable=True)
 
     def read(self) -> JobState | None:
-        """What the record says; None when it was cut off before its first line was whole."""
+        """What the record says; None when it is gone, or was cut off before its first line was whole.
+
+        Raises:
+            OSError: it can't be read.
+        """
         state: JobState | None = None
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(FileNotFoundError):
             for line in self.record.read_bytes().splitlines():
                 with contextlib.suppress(ValueError, KeyError, TypeError):
                     state = _advance(state, json.loads(line))
         return state
 
     def hold(self) -> bool:
-        """Open the record and take its lock; False when a living worker has it, or has just removed it."""
+        """Open the record and take its lock; False when a living worker has it, or has just removed it.
+
+        Raises:
+            OSError: it can't be opened for writing.
+        """
         try:
             descriptor = os.open(self.record, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except FileNotFoundError:
@@ -227,6 +245,14 @@ class JobStore:
             raise
         return job
 
+    def undelivered(self) -> list[Job]:
+        """Every record whose command is still at work, or not yet reported; not those that nobody can use.
+
+        Raises:
+            PermissionError: the caller may not look.
+        """
+        return [job for job in self.jobs() if _is_undelivered(job)]
+
     def jobs(self) -> list[Job]:
         """Every record, in the order of acceptance."""
         try:
@@ -243,6 +269,15 @@ class JobStore:
     def earlier(self, job: Job) -> Iterator[Job]:
         """The records that were accepted before this one."""
         return (other for other in self.jobs() if other.number < job.number)
+
+
+def _is_undelivered(job: Job) -> bool:
+    try:
+        return job.read() is not None or job.is_alive()
+    except PermissionError:
+        raise
+    except OSError:
+        return False
 
 
 def _digest(identifier: str) -> str:

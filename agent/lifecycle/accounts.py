@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.errors import CommandFailure
+from agent.lifecycle.login import check_login_shell
 from agent.protocol import ErrorCode
 
 if TYPE_CHECKING:
@@ -47,12 +48,15 @@ class Account:
 def find_account(script: HookScript) -> Account | None:
     """The user that the script wants to run as; None when it names nobody, and so runs as the agent.
 
+    With `login: true` it is the agent's own user then.
+
     Raises:
-        CommandFailure: there is no such user, or this agent can't become that user.
+        CommandFailure: there is no such user, this agent can't become that user, or the user has
+            no shell that `login: true` could use.
     """
-    if not script.runas:
+    if not script.runas and not script.login:
         return None
-    account = _look_up(script.runas)
+    account = _look_up(script.runas or str(os.geteuid()))
     if account is None:
         raise CommandFailure(
             "hook-user-unknown",
@@ -71,6 +75,8 @@ def find_account(script: HookScript) -> Account | None:
             code=ErrorCode.SCRIPT_FAILED,
             script_name=script.location,
         )
+    if script.login:
+        check_login_shell(script, account.name, account.shell)
     return account
 
 
@@ -116,7 +122,7 @@ def _look_up(name: str) -> Account | None:
 
 def _who(script: HookScript) -> str:
     return (
-        f"Script at specified location: {script.location} is to run as user {script.runas} "
+        f"Script at specified location: {script.location} is to run as user {script.runas or os.geteuid()} "
         f"(line {script.line} of the AppSpec file)"
     )
 

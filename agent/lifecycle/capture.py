@@ -1,74 +1,58 @@
-"""Reading what a script prints, while it runs and for a moment after.
-
-The output goes through pipes, and not straight to files, although pipes need a reader for as long
-as anything holds them (see `keeper`): a script may open /dev/stderr again, and in a file that cuts
-off all that was written before; a full disk would make the script's own `echo` fail; and a file
-that a script writes to can't be rotated.
-"""
+"""Reading what scripts print, on its way into the script log."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import select
 import time
 from typing import TYPE_CHECKING
 
-from agent.lifecycle.output import LineCutter, Stream
+from agent.lifecycle.output import LineCutter
+from agent.lifecycle.streams import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from agent.lifecycle.script_log import ScriptLog
 
 # A line without its end, such as a prompt, is shown after this time as if it were a whole one.
 UNFINISHED_LINE_S = 10.0
 
-_PIPE_BYTES = 2**18  # a chatty script is not slowed down by waiting for us; a quarter of what users may have
 _READ_BYTES = 2**18
 
 
 class Capture:
-    """Both output streams of one script, on their way into the script log."""
+    """The output of the script that runs now, and of what earlier ones have left behind."""
 
     def __init__(self, log: ScriptLog) -> None:
         self._log = log
         self._poll = select.poll()
         self._readers: dict[int, tuple[Stream, LineCutter]] = {}
-        self._writers: list[int] = []
-        self.pipes: set[str] = set()
+        self._current: set[int] = set()
         self.last_output_at: float | None = None
-        for stream in Stream:
-            self._open(stream)
-
-    @property
-    def stdout(self) -> int:
-        """What the script gets as its standard output."""
-        return self._writers[0]
-
-    @property
-    def stderr(self) -> int:
-        """What the script gets as its standard error."""
-        return self._writers[1]
 
     @property
     def readers(self) -> tuple[int, ...]:
-        """Descriptors of the streams that somebody may still write to."""
+        """Descriptors of all streams that somebody may still write to."""
         return tuple(self._readers)
 
-    def close_writers(self) -> None:
-        """Leave the writing ends to the script."""
-        for descriptor in self._writers:
-            os.close(descriptor)
-        self._writers.clear()
+    @property
+    def is_open(self) -> bool:
+        """Whether somebody may still write to the streams that were added last."""
+        return not self._current.isdisjoint(self._readers)
+
+    def add(self, readers: Sequence[int]) -> None:
+        """Read the streams of a new script, too; from now on they are the current ones."""
+        self._current = set(readers)
+        self.last_output_at = None
+        for stream, descriptor in zip(Stream, readers, strict=True):
+            self._readers[descriptor] = (stream, LineCutter())
+            self._poll.register(descriptor, select.POLLIN)
 
     @contextlib.contextmanager
-    def waking_on(self, descriptor: int | None) -> Iterator[None]:
-        """Meanwhile `read` also returns when this descriptor, if any, becomes readable."""
-        if descriptor is None:
-            yield
-            return
+    def waking_on(self, descriptor: int) -> Iterator[None]:
+        """Meanwhile `read` also returns when this descriptor becomes readable."""
         self._poll.register(descriptor, select.POLLIN)
         try:
             yield
@@ -86,10 +70,22 @@ class Capture:
         return size
 
     def read_to_end(self, *, within_s: float) -> None:
-        """Log what comes until nobody can write any more, or until the time is up."""
+        """Log what comes until nobody can write to the current streams, or until the time is up.
+
+        What has been printed by now is logged in any case.
+        """
         end = time.monotonic() + within_s
-        while self._readers and (left := end - time.monotonic()) > 0:
-            self.read(left)
+        while self.is_open:
+            size = self.read(max(end - time.monotonic(), 0))
+            if not size and time.monotonic() >= end:
+                break
+            if time.monotonic() >= end + within_s:  # a background process that prints all the time
+                break
+        if not self.is_open:
+            return
+        for descriptor in self._current & set(self._readers):
+            stream, lines = self._readers[descriptor]
+            self._log.output(stream, lines.flush())
 
     def discard(self) -> None:
         """Read and drop everything until nobody can write any more."""
@@ -103,25 +99,6 @@ class Capture:
         """Log lines that have no end yet."""
         for stream, lines in self._readers.values():
             self._log.output(stream, lines.flush())
-
-    def close(self) -> None:
-        """Stop reading; afterwards whoever writes there gets a broken pipe."""
-        self.flush()
-        self.close_writers()
-        for descriptor in self.readers:
-            self._let_go(descriptor)
-
-    def _open(self, stream: Stream) -> None:
-        reader, writer = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(reader, False)
-        # A script may change its user and then open /dev/stderr. Only its own processes get so far.
-        os.fchmod(writer, 0o622)
-        with contextlib.suppress(OSError):  # the user may have too many large pipes
-            fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        self.pipes.add(f"pipe:[{os.fstat(reader).st_ino}]")
-        self._readers[reader] = (stream, LineCutter())
-        self._writers.append(writer)
-        self._poll.register(reader, select.POLLIN)
 
     def _take(self, descriptor: int) -> int:
         if descriptor not in self._readers:

@@ -18,7 +18,7 @@ from agent.lifecycle.descendants import Process, descendants
 from agent.processes import start_ticks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from agent.lifecycle.context import HookProcess
 
@@ -131,13 +131,14 @@ def describe_process(pid: int) -> str:
     return f"pid {pid} {command[:_MAX_COMMAND_CHARACTERS]}"
 
 
-def find_holders(pipes: set[str]) -> tuple[int, ...]:
-    """Pids of the processes, other than this one, that have one of these pipes open.
+def find_holders(pipes: set[str], *, spared: Collection[int]) -> tuple[int, ...]:
+    """Pids of the processes that have one of these pipes open.
 
     Args:
         pipes: as /proc names them, `pipe:[123]`.
+        spared: pids of processes that read them, and don't count.
     """
-    others = (pid for pid in psutil.pids() if pid != os.getpid())
+    others = (pid for pid in psutil.pids() if pid not in spared)
     return tuple(pid for pid in others if not pipes.isdisjoint(_open_files(pid)))
 
 

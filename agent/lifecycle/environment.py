@@ -86,8 +86,8 @@ class HookEnvironment:
         added = _accepted({**self.additions, **additions})
         return {**self.inherited, **self.deployment, **user, **added}
 
-    def sudo_names(self, additions: Mapping[str, str]) -> list[str]:
-        """Names of the variables that are for the script in particular, so sudo must not drop them."""
+    def particular_names(self, additions: Mapping[str, str]) -> list[str]:
+        """Names of the variables that are for the script in particular: no sudo or profile may change them."""
         return sorted({*self.deployment, *_accepted({**self.additions, **additions})})
 
 

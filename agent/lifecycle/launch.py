@@ -10,7 +10,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from agent.lifecycle.accounts import find_sudo
-from agent.lifecycle.launch_failure import explain_launch_failure, is_for_other_machine
+from agent.lifecycle.launch_failure import (
+    explain_hidden_failure,
+    explain_launch_failure,
+    is_for_other_machine,
+)
+from agent.lifecycle.login import login_command, login_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,8 +23,8 @@ if TYPE_CHECKING:
 
     from agent.appspec import HookScript
     from agent.lifecycle.accounts import Account
-    from agent.lifecycle.capture import Capture
     from agent.lifecycle.environment import HookEnvironment
+    from agent.lifecycle.streams import ScriptStreams
 
 # Another process may have had the script open for writing when it forked; that passes.
 _BUSY_PATIENCE_S = 2.0
@@ -27,7 +32,11 @@ _BUSY_PAUSE_S = 0.05
 
 
 def start_script(
-    path: Path, script: HookScript, account: Account | None, capture: Capture, environment: HookEnvironment
+    path: Path,
+    script: HookScript,
+    account: Account | None,
+    streams: ScriptStreams,
+    environment: HookEnvironment,
 ) -> subprocess.Popen[bytes]:
     """The running script: leader of a session of its own, with no standard input.
 
@@ -35,20 +44,27 @@ def start_script(
         path: the script's file.
         script: its entry in the AppSpec.
         account: as whom it runs; None = as the agent.
-        capture: where its output goes; holds on to its writing ends.
+        streams: where its output goes; holds on to its writing ends.
         environment: what all scripts of the event get.
 
     Raises:
         CommandFailure: it can't be started; the message says why.
     """
+    if (script.sudo or script.login) and (failure := explain_hidden_failure(path, script)):
+        raise failure
     if script.sudo:
         launch = _through_sudo(path, script, environment)
     else:
         user = account.variables if account else {}
         variables = environment.for_script(script.environment, user=user)
-        launch = _Launch(command=[str(path), *script.args], account=account, environment=variables)
+        command = [str(path), *script.args]
+        if script.login and account:
+            names = environment.particular_names(script.environment)
+            command = login_command(account.shell, command, names)
+            variables = login_environment(variables, names)
+        launch = _Launch(command=command, account=account, environment=variables)
     try:
-        return _start_as_shell_would(launch, path, capture)
+        return _start_as_shell_would(launch, path, streams)
     except OSError as error:
         raise explain_launch_failure(error, path, script, account) from error
 
@@ -68,41 +84,41 @@ def _through_sudo(path: Path, script: HookScript, environment: HookEnvironment) 
     They go by name, so that their values don't stand in the process list.
     """
     variables = environment.for_script(script.environment, user={})
-    names = environment.sudo_names(script.environment)
+    names = environment.particular_names(script.environment)
     user = ["-u", script.runas] if script.runas else []
     preserving = [f"--preserve-env={','.join(names)}"] if names else []
     command = [find_sudo(script, variables), "-n", *user, *preserving, "--", str(path), *script.args]
     return _Launch(command=command, account=None, environment=variables)
 
 
-def _start_as_shell_would(launch: _Launch, path: Path, capture: Capture) -> subprocess.Popen[bytes]:
+def _start_as_shell_would(launch: _Launch, path: Path, streams: ScriptStreams) -> subprocess.Popen[bytes]:
     """Start the script; one that names no interpreter, through /bin/sh."""
     try:
-        return _start_when_not_busy(launch, capture)
+        return _start_when_not_busy(launch, streams)
     except OSError as error:
         if error.errno != errno.ENOEXEC or is_for_other_machine(path):
             raise
-    return _start(replace(launch, command=["/bin/sh", *launch.command]), capture)
+    return _start(replace(launch, command=["/bin/sh", *launch.command]), streams)
 
 
-def _start_when_not_busy(launch: _Launch, capture: Capture) -> subprocess.Popen[bytes]:
+def _start_when_not_busy(launch: _Launch, streams: ScriptStreams) -> subprocess.Popen[bytes]:
     end = time.monotonic() + _BUSY_PATIENCE_S
     while True:
         try:
-            return _start(launch, capture)
+            return _start(launch, streams)
         except OSError as error:
             if error.errno != errno.ETXTBSY or time.monotonic() > end:
                 raise
         time.sleep(_BUSY_PAUSE_S)
 
 
-def _start(launch: _Launch, capture: Capture) -> subprocess.Popen[bytes]:
+def _start(launch: _Launch, streams: ScriptStreams) -> subprocess.Popen[bytes]:
     account = launch.account if os.geteuid() == 0 else None
     return subprocess.Popen(
         launch.command,
         stdin=subprocess.DEVNULL,
-        stdout=capture.stdout,
-        stderr=capture.stderr,
+        stdout=streams.stdout,
+        stderr=streams.stderr,
         cwd=_working_directory(),
         env=launch.environment,
         # Not a preexec_fn, which would be Python between fork and exec; and only user= and its

@@ -61,6 +61,21 @@ def explain_launch_failure(
     )
 
 
+def explain_hidden_failure(path: Path, script: HookScript) -> CommandFailure | None:
+    """What would keep this script from being started; None = nothing that can be seen from here.
+
+    For scripts that sudo or a login shell starts, which would hide the reason behind an exit code.
+    """
+    if path.is_dir():
+        return explain_launch_failure(OSError(errno.EACCES, "Is a directory"), path, script, None)
+    if os.statvfs(path).f_flag & os.ST_NOEXEC:
+        return _not_permitted(path, script, None)
+    line = first_line(path)
+    if line.startswith(b"#!") and not os.path.exists(_named_by_kernel(line)):
+        return _missing_interpreter(path, script)
+    return None
+
+
 def describe_script(script: HookScript) -> str:
     """How every message names a script: as its AppSpec does, with the user that it runs as."""
     user = f" run as user {script.runas}" if script.runas else ""
@@ -113,6 +128,11 @@ def _missing_interpreter(path: Path, script: HookScript) -> CommandFailure:
         code=ErrorCode.SCRIPT_FAILED,
         script_name=script.location,
     )
+
+
+def _named_by_kernel(line: bytes) -> bytes:
+    """The interpreter as the kernel sees it: a carriage return is part of its name."""
+    return line.removeprefix(b"#!").strip(b" \t").replace(b"\t", b" ").partition(b" ")[0]
 
 
 def _interpreter(line: bytes) -> str:

@@ -6,15 +6,24 @@ Everything works on whole chunks: a script may print 100 MB.
 from __future__ import annotations
 
 import re
-from enum import Enum
 
 from agent.lifecycle.diagnostics import MAX_LOG_CHARACTERS
+from agent.lifecycle.streams import Stream
 
 # A line that is longer is logged in pieces, so that no output can fill the memory.
 MAX_LINE_BYTES = 2**20
 
 # Enough bytes for the reported characters, with colours and multi-byte characters among them.
 _TAIL_BYTES = 16 * 1024
+
+# How much of what a script prints to its standard error is searched for the first error.
+_SEARCHED_BYTES = 2**20
+_MAX_ERROR_CHARACTERS = 400
+_ERROR_LINE = re.compile(
+    rb"^.*(?:error|fatal|fail|exception|denied|not found|cannot|no such|unable to).*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_GAP = "[...]\n"
 
 _CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
 _ESCAPE_SEQUENCE = re.compile(
@@ -25,13 +34,6 @@ _ESCAPE_SEQUENCE = re.compile(
 )
 _OVERWRITTEN = re.compile(r"[^\n]*\r(?=[^\n])")  # what a progress bar printed before it started the line anew
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f]")
-
-
-class Stream(Enum):
-    """Where a script printed something; the value is how its lines are marked in the logs."""
-
-    STDOUT = b"[stdout]"
-    STDERR = b"[stderr]"
 
 
 class LineCutter:
@@ -71,9 +73,12 @@ class Tail:
 
     def __init__(self) -> None:
         self._kept = b""
+        self._first_error = b""
+        self._searched_bytes = 0
 
     def append(self, lines: bytes, mark: bytes = b"") -> None:
-        """Take note of whole lines, each of which is marked."""
+        """Take note of whole lines, each of which is marked; without a mark they begin a new script."""
+        self._look_for_error(lines, mark)
         if len(lines) > _TAIL_BYTES:
             lines = lines[-_TAIL_BYTES:]
             lines = lines[lines.find(b"\n", 0, -1) + 1 :]
@@ -83,14 +88,32 @@ class Tail:
         """At most 2,048 characters, as a report wants them."""
         return reported(self._kept)
 
+    def failure_text(self) -> str:
+        """The same, but it begins with the first error of the last script where that would be cut off."""
+        text = self.text()
+        error = reported(Stream.STDERR.value + self._first_error)[:_MAX_ERROR_CHARACTERS]
+        if not self._first_error or error in text:
+            return text
+        head = f"{error.rstrip()}\n{_GAP}"
+        return f"{head}{reported(self._kept, room=MAX_LOG_CHARACTERS - len(head))}"
+
+    def _look_for_error(self, lines: bytes, mark: bytes) -> None:
+        if not mark:
+            self._first_error, self._searched_bytes = b"", 0
+        if mark != Stream.STDERR.value or self._first_error or self._searched_bytes >= _SEARCHED_BYTES:
+            return
+        self._searched_bytes += len(lines)
+        if found := _ERROR_LINE.search(lines[:_SEARCHED_BYTES]):
+            self._first_error = found[0][: 4 * _MAX_ERROR_CHARACTERS]
+
 
 def marked(lines: bytes, mark: bytes) -> bytes:
     """Whole lines, each with the mark before it."""
     return mark + lines[:-1].replace(b"\n", b"\n" + mark) + b"\n"
 
 
-def reported(output: bytes) -> str:
-    """The last 2,048 characters of the output as a person would have seen it on a terminal.
+def reported(output: bytes, *, room: int = MAX_LOG_CHARACTERS) -> str:
+    """The last characters, 2,048 unless told, of the output as a person would have seen it on a terminal.
 
     Escape sequences and control characters are gone, of a line that was overwritten only the last
     state is left, bytes that are no UTF-8 are replaced. A first line that would be cut is left out,
@@ -99,11 +122,11 @@ def reported(output: bytes) -> str:
     text = output.lstrip(_CONTINUATION_BYTES).decode("utf-8", "replace")
     text = _ESCAPE_SEQUENCE.sub("", text).replace("\r\n", "\n")
     text = _CONTROL.sub("", _OVERWRITTEN.sub(_mark_only, text))
-    if len(text) <= MAX_LOG_CHARACTERS:
+    if len(text) <= room:
         return text
-    text = text[-MAX_LOG_CHARACTERS:]
+    text = text[-room:]
     whole_lines = text[text.find("\n") + 1 :]
-    return whole_lines if len(whole_lines) > MAX_LOG_CHARACTERS // 2 else text
+    return whole_lines if len(whole_lines) > room // 2 else text
 
 
 def _mark_only(overwritten: re.Match[str]) -> str:

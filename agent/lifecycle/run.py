@@ -9,9 +9,11 @@ from agent.errors import CommandFailure
 from agent.lifecycle.accounts import find_account
 from agent.lifecycle.adoption import adopting_orphans
 from agent.lifecycle.environment import is_refused
+from agent.lifecycle.recorder import Recorder
 from agent.lifecycle.script_log import ScriptLog
 from agent.lifecycle.script_run import ScriptRun
 from agent.logs import get_logger
+from agent.protocol import ErrorCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,19 +59,32 @@ def run_event(
             script, and the tail of what was logged.
     """
     _warn_of_refused_variables(scripts, context)
-    script_log = ScriptLog(context.scripts_log, context.deployments_log, context.deployment_id)
-    script_log.note(f"LifecycleEvent - {context.event}")
+    recorder = _start_recorder(context)
+    recorder.note(f"LifecycleEvent - {context.event}")
     try:
         accounts = [find_account(script) for script in scripts]
         with adopting_orphans() as heir:
             for script, account in zip(scripts, accounts, strict=True):
-                ScriptRun(script, account, context, script_log, heir).run(cancelled)
+                ScriptRun(script, account, context, recorder, heir).run(cancelled)
     except CommandFailure as failure:
-        _complete(failure, context, script_log.tail)
+        _complete(failure, context, recorder.failure_tail())
         raise
+    else:
+        return EventLog(tail=recorder.tail())
     finally:
-        script_log.close()
-    return EventLog(tail=script_log.tail)
+        recorder.close()
+
+
+def _start_recorder(context: HookContext) -> Recorder:
+    try:
+        return Recorder(ScriptLog(context.scripts_log, context.deployments_log, context.deployment_id))
+    except OSError as error:
+        raise CommandFailure(
+            "hook-not-startable",
+            f"The scripts of {context.event} can't be started: {error.strerror} (error {error.errno}). "
+            "Look at the memory, the process limits and the open files of the host.",
+            code=ErrorCode.SCRIPT_FAILED,
+        ) from error
 
 
 def _complete(failure: CommandFailure, context: HookContext, tail: str) -> None:

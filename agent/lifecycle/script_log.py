@@ -13,22 +13,22 @@ import time
 from typing import TYPE_CHECKING
 
 from agent.lifecycle.output import Tail, marked
-from agent.logs import get_logger
 from agent.rotation import RotatingFile
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agent.lifecycle.output import Stream
-
-log = get_logger()
+    from agent.lifecycle.streams import Stream
 
 
 class ScriptLog:
     """Takes what the hooks of one event print.
 
     A log that can't be written, as on a full disk, is no reason to fail a deployment: the lines
-    are dropped, and a warning says so once.
+    are dropped.
+
+    Attributes:
+        trouble: why a log could not be written last; None = all lines are there.
     """
 
     def __init__(self, scripts_log: Path, deployments_log: Path | None, deployment_id: str) -> None:
@@ -36,7 +36,7 @@ class ScriptLog:
         self._deployments = RotatingFile(deployments_log) if deployments_log else None
         self._deployment_id = deployment_id.encode()
         self._tail = Tail()
-        self._warned = False
+        self.trouble: str | None = None
         for path in filter(None, (scripts_log, deployments_log)):
             with contextlib.suppress(OSError):
                 path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -46,22 +46,19 @@ class ScriptLog:
         """The end of all that was logged, without times, as it goes into a report."""
         return self._tail.text()
 
-    def note(self, text: str) -> None:
-        """Log a line of our own, such as `Script - start.sh`."""
-        self._write(text.encode("utf-8", "surrogateescape") + b"\n", b"")
+    @property
+    def failure_tail(self) -> str:
+        """The same for an event that failed: with the first error of its last script, if that was long ago."""
+        return self._tail.failure_text()
+
+    def note(self, line: bytes) -> None:
+        """Log a line of our own, such as `Script - start.sh`; without a line end."""
+        self._write(line + b"\n", b"")
 
     def output(self, stream: Stream, lines: bytes) -> None:
         """Log whole lines of a script."""
         if lines:
             self._write(lines, stream.value)
-
-    def leave_agent_log(self) -> None:
-        """Afterwards a log that can't be written is no longer mentioned in the agent's log.
-
-        For a process that has closed all descriptors of its parent: that of the agent's log may
-        stand for another file by now.
-        """
-        self._warned = True
 
     def close(self) -> None:
         """Let go of the files."""
@@ -83,6 +80,4 @@ class ScriptLog:
         try:
             file.write(lines)
         except OSError as error:
-            if not self._warned:
-                self._warned = True
-                log.warning("script_log_not_written", path=str(file.path), error=str(error))
+            self.trouble = f"{file.path}: {error.strerror or error}"

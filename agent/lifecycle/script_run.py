@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import time
 from typing import TYPE_CHECKING
 
 from agent.lifecycle.adoption import bury_orphans, own_children
-from agent.lifecycle.capture import Capture
 from agent.lifecycle.context import HookProcess
-from agent.lifecycle.keeper import keep_reading
 from agent.lifecycle.launch import start_script
 from agent.lifecycle.launch_failure import explain_launch_failure, has_windows_line_ends
 from agent.lifecycle.location import find_script, make_executable
@@ -27,6 +26,7 @@ from agent.lifecycle.outcome import (
     open_output_failure,
     timeout_failure,
 )
+from agent.lifecycle.streams import ScriptStreams
 from agent.logs import get_logger
 from agent.processes import start_ticks
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from agent.appspec import HookScript
     from agent.lifecycle.accounts import Account
     from agent.lifecycle.context import HookContext
-    from agent.lifecycle.script_log import ScriptLog
+    from agent.lifecycle.recorder import Recorder
 
 log = get_logger()
 
@@ -59,13 +59,13 @@ class ScriptRun:
         script: HookScript,
         account: Account | None,
         context: HookContext,
-        script_log: ScriptLog,
+        recorder: Recorder,
         heir: int | None,
     ) -> None:
         self._script = script
         self._account = account
         self._context = context
-        self._log = script_log
+        self._recorder = recorder
         self._heir = heir
         self._earlier = own_children()
 
@@ -77,19 +77,22 @@ class ScriptRun:
         """
         path = find_script(self._script, self._context.archive)
         make_executable(path, self._script, self._account)
-        self._log.note(f"Script - {self._script.location}")
-        with contextlib.closing(self._open_capture(path)) as capture:
-            process = start_script(path, self._script, self._account, capture, self._context.environment)
-            capture.close_writers()
+        self._recorder.note(f"Script - {self._script.location}")
+        with (
+            contextlib.closing(self._open_streams(path)) as streams,
+            self._recorder.following(streams.readers),
+        ):
+            process = start_script(path, self._script, self._account, streams, self._context.environment)
+            streams.close_writers()
             hook = HookProcess(pid=process.pid, start_ticks=start_ticks(process.pid) or 0)
             try:
-                self._carry(process, hook, capture, path, cancelled)
+                self._carry(process, hook, streams, path, cancelled)
             finally:
                 self._context.on_ended(hook)
 
-    def _open_capture(self, path: Path) -> Capture:
+    def _open_streams(self, path: Path) -> ScriptStreams:
         try:
-            return Capture(self._log)
+            return ScriptStreams()
         except OSError as error:  # too many open files
             raise explain_launch_failure(error, path, self._script, self._account) from error
 
@@ -97,22 +100,22 @@ class ScriptRun:
         self,
         process: subprocess.Popen[bytes],
         hook: HookProcess,
-        capture: Capture,
+        streams: ScriptStreams,
         path: Path,
         cancelled: Callable[[], bool],
     ) -> None:
         deadline = time.monotonic() + self._script.timeout_s
         try:
             self._context.on_started(hook)
-            code = self._wait(process, capture, deadline, cancelled)
+            code = self._wait(process, deadline, cancelled)
         except BaseException:  # such as Ctrl-C, which does not reach the script's session
-            self._end(process, capture)
+            self._end(process)
             raise
         if code is None:
             is_late = time.monotonic() >= deadline
-            ended = self._end(process, capture)
+            ended = self._end(process)
             raise (timeout_failure if is_late else cancel_failure)(self._script, ended)
-        holders = self._finish_output(capture)
+        holders = self._finish_output(streams)
         self._bury(process)
         if code != 0:
             raise exit_failure(self._script, self._exited(code, path))
@@ -120,15 +123,11 @@ class ScriptRun:
             raise open_output_failure(self._script, holders)
 
     def _wait(
-        self,
-        process: subprocess.Popen[bytes],
-        capture: Capture,
-        deadline: float,
-        cancelled: Callable[[], bool],
+        self, process: subprocess.Popen[bytes], deadline: float, cancelled: Callable[[], bool]
     ) -> int | None:
         """The exit code of the main process; None when it has to be ended."""
         next_tick = time.monotonic() + _TICK_S
-        with _exit_descriptor(process.pid) as descriptor, capture.waking_on(descriptor):
+        with _exit_descriptor(process.pid) as descriptor:
             pause_s = _FIRST_PAUSE_S if descriptor is None else _TICK_S
             while (code := process.poll()) is None:
                 now = time.monotonic()
@@ -139,28 +138,37 @@ class ScriptRun:
                     if cancelled():
                         return None
                     self._bury(process)
-                capture.read(max(min(deadline - now, next_tick - now, pause_s), 0.001))
+                self._pause(descriptor, max(min(deadline - now, next_tick - now, pause_s), 0.001))
                 if descriptor is None:
                     pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
         return code
 
-    def _end(self, process: subprocess.Popen[bytes], capture: Capture) -> Ended:
+    def _pause(self, descriptor: int | None, seconds: float) -> None:
+        """Wait so long at most for the script to end; meanwhile the recorder is looked after."""
+        poll = select.poll()
+        poll.register(self._recorder, select.POLLIN)
+        if descriptor is not None:
+            poll.register(descriptor, select.POLLIN)
+        if self._recorder.fileno() in dict(poll.poll(seconds * 1000)):
+            self._recorder.revive()
+            time.sleep(min(seconds, _LONGEST_PAUSE_S))  # should the next one go, too
+
+    def _end(self, process: subprocess.Popen[bytes]) -> Ended:
         """End the script with everything that it started."""
         # Imported here: psutil costs 12 ms, and few scripts need to be ended.
         from agent.lifecycle.ending import HookProcesses, end_processes  # noqa: PLC0415
 
-        silent_s = None if capture.last_output_at is None else time.monotonic() - capture.last_output_at
+        silent_s = self._recorder.settle(within_s=0).silent_s
 
         def wait(seconds: float) -> None:
-            end = time.monotonic() + seconds
-            while (left_s := end - time.monotonic()) > 0:
-                capture.read(left_s)
+            time.sleep(seconds)
             process.poll()
             self._bury(process)
 
-        ending = end_processes(HookProcesses(process.pid, heir=self._heir, earlier=self._earlier), wait)
+        earlier = (*self._earlier, self._recorder.pid)
+        ending = end_processes(HookProcesses(process.pid, heir=self._heir, earlier=earlier), wait)
         wait(_FIRST_PAUSE_S)
-        capture.read_to_end(within_s=OUTPUT_GRACE_S)
+        self._recorder.settle(within_s=OUTPUT_GRACE_S)
         log.warning(
             "hook_ended_by_agent",
             script=self._script.location,
@@ -170,20 +178,17 @@ class ScriptRun:
         )
         return Ended(running=ending.running, survivors=ending.survivors, silent_s=silent_s)
 
-    def _finish_output(self, capture: Capture) -> tuple[str, ...]:
-        """Read what is left; who still holds the output then, each as `pid 88 node app.js`."""
+    def _finish_output(self, streams: ScriptStreams) -> tuple[str, ...]:
+        """Have what is left recorded; who still holds the output then, each as `pid 88 node app.js`."""
         is_strict = self._context.fail_on_open_output
-        capture.read_to_end(within_s=STRICT_OUTPUT_GRACE_S if is_strict else OUTPUT_GRACE_S)
-        if not capture.readers:
+        state = self._recorder.settle(within_s=STRICT_OUTPUT_GRACE_S if is_strict else OUTPUT_GRACE_S)
+        if not state.is_open:
             return ()
         from agent.lifecycle.ending import describe_process, find_holders  # noqa: PLC0415 - as above
 
-        holders = tuple(describe_process(pid) for pid in find_holders(capture.pipes))
-        reader = None
-        with contextlib.suppress(
-            OSError
-        ):  # no process to be had: they get a broken pipe, and the log says None
-            reader = keep_reading(capture, self._log)
+        reader = self._recorder.pid
+        spared = (os.getpid(), reader)
+        holders = tuple(describe_process(pid) for pid in find_holders(streams.pipes, spared=spared))
         log.warning("hook_output_left_open", script=self._script.location, holders=holders, reader=reader)
         return holders
 

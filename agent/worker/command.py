@@ -8,14 +8,23 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from agent.deployments import DeploymentFacts, HistoryEntry, RecordedProcess
+from agent.deployments.jobs import RUN
 from agent.endpoint import ask_until_answered
 from agent.errors import AgentError, CommandFailure, EndpointError, IdentityError
 from agent.logs import command_log, get_logger
 from agent.processes import boot_id, start_ticks
 from agent.protocol import CommandStatus
+from agent.worker.checks import check_host
 from agent.worker.directories import working_on_group
+from agent.worker.hook_updates import HookUpdates
 from agent.worker.ongoing import ongoing_deployment
-from agent.worker.results import failed_result, internal_failure, noop_result, not_wanted_result
+from agent.worker.results import (
+    failed_result,
+    internal_failure,
+    lost_result,
+    noop_result,
+    not_wanted_result,
+)
 from agent.worker.runs import choose_run
 from agent.worker.specifications import check_addressee, fetch_specification
 from agent.worker.turns import wait_for_turn
@@ -72,17 +81,39 @@ def report_refusal(command: HostCommand, reason: str, context: WorkerContext) ->
     _deliver(command, failed_result(CommandFailure("record-impossible", reason)), context)
 
 
+def report_abandoned(job: Job, context: WorkerContext) -> None:
+    """Report the command of this record as lost. Nothing else is tried: it has killed too many workers."""
+    state = job.read()
+    if state is None:
+        job.remove()
+        return
+    command_log.bind(host_command_identifier=state.command.identifier, command=state.command.name)
+    result = state.result
+    if result is None:
+        tried = "The workers that were to clean up after it were killed, too, so what it has done is as it left it."
+        result = _keep(job, lost_result(state, tried))
+    if result.wanted:
+        _deliver(state.command, result, context)
+    log.info("abandoned_command_reported", status=result.status.value, error_code=int(result.error_code))
+    _remember(job, result, context)
+
+
 def _result_of(job: Job, state: JobState, context: WorkerContext) -> CommandResult:
     """Do what is left to do, and keep the result."""
     pid = os.getpid()
     job.note_worker(RecordedProcess(pid=pid, start_ticks=start_ticks(pid) or 0, boot_id=boot_id()))
-    if state.attempts and state.step == "run":
+    if state.has_begun:
         # Only what was lost pays for what undoes it.
         from agent.worker.recovery import failed_after_restart  # noqa: PLC0415
 
         result = failed_after_restart(state, context)
     else:
         result = _perform(job, state.command, context)
+    return _keep(job, result)
+
+
+def _keep(job: Job, result: CommandResult) -> CommandResult:
+    """The result, which whoever comes after us will find if that is possible."""
     try:
         job.note_result(result)
     except OSError as error:
@@ -115,6 +146,8 @@ class _Performance:
             context.host,
             on_script_started=self._note_script_started,
             on_script_ended=lambda _script: self._note_script(None),
+            on_step=self._note_step_of_run,
+            is_cancelled=HookUpdates(command.identifier, context).is_cancelled,
         )
 
     def result(self) -> CommandResult:
@@ -131,13 +164,16 @@ class _Performance:
         command_log.bind(deployment_id=facts.deployment_id)
         wait_for_turn(self._job, facts.deployment_group_id, self._context.jobs)
         run = choose_run(self._command.name, specification, self._host)
+        if not run.is_noop:
+            self._job.note_step("checks")
+            check_host(self._command.name, specification, self._context.settings)
         self._job.note_step("acknowledge")
         status = self._acknowledge(run)
         if status is CommandStatus.FAILED and run.is_noop:
             return noop_result()
         if status in (CommandStatus.SUCCEEDED, CommandStatus.FAILED):
             return not_wanted_result(status)
-        self._job.note_step("run")
+        self._job.note_step(RUN)
         ongoing = ongoing_deployment(self._command.identifier, specification, self._host)
         with working_on_group(specification, self._host), ongoing:
             return run.carry_out()
@@ -145,6 +181,12 @@ class _Performance:
     def _note_script_started(self, script: HookProcess) -> None:
         """Whoever comes after a dead worker has to end what it had running."""
         self._note_script(RecordedProcess(pid=script.pid, start_ticks=script.start_ticks, boot_id=boot_id()))
+
+    def _note_step_of_run(self, step: str) -> None:
+        try:
+            self._job.note_step(step)
+        except OSError as error:
+            log.warning("step_not_noted", step=step, error=str(error))
 
     def _note_script(self, script: RecordedProcess | None) -> None:
         try:
@@ -185,7 +227,11 @@ def _deliver(command: HostCommand, result: CommandResult, context: WorkerContext
 
 def _remember(job: Job, result: CommandResult, context: WorkerContext) -> None:
     """Afterwards the command is in the history and has no record any more."""
-    state = job.read()
+    try:
+        state = job.read()
+    except OSError as error:
+        log.warning("history_not_written", error=str(error))
+        state = None
     if state is not None:
         entry = HistoryEntry(
             host_command_identifier=state.command.identifier,

@@ -28,6 +28,8 @@ class HostContext:
         environment: what the agent was started with; hooks inherit most of it.
         on_script_started: told of each hook script when it runs.
         on_script_ended: told when it does no more.
+        on_step: told of each step beyond `run` that Install is about to take: `commit`, `undo`.
+        is_cancelled: asked often while a hook script runs; once True, the script is ended.
         hook_identity: AWS_REGION and AWS_HOST_IDENTIFIER for hooks.
     """
 
@@ -37,6 +39,8 @@ class HostContext:
     environment: Mapping[str, str]
     on_script_started: Callable[[HookProcess], None] = lambda _script: None
     on_script_ended: Callable[[HookProcess], None] = lambda _script: None
+    on_step: Callable[[str], None] = lambda _step: None
+    is_cancelled: Callable[[], bool] = lambda: False
 
     @property
     def root(self) -> DeploymentRoot:
@@ -56,11 +60,17 @@ class HostContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerContext:
-    """Everything around one host command. Nothing here is shared with the daemon any more."""
+    """Everything around one host command. Nothing here is shared with the daemon any more.
+
+    Attributes:
+        client: for the one thread that carries the command.
+        make_client: another one, with a connection of its own.
+    """
 
     host: HostContext
     host_identifier: str
     client: HostCommandClient
+    make_client: Callable[[], HostCommandClient]
 
     @property
     def settings(self) -> Settings:

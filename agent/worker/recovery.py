@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from agent.deployments.jobs import COMMIT
+from agent.deployments.pointers import write_pointer
 from agent.errors import CommandFailure
 from agent.install import recover_install
 from agent.logs import get_logger
 from agent.processes import boot_id
 from agent.protocol import INSTALL
-from agent.worker.results import lost_result
+from agent.worker.directories import keeping_in
+from agent.worker.results import failed_result, lost_result, succeeded_result
 
 if TYPE_CHECKING:
-    from agent.deployments import CommandResult, JobState, RecordedProcess
+    from agent.deployments import CommandResult, DeploymentFacts, JobState, RecordedProcess
     from agent.worker.context import WorkerContext
 
 log = get_logger()
@@ -28,9 +31,24 @@ def failed_after_restart(state: JobState, context: WorkerContext) -> CommandResu
     except CommandFailure as failure:
         log.error("undo_failed", error=failure.message, error_id=failure.error_id)
         return lost_result(state, f"Its Install could not be undone: {failure.message}")
+    if state.step == COMMIT and not undone:
+        return _complete_install(state.deployment, context)
     if undone:
         return lost_result(state, "Its Install has been undone: the previous revision is whole again.")
     return lost_result(state, "Its Install had not changed anything, or had been completed.")
+
+
+def _complete_install(deployment: DeploymentFacts, context: WorkerContext) -> CommandResult:
+    """The new revision is there; all that the worker still had to do was to name it as the last successful one."""
+    root, group_id = context.host.root, deployment.deployment_group_id
+    try:
+        with keeping_in(root.instructions):
+            current = root.deployment(group_id, deployment.deployment_id)
+            write_pointer(root.last_successful(group_id), current)
+    except CommandFailure as failure:
+        return failed_result(failure)
+    log.info("install_completed_after_worker_died", group_id=group_id)
+    return succeeded_result()
 
 
 def _end_script(script: RecordedProcess) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agent.deployments import CommandResult
+from agent.deployments.jobs import BEGUN_STEPS
 from agent.errors import CommandFailure
 from agent.lifecycle.diagnostics import NOOP_MESSAGE, failure_payload, success_payload
 from agent.protocol import CommandStatus, ErrorCode
@@ -64,7 +65,7 @@ def not_wanted_result(status: CommandStatus) -> CommandResult:
 
 def lost_result(state: JobState, undone: str) -> CommandResult:
     """The worker died, with its host or alone, and what it did has been undone as far as `undone` says."""
-    step = "while it ran" if state.step == "run" else f"at the step {state.step}"
+    step = "while it ran" if state.step in BEGUN_STEPS else f"at the step {state.step}"
     message = (
         f"Failed: the worker that carried out {state.command.name} was killed {step}, by a reboot, by the "
         f"kernel for want of memory, or by hand. {undone} Deploy again."

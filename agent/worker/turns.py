@@ -5,8 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from agent.logs import get_logger
+
 if TYPE_CHECKING:
     from agent.deployments import Job, JobStore
+
+log = get_logger()
 
 _RECHECK_S = 0.02
 # Longer than it takes until the daemon, or one that is started again, cleans up after a dead worker.
@@ -20,7 +24,11 @@ def wait_for_turn(job: Job, group_id: str, jobs: JobStore) -> None:
     not meet the next one. When nobody does so for half a minute, the group goes on all the same.
     """
     for earlier in jobs.earlier(job):
-        _wait_until_over(earlier, group_id)
+        try:
+            _wait_until_over(earlier, group_id)
+        except OSError as error:
+            # Whoever could do something about it can't read it either.
+            log.warning("record_unusable", job=earlier.directory.name, error=str(error))
 
 
 def _wait_until_over(earlier: Job, group_id: str) -> None:

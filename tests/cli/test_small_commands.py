@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.cli.conftest import AgentCtl
     from tests.daemon.agent_process import Agent
 
-SUBCOMMANDS = ("deploy", "explain", "run", "status", "version", "whoami")
+SUBCOMMANDS = ("deploy", "drain", "explain", "run", "status", "stop", "version", "wait-idle", "whoami")
 
 
 def test_the_version_is_told_to_people_and_to_scripts(agentctl: AgentCtl) -> None:
@@ -35,7 +35,7 @@ def test_help_names_every_subcommand_and_each_has_exit_codes_or_examples(agentct
     assert 0 == overview.returncode
     for name in SUBCOMMANDS:
         assert f"  {name} " in overview.stdout
-    for name in ("deploy", "run", "status", "whoami"):
+    for name in ("deploy", "drain", "run", "status", "stop", "wait-idle", "whoami"):
         shown = agentctl(name, "-h").stdout
         assert "Exit codes:" in shown
         assert f"  agentctl {name}" in shown

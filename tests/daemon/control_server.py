@@ -26,6 +26,7 @@ POLL = "PollHostCommand"
 SPECIFICATION = "GetDeploymentSpecification"
 ACKNOWLEDGE = "PutHostCommandAcknowledgement"
 COMPLETE = "PutHostCommandComplete"
+UPDATE = "PostHostCommandUpdate"
 PATIENCE_S = 20.0
 
 # Signing keys are slow to make, and nothing depends on there being one for each server.
@@ -138,12 +139,14 @@ class ControlServer:
     Attributes:
         hold_s: how long an empty poll is held.
         answers: host command identifier → CommandStatus that its acknowledgement gets.
+        update_answer: CommandStatus that updates get.
         exchanges: all requests so far.
     """
 
     def __init__(self) -> None:
         self.hold_s = 60.0
         self.answers: dict[str, str] = {}
+        self.update_answer = "InProgress"
         self.exchanges: list[Exchange] = []
         self._commands: deque[dict[str, Any]] = deque()
         self._specifications: dict[str, dict[str, Any]] = {}
@@ -372,6 +375,8 @@ class ControlServer:
     def _answer(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
         if operation == SPECIFICATION:
             return self._specifications[request["DeploymentExecutionId"]]
+        if operation == UPDATE:
+            return {"CommandStatus": self.update_answer}
         if operation == ACKNOWLEDGE:
             return {"CommandStatus": self.answers.get(request["HostCommandIdentifier"], "InProgress")}
         return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.lifecycle.capture import Capture
-from agent.lifecycle.keeper import keep_reading
+from agent.appspec import HookScript
+from agent.lifecycle.recorder import Recorder
 from agent.lifecycle.script_log import ScriptLog
-from tests.lifecycle.isolation import run_isolated
+from agent.lifecycle.streams import ScriptStreams
+from tests.lifecycle.isolation import IsolatedFailure, run_isolated
 from tests.lifecycle.waiting import is_running, read, wait_until
 
 if TYPE_CHECKING:
@@ -44,17 +46,20 @@ class Application:
     def go_on(self) -> None:
         self.fifo.write_text("go\n")
 
+    def end(self) -> None:
+        if self.pids.exists() and is_running(self.pid):
+            os.kill(self.pid, signal.SIGKILL)
+
 
 @pytest.fixture
 def application(event: Event) -> Iterator[Application]:
     made = Application(event)
     yield made
-    if made.pids.exists() and is_running(made.pid):
-        os.kill(made.pid, signal.SIGKILL)
+    made.end()
 
 
-def readers() -> list[int]:
-    """Pids of the processes that read on for this one."""
+def recorders() -> list[int]:
+    """Pids of the processes that record for this one."""
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split()
     names = {int(pid): Path(f"/proc/{pid}/comm") for pid in children}
     return [pid for pid, name in names.items() if is_running(pid) and name.read_text() == "hook-output\n"]
@@ -86,7 +91,7 @@ def test_what_it_left_running_may_go_on_printing(event: Event, application: Appl
     wait_until(lambda: read(application.done) == "0\n")
     wait_until(lambda: "[stdout]late\n" in read(event.scripts_log))
     wait_until(lambda: "[d-NEW][stderr]late error\n" in read(event.deployments_log))
-    wait_until(lambda: not readers())
+    wait_until(lambda: not recorders())
 
 
 def test_it_may_go_on_printing_when_the_agent_has_gone(event: Event, application: Application) -> None:
@@ -133,44 +138,141 @@ def test_the_exit_code_counts_more_than_open_output(event: Event, application: A
 
 def test_a_daemon_with_its_output_elsewhere_needs_nobody(event: Event, application: Application) -> None:
     """The proper way costs nothing: no grace, no process that reads on."""
-    before = readers()
     start = time.monotonic()
     event.run_one("#!/bin/bash\nsetsid sleep 1000 </dev/null >/dev/null 2>&1 & echo $! > $P\n")
     assert time.monotonic() - start < 0.4
-    assert set(readers()) <= set(before)
+    wait_until(lambda: not recorders())
 
 
-@pytest.fixture
-def late_output(event: Event) -> Iterator[tuple[Capture, ScriptLog, int]]:
-    """Streams with a writing end that is still open."""
-    log = ScriptLog(event.scripts_log, None, "d-NEW")
-    capture = Capture(log)
-    writer = os.dup(capture.stdout)
-    yield capture, log, writer
-    capture.close()
-    os.close(writer)
-
-
-def test_what_an_application_prints_all_its_life_does_not_fill_the_disk(
-    event: Event, late_output: tuple[Capture, ScriptLog, int]
+def test_what_an_earlier_script_left_running_is_logged_during_the_later_ones(
+    event: Event, application: Application
 ) -> None:
+    """The application is started by one script, and what it says matters while the next one checks it."""
+    event.additions["LOG"] = str(event.scripts_log)
+    event.write("start.sh", APPLICATION)
+    event.write(
+        "check.sh", '#!/bin/bash\necho go > $FIFO\nuntil grep -q "stderr.late" "$LOG"; do sleep 0.01; done\n'
+    )
+    log = event.run(HookScript(location="start.sh"), HookScript(location="check.sh", timeout_s=10))
+    assert log.tail.endswith("Script - check.sh\n[stdout]late\n[stderr]late error\n")
+
+
+def test_a_killed_worker_loses_nothing_of_what_its_script_prints(
+    event: Event, application: Application
+) -> None:
+    """Out of memory: the worker is killed with its script still running, and nobody else is there yet."""
+
+    def be_killed() -> bool:
+        if application.pids.exists() and application.pids.read_text():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return False
+
+    event.cancelled = be_killed
+    event.write("h.sh", f"{APPLICATION}printf 'no line end'; wait; echo the end; echo $? > $DONE.main\n")
+    with pytest.raises(IsolatedFailure):
+        run_isolated(lambda: event.run(HookScript(location="h.sh")).tail)
+    application.go_on()
+    wait_until(lambda: read(Path(f"{application.done}.main")) == "0\n")
+    wait_until(lambda: "[stdout]no line endlate\n" in read(event.scripts_log))
+    wait_until(lambda: "[stdout]the end\n" in read(event.scripts_log))
+    assert "[stderr]late error\n" in read(event.scripts_log)
+
+
+def test_a_script_survives_the_end_of_everything_else(event: Event, application: Application) -> None:
+    """Even with worker and recorder killed, no broken pipe ends what the script does."""
+
+    def be_killed() -> bool:
+        if application.pids.exists() and application.pids.read_text():
+            for pid in (*recorders(), os.getpid()):
+                os.kill(pid, signal.SIGKILL)
+        return False
+
+    event.cancelled = be_killed
+    with pytest.raises(IsolatedFailure):
+        run_isolated(lambda: event.run_one(f"{APPLICATION}wait\n").tail)
+    application.go_on()
+    wait_until(lambda: read(application.done) == "0\n")
+
+
+def test_a_killed_recorder_is_replaced(event: Event, capfd: pytest.CaptureFixture[str]) -> None:
+    """Nothing that happens to a process of ours may fail a script, or lose what it prints from then on."""
+    ready = event.directory / "ready"
+    killed: list[int] = []
+
+    def kill_recorder() -> bool:
+        if ready.exists() and not killed:
+            killed.extend(recorders())
+            os.kill(killed[0], signal.SIGKILL)
+            ready.unlink()
+        return False
+
+    event.cancelled = kill_recorder
+    event.run_one(f"#!/bin/bash\ntouch {ready}; while [ -e {ready} ]; do sleep 0.01; done; echo after\n")
+    assert "[stdout]after\n" in read(event.scripts_log)
+    assert "hook_output_recorder_replaced" in capfd.readouterr().err
+
+
+def test_a_script_goes_on_where_no_recorder_is_to_be_had(
+    event: Event, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A host without a free process: the result of the deployment counts more than what it printed."""
+    ready, done = event.directory / "ready", event.directory / "done"
+
+    def refuse() -> int:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    def kill_recorder() -> bool:
+        if ready.exists():
+            monkeypatch.setattr(os, "fork", refuse)
+            os.kill(recorders()[0], signal.SIGKILL)
+            ready.unlink()
+        return False
+
+    event.cancelled = kill_recorder
+    event.run_one(
+        f"#!/bin/bash\ntouch {ready}; while [ -e {ready} ]; do sleep 0.01; done; echo x; touch {done}\n"
+    )
+    assert done.exists()
+    assert capfd.readouterr().err.count("hook_output_not_recorded") == 1
+
+
+def test_a_log_that_could_not_be_written_is_named_once(
+    event: Event, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever misses the output finds the reason in the agent's log, but not a thousand times."""
+    event.options["deployments_log"] = Path("/dev/full")
+    event.write("h.sh", "#!/bin/bash\necho out\n")
+    event.run(*[HookScript(location="h.sh")] * 3)
+    lines = [line for line in capfd.readouterr().err.splitlines() if "script_log_not_written" in line]
+    assert len(lines) == 1
+    assert "/dev/full: No space left on device" in lines[0]
+
+
+def test_what_an_application_prints_all_its_life_does_not_fill_the_disk(event: Event) -> None:
     """Only the beginning is logged; the rest is dropped, and it never blocks or kills the application."""
-    capture, log, writer = late_output
-    keep_reading(capture, log, logged_bytes=1000)
-    capture.close_writers()
+    streams, recorder = _late_output(event, late_s=60, late_bytes=1000)
+    recorder.close()
     for _ in range(100):
-        os.write(writer, b"x" * 9999 + b"\n")
+        os.write(streams.stdout, b"x" * 9999 + b"\n")
     wait_until(lambda: "from here on is dropped" in read(event.scripts_log))
+    streams.close()
     assert event.scripts_log.stat().st_size < 700_000
 
 
-def test_the_process_that_drops_the_rest_is_small(
-    event: Event, late_output: tuple[Capture, ScriptLog, int]
-) -> None:
+def test_the_process_that_drops_the_rest_is_small(event: Event) -> None:
     """It may live for months beside the application."""
-    capture, log, writer = late_output
-    reader = keep_reading(capture, log, logged_s=0)
-    capture.close_writers()
-    wait_until(lambda: Path(f"/proc/{reader}/comm").read_text(encoding="ascii") == "cat\n")
-    os.write(writer, b"x" * 200_000)
-    assert is_running(reader)
+    streams, recorder = _late_output(event, late_s=0, late_bytes=1000)
+    recorder.close()
+    wait_until(lambda: Path(f"/proc/{recorder.pid}/comm").read_text(encoding="ascii") == "cat\n")
+    os.write(streams.stdout, b"x" * 200_000)
+    assert is_running(recorder.pid)
+    streams.close()
+
+
+def _late_output(event: Event, *, late_s: float, late_bytes: int) -> tuple[ScriptStreams, Recorder]:
+    """Streams that somebody still writes to, and who records them."""
+    recorder = Recorder(ScriptLog(event.scripts_log, None, "d-NEW"), late_s=late_s, late_bytes=late_bytes)
+    streams = ScriptStreams()
+    with recorder.following(streams.readers):
+        pass
+    return streams, recorder

@@ -166,6 +166,6 @@ def test_a_library_path_that_only_the_agent_has_is_dropped() -> None:
 
 def test_sudo_is_told_to_keep_what_is_for_the_script_in_particular() -> None:
     """Without being told, sudo drops everything else, as its administrators expect."""
-    names = environment(additions={"MODE": "x", "LD_PRELOAD": "x"}).sudo_names({"LEVEL": "y"})
+    names = environment(additions={"MODE": "x", "LD_PRELOAD": "x"}).particular_names({"LEVEL": "y"})
     assert {"MODE", "LEVEL", "DEPLOYMENT_ID"} <= set(names)
     assert not {"PATH", "LANG", "LD_PRELOAD"} & set(names)

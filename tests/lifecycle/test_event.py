@@ -176,19 +176,31 @@ def test_a_script_that_is_being_written_is_waited_for(event: Event) -> None:
 
 
 def test_much_output_takes_neither_memory_nor_the_reports_end(event: Event) -> None:
-    """A verbose package manager must not get the worker killed on a small host."""
+    """A verbose package manager must not get the worker killed on a small host, nor who records its output."""
     event.write(
         "h.sh", "#!/bin/bash\nhead -c 20000000 /dev/zero\nyes 123456789 | head -c 20000000\necho end\n"
     )
 
-    def child() -> tuple[str, int]:
+    def child() -> tuple[str, int, int]:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peaks: list[int] = []
+        event.options["on_ended"] = lambda _hook: peaks.append(peak_kib_of("hook-output"))
         tail = event.run(HookScript(location="h.sh")).tail
-        return tail, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        return tail, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, peaks[0] - before
 
-    tail, grown_kib = run_isolated(child)
+    tail, grown_kib, recorder_grown_kib = run_isolated(child)
     assert tail.endswith("[stdout]123456789\n[stdout]end\n")
     assert grown_kib < 20_000
+    assert recorder_grown_kib < 20_000
+
+
+def peak_kib_of(name: str) -> int:
+    """The most memory that our child of this name has ever had."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split()
+    status = next(
+        text for pid in children if f"Name:\t{name}\n" in (text := read(Path(f"/proc/{pid}/status")))
+    )
+    return int(status.partition("VmHWM:")[2].split()[0])
 
 
 def test_asking_whose_scripts_run_costs_no_heavy_import() -> None:

@@ -85,3 +85,49 @@ def test_the_tail_is_the_end_of_all_that_was_logged(lines: list[bytes]) -> None:
 def test_every_line_of_a_block_is_marked() -> None:
     """Tools tell the streams apart by the mark."""
     assert marked(b"a\n\nb\n", b"[x]") == b"[x]a\n[x]\n[x]b\n"
+
+
+def noisy(*blocks: tuple[bytes, bytes]) -> Tail:
+    """A tail of these blocks, and so many lines after them that nothing of them is left."""
+    tail = Tail()
+    for lines, mark in (*blocks, (b"all the rest\n" * 2000, b"[stdout]")):
+        tail.append(lines, mark)
+    return tail
+
+
+def test_the_report_of_a_failure_begins_with_the_first_error() -> None:
+    """A build prints its error first, and a thousand lines of consequences after it."""
+    tail = noisy((b"Script - h.sh\n", b""), (b"note\nE: Unable to locate package x\nError 2\n", b"[stderr]"))
+    assert tail.failure_text().startswith(
+        "[stderr]E: Unable to locate package x\n[...]\n[stdout]all the rest\n"
+    )
+    assert tail.failure_text().endswith("[stdout]all the rest\n")
+    assert len(tail.failure_text()) <= 2048
+    assert "Unable" not in tail.text()
+
+
+def test_an_error_that_is_still_in_sight_is_not_repeated() -> None:
+    """The report of a short output is the output."""
+    tail = Tail()
+    tail.append(b"Script - h.sh\n")
+    tail.append(b"fatal: x\n", b"[stderr]")
+    assert tail.failure_text() == "Script - h.sh\n[stderr]fatal: x\n"
+
+
+def test_an_error_of_an_earlier_script_is_not_taken_for_this_ones() -> None:
+    """That script succeeded, whatever it said."""
+    tail = noisy((b"error\n", b"[stderr]"), (b"Script - h.sh\n", b""))
+    assert tail.failure_text() == tail.text()
+
+
+@given(
+    st.lists(
+        st.tuples(st.binary(max_size=3000), st.sampled_from([b"", b"[stdout]", b"[stderr]"])), max_size=9
+    )
+)
+def test_no_output_makes_the_report_of_a_failure_too_long(blocks: list[tuple[bytes, bytes]]) -> None:
+    """With colours, broken characters and all."""
+    tail = noisy(*((lines + b" error\n", mark) for lines, mark in blocks))
+    text = tail.failure_text()
+    assert len(text) <= 2048
+    assert not {character for character in text if character < " "} - {"\n", "\t"}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import pwd
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from agent.appspec import HookScript
+from agent.errors import CommandFailure
 from tests.lifecycle.isolation import run_isolated
 
 if TYPE_CHECKING:
@@ -169,3 +171,113 @@ def test_a_host_without_sudo_says_so(event: Event) -> None:
     failure = event.fail_one("#!/bin/bash\n", sudo=True)
     assert failure.error_id == "hook-sudo-missing"
     assert str(empty) in failure.message
+
+
+@pytest.fixture
+def profile(event: Event, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of the agent's own user, with a profile yet to be written."""
+    facts = list(OWN)
+    facts[5], facts[6] = str(event.directory), "/bin/bash"
+    monkeypatch.setattr(pwd, "getpwuid", lambda _uid: pwd.struct_passwd(facts))
+    return event.directory / ".profile"
+
+
+def test_a_login_script_finds_what_the_profile_of_its_user_sets(event: Event, profile: Path) -> None:
+    """nvm, rbenv and the like put themselves into PATH there."""
+    profile.write_text('export FROM_PROFILE=yes PATH="/opt/nvm:$PATH"\n')
+    script = '#!/bin/sh\necho "$FROM_PROFILE ${PATH%%:*} $# $2"\n'
+    assert event.printed(script, login=True, args=("a", "b c")) == "yes /opt/nvm 2 b c"
+
+
+def test_what_a_deployment_sets_wins_over_the_profile(event: Event, profile: Path) -> None:
+    """`environment:` is the last word, and its values stand on no command line."""
+    profile.write_text("export MODE=profile DEPLOYMENT_ID=profile\n")
+    event.deployment = {"DEPLOYMENT_ID": "d-NEW"}
+    script = '#!/bin/sh\necho "$DEPLOYMENT_ID $MODE"; env | grep -c _HOOK_VARIABLE_\nexit 0\n'
+    odd = "a'b\"$(exit) `x` c"
+    assert event.printed(script, login=True, environment={"MODE": odd}) == f"d-NEW {odd}\n0"
+
+
+def test_a_login_script_runs_where_all_scripts_do(event: Event, profile: Path) -> None:
+    """A profile is read, and that is all: the directory stays, and no terminal appears."""
+    profile.touch()
+    printed = event.printed("#!/bin/sh\npwd -P; tty\nexit 0\n", login=True)
+    assert printed == f"{Path.cwd()}\nnot a tty"
+
+
+def test_a_login_script_without_first_line_runs(event: Event, profile: Path) -> None:
+    """As every other script does."""
+    profile.touch()
+    assert event.printed("echo ran\n", login=True) == "ran"
+
+
+@pytest.mark.parametrize(
+    ("first_line", "expected"),
+    [
+        ("#!/no/such/interpreter", "hook-interpreter-missing"),
+        ("#!/bin/bash\r", "hook-windows-line-ends"),
+        ("#! /bin/bash -e\r", None),
+        ("#!\t/bin/bash\t-e", None),
+    ],
+)
+def test_a_shell_in_between_hides_no_reason(
+    event: Event, profile: Path, first_line: str, expected: str | None
+) -> None:
+    """A shell would only say `not found`, of a script that is there, and exit with 127."""
+    profile.touch()
+    event.write("h.sh", first_line + "\n:\n")
+    try:
+        event.run(HookScript(location="h.sh", login=True))
+        found = None
+    except CommandFailure as failure:
+        found = failure.error_id if failure.error_id != "hook-failed" else None
+    assert expected == found
+
+
+def test_a_shell_in_between_hides_no_directory(event: Event, profile: Path) -> None:
+    """A location that stops short of the file name."""
+    profile.touch()
+    event.write("d/h.sh", "#!/bin/bash\n")
+    assert event.fail(HookScript(location="d", login=True)).error_id == "hook-script-is-directory"
+
+
+@pytest.mark.root
+@needs_root
+def test_a_script_that_cannot_be_made_executable_is_explained(event: Event) -> None:
+    """An agent that is not root may not change the mode of other users' files; code 2."""
+    event.directory.chmod(0o777)
+    event.write("h.sh", "#!/bin/bash\n", mode=0o644)
+
+    def child() -> list[str | int]:
+        os.setgid(NOBODY.pw_gid)
+        os.setuid(NOBODY.pw_uid)
+        failure = event.fail(HookScript(location="h.sh"))
+        return [failure.error_id, int(failure.code), failure.message]
+
+    error_id, code, message = run_isolated(child)
+    assert (error_id, code) == ("hook-script-not-executable", 2)
+    assert "Operation not permitted" in message
+
+
+@pytest.mark.root
+@needs_root
+def test_a_login_script_of_a_user_without_a_shell_is_explained(event: Event) -> None:
+    """Users of services have nologin, which would say something strange and fail."""
+    failure = event.fail_one("#!/bin/sh\n", login=True, runas="nobody")
+    assert failure.error_id == "hook-login-shell-unusable"
+    assert NOBODY.pw_shell in failure.message
+
+
+@pytest.mark.root
+@needs_root
+def test_a_login_script_becomes_its_user(event: Event) -> None:
+    """The profile is read as that user, too: it is theirs to write."""
+    entry = next(
+        (entry for entry in pwd.getpwall() if entry.pw_uid and entry.pw_shell in ("/bin/sh", "/bin/bash")),
+        None,
+    )
+    if entry is None:
+        pytest.skip("no user but root has a shell here")
+    assert event.printed('#!/bin/sh\nid -un; echo "$HOME"\n', login=True, runas=entry.pw_name) == (
+        f"{entry.pw_name}\n{entry.pw_dir}"
+    )

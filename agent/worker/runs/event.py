@@ -65,7 +65,7 @@ class EventRun:
         # Only an event with scripts pays for what runs them.
         from agent.lifecycle.run import run_event  # noqa: PLC0415
 
-        event_log = run_event(self._scripts, self._hook_context(self._revision))
+        event_log = run_event(self._scripts, self._hook_context(self._revision), self._host.is_cancelled)
         return succeeded_result(log=event_log.tail)
 
     @cached_property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agent.appspec import read_appspec
+from agent.deployments.jobs import COMMIT, RUN, UNDO
 from agent.deployments.pointers import write_pointer
 from agent.errors import CommandFailure
 from agent.install import InstallOptions, InstallRequest, install
@@ -14,12 +15,17 @@ from agent.worker.results import succeeded_result
 from agent.worker.runs.revisions import GroupRevisions, appspec_filename
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agent.appspec import AppSpec
     from agent.deployments import CommandResult
     from agent.specification import DeploymentSpecification
     from agent.worker.context import HostContext
 
 log = get_logger()
+
+# How agent.install names the changes that take an Install back.
+_UNDOING = frozenset({"take_back", "put_back", "discard", "restore"})
 
 
 class InstallRun:
@@ -58,7 +64,8 @@ class InstallRun:
                     follow_directory_symlinks=settings.follow_directory_symlinks,
                     reject_symlink_permission_targets=settings.reject_symlink_permission_targets,
                 ),
-            )
+            ),
+            observer=_StepObserver(self._host.on_step),
         )
         with keeping_in(root.instructions):
             write_pointer(root.last_successful(specification.deployment_group_id), current)
@@ -73,6 +80,24 @@ class InstallRun:
             copied_bytes=summary.copied_bytes,
         )
         return succeeded_result()
+
+
+class _StepObserver:
+    """Says when Install takes effect, and when it is taken back: whoever comes after a crash goes by that."""
+
+    def __init__(self, on_step: Callable[[str], None]) -> None:
+        self._on_step = on_step
+        self._step = RUN
+
+    def __call__(self, kind: str, _path: bytes) -> None:
+        if kind == "commit":
+            self._note(COMMIT)
+        elif self._step == COMMIT and kind in _UNDOING:
+            self._note(UNDO)
+
+    def _note(self, step: str) -> None:
+        self._step = step
+        self._on_step(step)
 
 
 def _refuse_unconfined(appspec: AppSpec) -> None:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import signal
-import subprocess
-import tempfile
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from agent.errors import CommandFailure
+from agent.worker.configured_command import run_configured
 from agent.worker.results import succeeded_result
 
 if TYPE_CHECKING:
@@ -17,7 +13,6 @@ if TYPE_CHECKING:
     from agent.worker.context import HostContext
 
 _PATIENCE_S = 900
-_SHOWN_BYTES = 2000
 
 
 class UpdateRun:
@@ -36,39 +31,12 @@ class UpdateRun:
                 "The service asked this agent to update itself, and it never does that by itself. Update it with "
                 "the host's package manager, or set agent_update_command to the command that does so.",
             )
-        with tempfile.TemporaryFile() as output:
-            code = self._run(self._command, output)
-            output.seek(max(0, output.tell() - _SHOWN_BYTES))
-            tail = output.read().decode("utf-8", "replace")
-        if code != 0:
-            raise self._failure(f"it exited with {code}", tail)
-        return succeeded_result(log=tail)
-
-    def _run(self, command: str, output: BinaryIO) -> int:
-        """The exit code. Output goes to a file, so that a child which keeps it open delays nobody."""
-        try:
-            process = subprocess.Popen(
-                shlex.split(command),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env={"PATH": os.environ.get("PATH", os.defpath)},
-                start_new_session=True,
+        outcome = run_configured(self._command, patience_s=_PATIENCE_S, environment={})
+        if outcome.problem:
+            raise CommandFailure(
+                "update-failed",
+                f"agent_update_command `{self._command}` failed: {outcome.problem}. "
+                "Run it by hand to see what it needs.",
+                log=outcome.output,
             )
-        except (OSError, ValueError) as error:
-            raise self._failure(str(error), "") from error
-        try:
-            return process.wait(_PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            raise self._failure(f"it was still running after {_PATIENCE_S} s and was ended", "") from None
-        finally:
-            output.seek(0, os.SEEK_END)
-
-    def _failure(self, why: str, output: str) -> CommandFailure:
-        return CommandFailure(
-            "update-failed",
-            f"agent_update_command `{self._command}` failed: {why}. Run it by hand to see what it needs.",
-            log=output,
-        )
+        return succeeded_result(log=outcome.output)

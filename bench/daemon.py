@@ -1,6 +1,6 @@
 """Figures of the agent itself: memory and CPU at rest, start to first poll, overhead per command.
 
-    python bench/agent.py [--seconds 20] [--repeat 3]
+    python bench/daemon.py [--seconds 20] [--repeat 3]
 
 The agent is the real daemon, polling once a second over TLS with signed requests, from an endpoint
 in this process that answers at once. Memory stands beside that of a Python process which has merely

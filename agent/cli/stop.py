@@ -1,0 +1,84 @@
+"""`agentctl stop`: end the daemon, wherever it was started."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from agent.cli.running import (
+    DONE,
+    OUT_OF_TIME,
+    RunningAgent,
+    agent_of,
+    config_option,
+    exit_impossible,
+    timeout_option,
+    wait_for,
+)
+from agent.processes import start_ticks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from agent.deployments import DaemonStatus
+
+# How long a daemon may take to notice the first signal: two cannot be told apart before that.
+_NOTICE_S = 10.0
+
+
+@click.command("stop")
+@config_option
+@timeout_option
+@click.option("--now", is_flag=True, help="Don't wait for running commands; they finish without the agent.")
+def command(config_file: Path, timeout_s: float | None, *, now: bool) -> None:
+    """Stop the agent and wait until it has ended. It polls no more at once, and first lets running commands finish.
+
+    It waits for them for kill_agent_max_wait_time_seconds at most; with --now, not at all. In any case they are
+    carried to their end, and reported. Under systemd, use `systemctl stop` unless you are in a hurry.
+
+    Exit codes: 0 it does not run (any more), 1 it still runs when the time is up, 2 bad input, 4 this user may
+    not stop it, or pid_dir can't be read.
+
+    \b
+    Examples:
+      agentctl stop
+      agentctl stop --now
+    """  # noqa: D301 - click takes \b for: keep these lines
+    agent = agent_of(config_file)
+    try:
+        daemon = agent.signal(signal.SIGTERM)
+        if daemon is None:
+            click.echo("The agent does not run.")
+            sys.exit(DONE)
+        if now:
+            _hurry(agent, daemon)
+        if not wait_for(lambda: _has_ended(daemon), timeout_s):
+            click.echo(
+                f"agentctl: the agent (pid {daemon.pid}) still waits for running commands; see agentctl status, "
+                "or use --now",
+                err=True,
+            )
+            sys.exit(OUT_OF_TIME)
+        left = agent.work_left()
+    except OSError as error:
+        exit_impossible(error)
+    click.echo(f"The agent has stopped; {left} running." if left else "The agent has stopped.")
+
+
+def _hurry(agent: RunningAgent, daemon: DaemonStatus) -> None:
+    """Send the second signal once the first has been understood."""
+
+    def is_understood() -> bool:
+        seen = agent.daemon()
+        return seen is None or seen.pid != daemon.pid or seen.state == "stopping"
+
+    if wait_for(is_understood, _NOTICE_S) and not _has_ended(daemon):
+        agent.signal(signal.SIGTERM)
+
+
+def _has_ended(daemon: DaemonStatus) -> bool:
+    """Its locks go with the process, and not when it says `stopped`: the next one may then start."""
+    return start_ticks(daemon.pid) != daemon.start_ticks

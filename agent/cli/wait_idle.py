@@ -1,0 +1,48 @@
+"""`agentctl wait-idle`: return when nothing runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from agent.cli.running import (
+    DONE,
+    OUT_OF_TIME,
+    agent_of,
+    config_option,
+    exit_impossible,
+    say_what_is_left,
+    timeout_option,
+    wait_for,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command("wait-idle")
+@config_option
+@timeout_option
+def command(config_file: Path, timeout_s: float | None) -> None:
+    """Wait until no command of the service runs on this host, and all of them have been reported.
+
+    Works without the daemon, too. A running agent may take the next command right after; `agentctl drain` is for
+    those who don't want that. Deployments by `agentctl deploy` don't count.
+
+    Exit codes: 0 nothing runs, 1 not in time, 2 bad input, 4 pid_dir can't be read.
+
+    \b
+    Examples:
+      agentctl wait-idle
+      agentctl wait-idle --timeout 300
+    """  # noqa: D301 - click takes \b for: keep these lines
+    agent = agent_of(config_file)
+    try:
+        if wait_for(lambda: agent.work_left() == 0, timeout_s):
+            sys.exit(DONE)
+        say_what_is_left(agent.work_left(), timeout_s)
+        sys.exit(OUT_OF_TIME)
+    except OSError as error:
+        exit_impossible(error)

@@ -1,0 +1,193 @@
+"""The workers of this agent: starting them, noticing their ends, taking over what they leave."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from agent.deployments import Job, JobStore
+    from agent.logs import Log
+    from agent.protocol import HostCommand
+
+MAX_RESTARTS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workers:
+    """How work is started: each function forks, and returns the pid of the worker.
+
+    Attributes:
+        carry: brings the command of this record to its end, wherever that stopped.
+        refuse: reports a command of which no record could be made, for this reason.
+        abandon: reports the command of this record as lost, without a further try to clean up after it.
+    """
+
+    carry: Callable[[Job], int]
+    refuse: Callable[[HostCommand, str], int]
+    abandon: Callable[[Job], int]
+
+
+class RunningWorkers:
+    """Every command that is at work on this host, whoever started its worker.
+
+    Attributes:
+        has_one_ended: set when a worker has ended; for the daemon to unset.
+    """
+
+    def __init__(self, workers: Workers, store: JobStore, log: Log, on_change: Callable[[], None]) -> None:
+        """`on_change` is called when there are more or fewer of them."""
+        self._workers = workers
+        self._store = store
+        self._log = log
+        self._on_change = on_change
+        self._children: dict[int, Job | None] = {}
+        self._adopted: list[Job] = []
+        self._unstarted: list[tuple[Job, Callable[[Job], int]]] = []
+        self._restarts: dict[str, int] = {}
+        self.has_one_ended = False
+
+    def __len__(self) -> int:
+        return len(self._children) + len(self._adopted) + len(self._unstarted)
+
+    def close_in_worker(self) -> None:
+        """In a forked worker: let go of the other workers' records."""
+        for job in [*self._adopted, *(job for job, _ in self._unstarted)]:
+            job.let_go()
+
+    def refuse(self, command: HostCommand, reason: str) -> None:
+        """Have a worker report this command, of which there is no record, as failed."""
+        try:
+            self._children[self._workers.refuse(command, reason)] = None
+        except OSError as error:
+            # Nothing has been done and nobody told; the service delivers it again.
+            self._log.error("worker_not_started", error=str(error))
+
+    def carry(self, job: Job) -> None:
+        """Have a worker bring the command of this record, which this process holds, to its end."""
+        self._start(job, self._workers.carry)
+
+    def _start(self, job: Job, work: Callable[[Job], int]) -> None:
+        """Fork a worker; where there is no process to be had, every tick tries again."""
+        try:
+            self._fork(job, work)
+        except OSError as error:
+            self._log.error("worker_not_started", job=job.directory.name, error=str(error))
+            self._unstarted.append((job, work))
+
+    def _fork(self, job: Job, work: Callable[[Job], int]) -> None:
+        pid = work(job)
+        job.let_go()
+        self._children[pid] = job
+        self._on_change()
+
+    def _start_again(self) -> None:
+        while self._unstarted:
+            # Taken off the list first: the locks of those on it are let go of in every worker.
+            job, work = self._unstarted.pop(0)
+            try:
+                self._fork(job, work)
+            except OSError:
+                self._unstarted.insert(0, (job, work))
+                return
+
+    def recover(self) -> None:
+        """Take over what an earlier daemon has left: living workers, and records of dead ones."""
+        try:
+            jobs = self._store.jobs()
+        except OSError as error:
+            self._log.error("records_unusable", error=str(error))
+            return
+        for job in jobs:
+            with self._noting_unusable(job):
+                self._recover_job(job)
+
+    def _recover_job(self, job: Job) -> None:
+        if not job.hold():
+            self._adopted.append(job)
+            self._log.info("worker_adopted", job=job.directory.name)
+        elif job.read() is None:
+            # Its acceptance never became whole, so nothing was done and nobody was told.
+            job.let_go()
+            job.remove()
+        else:
+            self._log.warning("command_recovered", job=job.directory.name)
+            self.carry(job)
+
+    @contextlib.contextmanager
+    def _noting_unusable(self, job: Job) -> Iterator[None]:
+        """A record that can't be used is left where it is, for people; the next start looks at it again."""
+        try:
+            yield
+        except OSError as error:
+            job.let_go()
+            self._log.error("record_unusable", job=job.directory.name, error=str(error))
+
+    def reap(self) -> None:
+        """Note which workers have ended; one that left its record behind is started again."""
+        while True:
+            try:
+                pid, wait_status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            self._worker_over(pid, wait_status)
+        self._let_go_of_adopted()
+        self._start_again()
+
+    def _worker_over(self, pid: int, wait_status: int) -> None:
+        if pid not in self._children:
+            return
+        self.has_one_ended = True
+        job = self._children.pop(pid)
+        if job is not None and not job.directory.exists():
+            self._restarts.pop(job.directory.name, None)
+        elif job is not None:
+            code = os.waitstatus_to_exitcode(wait_status)
+            self._log.error("worker_died", pid=pid, exit_code=code, job=job.directory.name)
+            self._restart(job)
+        self._on_change()
+
+    def _let_go_of_adopted(self) -> None:
+        for job in [job for job in self._adopted if not self._is_alive(job)]:
+            self._adopted.remove(job)
+            self.has_one_ended = True
+            if job.directory.exists():
+                self._log.error("worker_died", job=job.directory.name)
+                self._restart(job)
+            self._on_change()
+
+    def _is_alive(self, job: Job) -> bool:
+        try:
+            return job.is_alive()
+        except OSError:
+            # Whoever takes it over meets the same, and says so.
+            return False
+
+    def _restart(self, job: Job) -> None:
+        """Have a new worker finish what a dead one left: undo, and report."""
+        with self._noting_unusable(job):
+            self._restart_job(job)
+
+    def _restart_job(self, job: Job) -> None:
+        if not job.hold():
+            # A worker that waits for its turn looks at the record just now, or the record has just gone.
+            # The next tick sees to it.
+            self._adopted.append(job)
+            return
+        restarts = self._restarts[job.directory.name] = self._restarts.get(job.directory.name, 0) + 1
+        if restarts <= MAX_RESTARTS:
+            self._start(job, self._workers.carry)
+            return
+        self._log.error("command_abandoned", job=job.directory.name, restarts=restarts - 1)
+        if restarts == MAX_RESTARTS + 1:
+            # Whatever kills the workers would kill the next one that does the same. This one only reports.
+            self._start(job, self._workers.abandon)
+        else:
+            # Not even that. The next start of the agent tries again.
+            job.let_go()

@@ -1,0 +1,174 @@
+"""The worker's side of the process that records what scripts print (see `recording`)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agent.lifecycle.recording import MAX_MESSAGE, Request, record
+from agent.logs import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from agent.lifecycle.script_log import ScriptLog
+
+log = get_logger()
+
+# How much of what comes after the last script still goes to the logs: what an application says
+# while it starts. What it prints all its life belongs elsewhere, and must not fill the disk from a
+# place where nobody looks.
+LATE_OUTPUT_S = 900.0
+LATE_OUTPUT_BYTES = 16 * 2**20
+
+_ANSWER_S = 60.0  # beyond what was asked for; a recorder that takes longer is stuck, as on a dead disk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputState:
+    """What has become of the current script's output.
+
+    Attributes:
+        is_open: somebody may still write to it.
+        silent_s: how long ago the last of it came; None = there was none.
+        trouble: why some of it is missing in the logs; None = it is all there.
+    """
+
+    is_open: bool
+    silent_s: float | None
+    trouble: str | None = None
+
+
+class Recorder:
+    """Records the output of the scripts of one event; goes on alone when this process is killed.
+
+    A recorder that has itself been killed is replaced by a new one, and the script notices nothing.
+
+    Raises:
+        OSError: no process is to be had, or no descriptor.
+    """
+
+    def __init__(
+        self, script_log: ScriptLog, *, late_s: float = LATE_OUTPUT_S, late_bytes: int = LATE_OUTPUT_BYTES
+    ) -> None:
+        self._log = script_log
+        self._late_s = late_s
+        self._late_bytes = late_bytes
+        self._streams: tuple[int, ...] = ()
+        self._trouble: str | None = None
+        self._is_lost = False
+        self._start()
+
+    def fileno(self) -> int:
+        """A descriptor that becomes readable when the process has gone."""
+        return self._connection.fileno()
+
+    def note(self, text: str) -> None:
+        """Log a line of our own, such as `Script - start.sh`."""
+        self._send(Request.NOTE, text.encode("utf-8", "surrogateescape")[: MAX_MESSAGE - 1])
+
+    @contextlib.contextmanager
+    def following(self, readers: Sequence[int]) -> Iterator[None]:
+        """What comes from these streams is logged, to its end; meanwhile they must stay open here, too."""
+        self._streams = tuple(readers)
+        try:
+            self._send(Request.STREAMS, b"")
+            yield
+        finally:
+            self._streams = ()
+
+    def settle(self, *, within_s: float) -> OutputState:
+        """Afterwards all that the script has printed is logged.
+
+        Args:
+            within_s: how long to wait for everybody who may still print something.
+        """
+        answer = self._ask(Request.SETTLE, str(within_s).encode(), within_s)
+        if answer is None:
+            return OutputState(is_open=False, silent_s=None)
+        state = OutputState(**json.loads(answer))
+        if state.trouble and state.trouble != self._trouble:
+            self._trouble = state.trouble
+            log.warning("script_log_not_written", error=state.trouble)
+        return state
+
+    def tail(self) -> str:
+        """The end of all that was logged, without times, as it goes into a report."""
+        return (self._ask(Request.TAIL, b"", 0) or b"").decode()
+
+    def failure_tail(self) -> str:
+        """The same, but it begins with the first error of the last script where that would be cut off."""
+        return (self._ask(Request.FAILURE_TAIL, b"", 0) or b"").decode()
+
+    def revive(self) -> bool:
+        """Replace a recorder that has gone; False where that is not possible now, as without a free process."""
+        gone = self._connection
+        try:
+            self._start()
+            gone.close()
+            if self._streams:
+                self._send_once(Request.STREAMS, b"")
+        except OSError as error:
+            if not self._is_lost:
+                self._is_lost = True
+                log.warning("hook_output_not_recorded", error=str(error))
+            return False
+        self._is_lost = False
+        log.warning("hook_output_recorder_replaced", pid=self.pid)
+        return True
+
+    def close(self) -> None:
+        """Leave the recorder to itself; it ends with the last stream."""
+        self._connection.close()
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, os.WNOHANG)
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            pid = os.fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
+        if pid == 0:
+            record(theirs, self._log, late_s=self._late_s, late_bytes=self._late_bytes)
+        theirs.close()
+        self._connection, self.pid = ours, pid
+
+    def _ask(self, request: Request, content: bytes, wait_s: float) -> bytes | None:
+        """The answer; None where there is nobody to give one."""
+        for _ in range(2):
+            self._send(request, content)
+            poll = select.poll()
+            poll.register(self._connection, select.POLLIN)
+            if not poll.poll((wait_s + _ANSWER_S) * 1000):
+                log.warning("hook_output_recorder_stuck", pid=self.pid)
+                os.kill(self.pid, signal.SIGKILL)
+                self.revive()
+                continue
+            with contextlib.suppress(ConnectionError):
+                if answer := self._connection.recv(MAX_MESSAGE):
+                    return answer
+        return None
+
+    def _send(self, request: Request, content: bytes) -> None:
+        try:
+            self._send_once(request, content)
+        except ConnectionError:
+            if self.revive() and request is not Request.STREAMS:
+                with contextlib.suppress(ConnectionError):
+                    self._send_once(request, content)
+
+    def _send_once(self, request: Request, content: bytes) -> None:
+        descriptors = self._streams if request is Request.STREAMS else ()
+        if descriptors:
+            socket.send_fds(self._connection, [request.value + content], descriptors)
+        else:
+            self._connection.send(request.value + content)

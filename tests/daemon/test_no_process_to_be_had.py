@@ -1,0 +1,85 @@
+"""The host has run out of processes: what was accepted waits for one, and is not lost."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+from agent.daemon.daemon import Daemon, starting_status
+from agent.daemon.notification import ServiceNotifier
+from agent.daemon.running import Workers
+from agent.daemon.wakeups import Wakeups
+from agent.deployments import JobStore
+from agent.logs import Log, LogSink
+from agent.protocol import HostCommand
+from agent.settings import Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from agent.deployments import Job
+    from agent.endpoint import HostCommandClient
+
+COMMAND = HostCommand(identifier="one", host_identifier="h", deployment_execution_id="e", name="Install")
+
+
+class Client:
+    """Delivers one command, and has the daemon stop once that is over."""
+
+    def __init__(self) -> None:
+        self.wakeups: Wakeups | None = None
+        self.store: JobStore | None = None
+        self.commands = [COMMAND]
+
+    def poll_host_command(self) -> HostCommand | None:
+        assert self.wakeups is not None
+        assert self.store is not None
+        if self.commands:
+            return self.commands.pop()
+        if not self.store.jobs():
+            self.wakeups._note(signal.SIGTERM, None)
+        return None
+
+    def close(self) -> None:
+        """There is no connection."""
+
+
+def test_a_command_whose_worker_cannot_be_forked_is_carried_out_when_that_is_possible_again(
+    tmp_path: Path,
+) -> None:
+    """A fork bomb elsewhere on the host must cost neither the daemon nor the command."""
+    refusals = 3
+    tries: list[str] = []
+
+    def carry(job: Job) -> int:
+        tries.append(job.directory.name)
+        if len(tries) <= refusals:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        pid = os.fork()
+        if pid == 0:
+            shutil.rmtree(job.directory)
+            os._exit(0)
+        return pid
+
+    client = Client()
+    settings = replace(Settings(), root_dir=tmp_path, pid_dir=tmp_path, wait_between_runs=0.05)
+    wakeups = Wakeups(lambda: daemon.tick(), tick_interval_s=0.02)  # noqa: PLW0108 - defined below
+    log_file = tmp_path / "log"
+    daemon = Daemon(
+        settings=settings,
+        client=cast("HostCommandClient", client),
+        wakeups=wakeups,
+        workers=Workers(carry=carry, refuse=lambda _command, _reason: 0, abandon=carry),
+        notifier=ServiceNotifier({}),
+        log=Log(LogSink(log_file, to_stderr=False)),
+        status=starting_status(host_identifier="h", endpoint="e"),
+    )
+    client.wakeups, client.store = wakeups, JobStore(tmp_path)
+    daemon.run()
+    assert refusals + 1 == len(tries)
+    assert 1 == log_file.read_text().count(" worker_not_started ")
+    assert [] == JobStore(tmp_path).jobs()
