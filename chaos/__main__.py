@@ -28,7 +28,7 @@ def main() -> int:
     """Run the campaign; 0 when there was no violation."""
     options = _options()
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(143))
+        signal.signal(number, _break_off)
     _keep_mounts_to_ourselves()
     shared_memory = Path("/dev/shm")  # noqa: S108 - a directory of our own is made there
     base = shared_memory if os.access(shared_memory, os.W_OK) else None
@@ -37,6 +37,12 @@ def main() -> int:
         return _Campaign(options, scratch).run()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _break_off(number: int, _frame: object) -> None:
+    # Once is enough: a second one would cut the cleaning up short.
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def _options() -> argparse.Namespace:

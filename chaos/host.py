@@ -63,6 +63,7 @@ class Host:
         self.harm = Harm()
         self.daemon: subprocess.Popen[bytes] | None = None
         self.is_down = False
+        self._is_over = False
         self._identity_file, self._ca_file, self._s3_url = identity_file, ca_file, s3_url
         self._lock = threading.RLock()
         self._environment: dict[str, str] = {}
@@ -112,7 +113,7 @@ class Host:
     def start(self) -> None:
         """Start the agent, unless it runs."""
         with self._lock:
-            if self.daemon is not None and self.daemon.poll() is None:
+            if self._is_over or (self.daemon is not None and self.daemon.poll() is None):
                 return
             command = [str(_BIN / "agentctl"), "run", "--config-file", str(self.directory / "agent.yml")]
             with (self.directory / "agent.out").open("ab") as output:
@@ -332,7 +333,9 @@ class Host:
 
     def clean_up(self) -> None:
         """Nothing of this host runs or lies anywhere any more."""
-        self.is_down = True
+        with self._lock:
+            # Who is about to start the agent again must not do so behind our back.
+            self._is_over = True
         self.kill_everything()
         if self._mounted:
             subprocess.run(["umount", "-l", str(self.disk)], check=False)

@@ -88,6 +88,8 @@ class HostCommandClient:
         answer = self._call("GetDeploymentSpecification", request)
         if not answer:
             raise self._nonsense("GetDeploymentSpecification", "the answer is empty")
+        if not _text(answer.get("DeploymentSystem")):
+            raise self._nonsense("GetDeploymentSpecification", "it names no DeploymentSystem")
         specification = _object(answer.get("DeploymentSpecification"))
         envelope = _object(specification.get("GenericEnvelope"))
         return SpecificationAnswer(

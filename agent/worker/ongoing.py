@@ -35,3 +35,11 @@ def ongoing_deployment(
         # What the command did counts, and not what is left of its mark.
         with contextlib.suppress(OSError):
             file.unlink()
+
+
+def remove_abandoned_mark(identifier: str, deployment_id: str, host: HostContext) -> None:
+    """Remove the mark of a command whose worker has died; that of another command stays."""
+    file = host.root.ongoing(host.settings.ongoing_deployment_tracking) / deployment_id
+    with contextlib.suppress(OSError):
+        if file.read_bytes() == identifier.encode("utf-8", "surrogatepass"):
+            file.unlink()

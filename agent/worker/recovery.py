@@ -12,6 +12,7 @@ from agent.logs import get_logger
 from agent.processes import boot_id
 from agent.protocol import INSTALL
 from agent.worker.directories import keeping_in
+from agent.worker.ongoing import remove_abandoned_mark
 from agent.worker.results import failed_result, lost_result, succeeded_result
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ log = get_logger()
 
 def failed_after_restart(state: JobState, context: WorkerContext) -> CommandResult:
     """The result of a command whose worker is gone, after putting the host in order."""
+    if state.deployment is not None:
+        remove_abandoned_mark(state.command.identifier, state.deployment.deployment_id, context.host)
     if state.deployment is None or state.command.name != INSTALL:
         ended = _end_script(state.script) if state.script else ""
         return lost_result(state, f"{ended}What its scripts have done so far is as they left it.")

@@ -128,6 +128,7 @@ def test_a_killed_worker_is_reported_with_code_7_once_and_soon(
     assert completion.message.endswith("[worker-lost]")
     assert not is_running(gate.pid)
     agent.wait_until_idle()
+    assert [] == list((agent.root / "ongoing-deployment").iterdir())
     server.carry(waiting[0], "ValidateService")
     assert 1 == len(server.completions(waiting[1]))
     assert ["BeforeInstall of one"] == application.trace

@@ -189,3 +189,13 @@ def test_credentials_that_have_expired_are_read_again_once(
         request.headers["authorization"].split("Credential=")[1].split("/")[0] for request in server.requests
     ]
     assert ["AKIA", "AKIANEW"] == keys
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"DeploymentSpecification": {}}'])
+def test_a_specification_answer_that_names_no_system_is_worth_another_try(
+    client: HostCommandClient, server: ScriptedServer, body: bytes
+) -> None:
+    """Something in between has answered; the deployment must not fail of that."""
+    server.script.put(Answer(body=body))
+    with pytest.raises(EndpointUnavailable, match="GetDeploymentSpecification with nonsense"):
+        client.deployment_specification(COMMAND)
