@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.appspec import AppSpec
-    from agent.deployments import CommandResult
+    from agent.deployments import CommandResult, DeploymentDirectory
     from agent.specification import DeploymentSpecification
     from agent.worker.context import HostContext
 
@@ -39,36 +39,14 @@ class InstallRun:
 
     def carry_out(self) -> CommandResult:
         """Install, and from then on this deployment is the group's last successful one."""
-        specification, settings, root = self._specification, self._host.settings, self._host.root
-        current = GroupRevisions(specification, self._host).current
-        appspec = read_appspec(
-            current.archive,
-            appspec_filename(current, specification.appspec_filename),
-            possible_events=specification.possible_events,
-        )
-        for warning in appspec.warnings:
-            log.warning("appspec_warning", path=appspec.path, problem=str(warning))
-        if settings.reject_unconfined_selinux_in_bundle:
-            _refuse_unconfined(appspec)
+        group_id, root = self._specification.deployment_group_id, self._host.root
+        current = GroupRevisions(self._specification, self._host).current
+        appspec = self._read_appspec(current)
         with keeping_in(root.instructions):
             root.instructions.mkdir(parents=True, exist_ok=True)
-        summary = install(
-            InstallRequest(
-                appspec=appspec,
-                archive=current.archive,
-                instructions_directory=root.instructions,
-                group_id=specification.deployment_group_id,
-                deployment_id=specification.deployment_id,
-                file_exists_behavior=specification.known_file_exists_behavior,
-                options=InstallOptions(
-                    follow_directory_symlinks=settings.follow_directory_symlinks,
-                    reject_symlink_permission_targets=settings.reject_symlink_permission_targets,
-                ),
-            ),
-            observer=_StepObserver(self._host.on_step),
-        )
+        summary = install(self._request(appspec, current), observer=_StepObserver(self._host.on_step))
         with keeping_in(root.instructions):
-            write_pointer(root.last_successful(specification.deployment_group_id), current)
+            write_pointer(root.last_successful(group_id), current)
         log.info(
             "installed",
             created=summary.created,
@@ -80,6 +58,33 @@ class InstallRun:
             copied_bytes=summary.copied_bytes,
         )
         return succeeded_result()
+
+    def _read_appspec(self, current: DeploymentDirectory) -> AppSpec:
+        appspec = read_appspec(
+            current.archive,
+            appspec_filename(current, self._specification.appspec_filename),
+            possible_events=self._specification.possible_events,
+        )
+        for warning in appspec.warnings:
+            log.warning("appspec_warning", path=appspec.path, problem=str(warning))
+        if self._host.settings.reject_unconfined_selinux_in_bundle:
+            _refuse_unconfined(appspec)
+        return appspec
+
+    def _request(self, appspec: AppSpec, current: DeploymentDirectory) -> InstallRequest:
+        settings = self._host.settings
+        return InstallRequest(
+            appspec=appspec,
+            archive=current.archive,
+            instructions_directory=self._host.root.instructions,
+            group_id=self._specification.deployment_group_id,
+            deployment_id=self._specification.deployment_id,
+            file_exists_behavior=self._specification.known_file_exists_behavior,
+            options=InstallOptions(
+                follow_directory_symlinks=settings.follow_directory_symlinks,
+                reject_symlink_permission_targets=settings.reject_symlink_permission_targets,
+            ),
+        )
 
 
 class _StepObserver:
