@@ -31,7 +31,6 @@ from agent.lifecycle.run import run_event
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.lifecycle.context import HookProcess
 
 SCRIPTS = 200
 OUTPUT_MB = 100
@@ -166,7 +165,7 @@ def recorder_memory(directory: Path) -> None:
     def child() -> dict[str, int]:
         sizes: dict[str, int] = {}
 
-        def look(_script: HookProcess) -> None:
+        def look() -> None:
             children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
             recorder = next(
                 pid for pid in children if Path(f"/proc/{pid}/comm").read_text() == "hook-output\n"
@@ -175,7 +174,7 @@ def recorder_memory(directory: Path) -> None:
             kib = {line.split(":")[0]: int(line.split()[1]) for line in rollup}
             sizes.update(RSS=kib["Rss"], PSS=kib["Pss"], USS=kib["Private_Clean"] + kib["Private_Dirty"])
 
-        run_event([HookScript(location="look.sh")], replace(context(directory), on_started=look))
+        run_event([HookScript(location="look.sh")], replace(context(directory), on_ended=look))
         return sizes
 
     print("  " + json.dumps(run_isolated(child)))

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _DEPLOYMENT_S = 90.0
 _QUIET_S = 30.0
 _EVENT_S = 20.0
+_MARK = "mark of an ongoing deployment"
+_DISK_FAULTS = frozenset((FaultKind.FULL_DISK, FaultKind.READ_ONLY))
 _MAX_RESIDENT_KIB = 40 * 1024
 
 
@@ -191,7 +193,9 @@ class Run:
 
     def _look(self) -> None:
         """Wait until all is quiet, and check everything; then deploy once more."""
-        self._check_quiet()
+        # A disk that could not be written keeps a mark; the next command removes it.
+        self._check_quiet(*([_MARK] if self._applied & _DISK_FAULTS else ()))
+        self._known = {item for item in self._known if not item.startswith(_MARK)}
         self._check_tree()
         last = len(self.schedule.revisions) + 1
         status = self._deploy(last, Script.PLAIN)
@@ -205,18 +209,21 @@ class Run:
     def _violated(self, text: str) -> None:
         self.outcome.violations.append(text)
 
-    def _check_quiet(self) -> None:
+    def _check_quiet(self, *tolerated: str) -> None:
+        """Afterwards nothing is left that was not known, but what begins with one of these."""
         deadline = time.monotonic() + _QUIET_S
         while (left := self._left()) - self._known and time.monotonic() < deadline:
             time.sleep(0.05)
         for item in sorted(left - self._known):
+            if item.startswith(tolerated):
+                continue
             self._violated(f"{item} is left behind")
         self._known |= left
 
     def _left(self) -> set[str]:
         state, root = self.host.state, self.host.root
         found = [f"job record {path.name}" for path in state.glob("jobs/*")]
-        found += [f"mark of an ongoing deployment {path.name}" for path in root.glob("ongoing-deployment/*")]
+        found += [f"{_MARK} {path.name}" for path in root.glob("ongoing-deployment/*")]
         found += ["the throttle file"] if (state / "throttle.json").exists() else []
         daemon = self.host.daemon.pid if self.host.daemon else 0
         # What a killed hook has started is its own affair, as on any host.

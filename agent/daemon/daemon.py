@@ -222,8 +222,7 @@ class Daemon:
                 job.note_result(finished.result)
         except OSError:
             # A record without its result would be carried out once more.
-            job.let_go()
-            job.remove()
+            self._store.discard(job)
             raise
         log.info("command_redelivered" if finished else "command_accepted")
         return job

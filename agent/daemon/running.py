@@ -113,7 +113,7 @@ class RunningWorkers:
         elif job.read() is None:
             # Its acceptance never became whole, so nothing was done and nobody was told.
             job.let_go()
-            job.remove()
+            job.remove_if_possible()
         else:
             self._log.warning("command_recovered", job=job.directory.name)
             self.carry(job)

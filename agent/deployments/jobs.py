@@ -24,7 +24,6 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 import time
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -215,8 +214,24 @@ class Job:
             os.close(descriptor)
 
     def remove(self) -> None:
-        """Afterwards there is no such record."""
-        shutil.rmtree(self.directory, ignore_errors=True)
+        """Afterwards there is no such record.
+
+        Raises:
+            OSError: it can't be removed, as on a read-only disk.
+        """
+        # By name, and not shutil.rmtree: that needs a descriptor, and there may be none left.
+        with contextlib.suppress(FileNotFoundError):
+            self.record.unlink()
+        with contextlib.suppress(FileNotFoundError):
+            self.directory.rmdir()
+
+    def remove_if_possible(self) -> bool:
+        """The same where a record that stays does no harm; whether it has gone."""
+        try:
+            self.remove()
+        except OSError:
+            return False
+        return True
 
 
 class JobStore:
@@ -224,6 +239,7 @@ class JobStore:
 
     def __init__(self, state_directory: Path) -> None:
         self.directory = state_directory / "jobs"
+        self._half_made: list[Job] = []
 
     def accept(self, command: HostCommand) -> Job:
         """A new record, on the disk, with its lock held by this process.
@@ -232,6 +248,10 @@ class JobStore:
             OSError: it can't be written.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
+        # Commands that are accepted later would wait for what looks like an earlier one.
+        while self._half_made:
+            self._half_made[-1].remove()
+            self._half_made.pop()
         last = max((job.number for job in self.jobs()), default=0)
         job = Job(self.directory / f"{last + 1:08d}-{_digest(command.identifier)}")
         job.directory.mkdir()
@@ -240,10 +260,15 @@ class JobStore:
             job.append("accepted", {"command": asdict(command)}, durable=True)
             sync_directory(self.directory)
         except OSError:
-            job.let_go()
-            job.remove()
+            self.discard(job)
             raise
         return job
+
+    def discard(self, job: Job) -> None:
+        """Remove a record that nobody works on: now, or before the next one is made."""
+        job.let_go()
+        if not job.remove_if_possible():
+            self._half_made.append(job)
 
     def undelivered(self) -> list[Job]:
         """Every record whose command is still at work, or not yet reported; not those that nobody can use.

@@ -33,8 +33,9 @@ class HookContext:
         scripts_log: the deployment's own log; directories are made.
         deployments_log: the log of all deployments; None = not wanted.
         fail_on_open_output: a script whose output is still open after it ended has failed.
-        on_started: told of each script when it runs.
-        on_ended: told when it does no more; what it left running is on its own from then on.
+        on_started: told of each script by its own process, right before that becomes the script: it may
+            write to what is open, and must not raise.
+        on_ended: told when it runs no more, if it did; what it left running is on its own from then on.
     """
 
     event: str
@@ -46,4 +47,4 @@ class HookContext:
     deployments_log: Path | None
     fail_on_open_output: bool = False
     on_started: Callable[[HookProcess], None] = lambda _process: None
-    on_ended: Callable[[HookProcess], None] = lambda _process: None
+    on_ended: Callable[[], None] = lambda: None

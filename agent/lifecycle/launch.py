@@ -10,15 +10,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from agent.lifecycle.accounts import find_sudo
+from agent.lifecycle.context import HookProcess
 from agent.lifecycle.launch_failure import (
     explain_hidden_failure,
     explain_launch_failure,
     is_for_other_machine,
 )
 from agent.lifecycle.login import login_command, login_environment
+from agent.processes import start_ticks
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from agent.appspec import HookScript
@@ -37,6 +39,8 @@ def start_script(
     account: Account | None,
     streams: ScriptStreams,
     environment: HookEnvironment,
+    *,
+    on_started: Callable[[HookProcess], None],
 ) -> subprocess.Popen[bytes]:
     """The running script: leader of a session of its own, with no standard input.
 
@@ -46,6 +50,7 @@ def start_script(
         account: as whom it runs; None = as the agent.
         streams: where its output goes; holds on to its writing ends.
         environment: what all scripts of the event get.
+        on_started: see `HookContext`.
 
     Raises:
         CommandFailure: it can't be started; the message says why.
@@ -63,19 +68,25 @@ def start_script(
             command = login_command(account.shell, command, names)
             variables = login_environment(variables, names)
         launch = _Launch(command=command, account=account, environment=variables)
+
+    def announce() -> None:
+        pid = os.getpid()
+        on_started(HookProcess(pid=pid, start_ticks=start_ticks(pid) or 0))
+
     try:
-        return _start_as_shell_would(launch, path, streams)
+        return _start_as_shell_would(replace(launch, announce=announce), path, streams)
     except OSError as error:
         raise explain_launch_failure(error, path, script, account) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Launch:
-    """What to start, as whom; None = as the agent."""
+    """What to start, as whom; None = as the agent. `announce` is called in the new process."""
 
     command: list[str]
     account: Account | None
     environment: Mapping[str, str]
+    announce: Callable[[], None] | None = None
 
 
 def _through_sudo(path: Path, script: HookScript, environment: HookEnvironment) -> _Launch:
@@ -121,8 +132,10 @@ def _start(launch: _Launch, streams: ScriptStreams) -> subprocess.Popen[bytes]:
         stderr=streams.stderr,
         cwd=_working_directory(),
         env=launch.environment,
-        # Not a preexec_fn, which would be Python between fork and exec; and only user= and its
-        # like leave the fast vfork path (1.4 ms instead of 0.6 in a process of our size).
+        # Told by the new process itself, before it becomes the script: were it told afterwards, a worker
+        # killed in between would leave a script behind that nobody knows of. That costs the vfork path.
+        # The only other thread there may be speaks to the endpoint; the new process needs nothing of it.
+        preexec_fn=launch.announce,  # noqa: PLW1509
         start_new_session=True,
         user=account.uid if account else None,
         group=account.gid if account else None,

@@ -14,7 +14,6 @@ import time
 from typing import TYPE_CHECKING
 
 from agent.lifecycle.adoption import bury_orphans, own_children
-from agent.lifecycle.context import HookProcess
 from agent.lifecycle.launch import start_script
 from agent.lifecycle.launch_failure import explain_launch_failure, has_windows_line_ends
 from agent.lifecycle.location import find_script, make_executable
@@ -28,7 +27,6 @@ from agent.lifecycle.outcome import (
 )
 from agent.lifecycle.streams import ScriptStreams
 from agent.logs import get_logger
-from agent.processes import start_ticks
 
 if TYPE_CHECKING:
     import subprocess
@@ -82,13 +80,19 @@ class ScriptRun:
             contextlib.closing(self._open_streams(path)) as streams,
             self._recorder.following(streams.readers),
         ):
-            process = start_script(path, self._script, self._account, streams, self._context.environment)
-            streams.close_writers()
-            hook = HookProcess(pid=process.pid, start_ticks=start_ticks(process.pid) or 0)
             try:
-                self._carry(process, hook, streams, path, cancelled)
+                process = start_script(
+                    path,
+                    self._script,
+                    self._account,
+                    streams,
+                    self._context.environment,
+                    on_started=self._context.on_started,
+                )
+                streams.close_writers()
+                self._carry(process, streams, path, cancelled)
             finally:
-                self._context.on_ended(hook)
+                self._context.on_ended()
 
     def _open_streams(self, path: Path) -> ScriptStreams:
         try:
@@ -99,14 +103,12 @@ class ScriptRun:
     def _carry(
         self,
         process: subprocess.Popen[bytes],
-        hook: HookProcess,
         streams: ScriptStreams,
         path: Path,
         cancelled: Callable[[], bool],
     ) -> None:
         deadline = time.monotonic() + self._script.timeout_s
         try:
-            self._context.on_started(hook)
             code = self._wait(process, deadline, cancelled)
         except BaseException:  # such as Ctrl-C, which does not reach the script's session
             self._end(process)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import replace
@@ -55,7 +56,7 @@ def finish(job: Job, context: WorkerContext) -> None:
     """
     state = job.read()
     if state is None:
-        job.remove()
+        job.remove_if_possible()
         return
     command_log.bind(host_command_identifier=state.command.identifier, command=state.command.name)
     began = time.monotonic()
@@ -85,7 +86,7 @@ def report_abandoned(job: Job, context: WorkerContext) -> None:
     """Report the command of this record as lost. Nothing else is tried: it has killed too many workers."""
     state = job.read()
     if state is None:
-        job.remove()
+        job.remove_if_possible()
         return
     command_log.bind(host_command_identifier=state.command.identifier, command=state.command.name)
     result = state.result
@@ -145,7 +146,7 @@ class _Performance:
         self._host = replace(
             context.host,
             on_script_started=self._note_script_started,
-            on_script_ended=lambda _script: self._note_script(None),
+            on_script_ended=self._note_script_ended,
             on_step=self._note_step_of_run,
             is_cancelled=HookUpdates(command.identifier, context).is_cancelled,
         )
@@ -174,13 +175,20 @@ class _Performance:
         if status in (CommandStatus.SUCCEEDED, CommandStatus.FAILED):
             return not_wanted_result(status)
         self._job.note_step(RUN)
-        ongoing = ongoing_deployment(self._command.identifier, specification, self._host)
+        ongoing = ongoing_deployment(self._command.identifier, specification, self._host, self._context.jobs)
         with working_on_group(specification, self._host), ongoing:
             return run.carry_out()
 
     def _note_script_started(self, script: HookProcess) -> None:
-        """Whoever comes after a dead worker has to end what it had running."""
-        self._note_script(RecordedProcess(pid=script.pid, start_ticks=script.start_ticks, boot_id=boot_id()))
+        """Whoever comes after a dead worker has to end what it had running.
+
+        Called in the process that is about to become the script. It holds the lock of the record until
+        then, as it was forked from us: nobody reads the record before this line is in it.
+        """
+        process = RecordedProcess(pid=script.pid, start_ticks=script.start_ticks, boot_id=boot_id())
+        # A full disk must not keep a script from its work; and whatever this process logged, nobody would see.
+        with contextlib.suppress(OSError):
+            self._job.note_script(process)
 
     def _note_step_of_run(self, step: str) -> None:
         try:
@@ -188,11 +196,10 @@ class _Performance:
         except OSError as error:
             log.warning("step_not_noted", step=step, error=str(error))
 
-    def _note_script(self, script: RecordedProcess | None) -> None:
+    def _note_script_ended(self) -> None:
         try:
-            self._job.note_script(script)
+            self._job.note_script(None)
         except OSError as error:
-            # A full disk must not end a script that does its work.
             log.warning("script_not_noted", error=str(error))
 
     def _acknowledge(self, run: Run) -> CommandStatus | None:
@@ -245,7 +252,7 @@ def _remember(job: Job, result: CommandResult, context: WorkerContext) -> None:
             context.history.add(entry)
         except OSError as error:
             log.warning("history_not_written", error=str(error))
-    job.remove()
+    job.remove_if_possible()
 
 
 def _log_trouble(error: BaseException) -> None:

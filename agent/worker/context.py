@@ -26,8 +26,8 @@ class HostContext:
         identity: who this host is; None for a local deployment on a host that has not been told.
         s3_url: S3 service without bucket; empty when the region is not known.
         environment: what the agent was started with; hooks inherit most of it.
-        on_script_started: told of each hook script when it runs.
-        on_script_ended: told when it does no more.
+        on_script_started: told of each hook script, see `HookContext.on_started`.
+        on_script_ended: told when it runs no more.
         on_step: told of each step beyond `run` that Install is about to take: `commit`, `undo`.
         is_cancelled: asked often while a hook script runs; once True, the script is ended.
         hook_identity: AWS_REGION and AWS_HOST_IDENTIFIER for hooks.
@@ -38,7 +38,7 @@ class HostContext:
     s3_url: str
     environment: Mapping[str, str]
     on_script_started: Callable[[HookProcess], None] = lambda _script: None
-    on_script_ended: Callable[[HookProcess], None] = lambda _script: None
+    on_script_ended: Callable[[], None] = lambda: None
     on_step: Callable[[str], None] = lambda _step: None
     is_cancelled: Callable[[], bool] = lambda: False
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import signal
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -123,3 +126,39 @@ def test_a_removed_record_is_neither_found_nor_alive(tmp_path: Path) -> None:
         job.is_alive(),
         job.read(),
     )
+
+
+def test_a_half_made_record_goes_even_when_no_descriptor_is_left(tmp_path: Path) -> None:
+    """Later commands wait for earlier ones, so one that nobody works on must not stay."""
+    store = JobStore(tmp_path)
+    store.accept(COMMAND).let_go()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open("/", os.O_RDONLY)
+    os.close(free)
+    # The listing needs one descriptor and gives it back, the record takes that one, and its directory needs a second.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            store.accept(replace(COMMAND, identifier="second"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert [1] == [job.number for job in store.jobs()]
+
+
+def test_a_half_made_record_that_could_not_be_removed_goes_before_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk was read-only for a while."""
+    store = JobStore(tmp_path)
+    job = store.accept(COMMAND)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(job.record), "unlink", _refuse)
+        store.discard(job)
+        with pytest.raises(OSError, match="Read-only"):
+            store.accept(replace(COMMAND, identifier="second"))
+    store.accept(replace(COMMAND, identifier="third"))
+    assert [1] == [job.number for job in store.jobs()]
+
+
+def _refuse(*_arguments: object, **_options: object) -> None:
+    raise OSError(errno.EROFS, "Read-only file system")

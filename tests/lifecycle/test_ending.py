@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import time
@@ -136,18 +137,32 @@ def test_an_interrupted_agent_takes_its_script_along(event: Event) -> None:
     assert not is_running(int(read(pids)))
 
 
-def test_a_script_that_could_not_be_written_down_does_not_run_on(event: Event) -> None:
-    """After a crash nobody would know of it."""
-    pids: list[int] = []
+def test_a_worker_killed_while_it_starts_a_script_leaves_none_that_nobody_knows_of(event: Event) -> None:
+    """The script's own process writes down that it is there, and holds the worker's locks until it has."""
+    pids, noted, lock = (event.directory / name for name in ("pids", "noted", "lock"))
+    event.additions["P"] = str(pids)
 
-    def note(hook: HookProcess) -> None:
-        pids.append(hook.pid)
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def run_until_killed() -> None:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
 
-    event.options["on_started"] = note
-    with pytest.raises(OSError, match="No space left"):
-        event.run_one("#!/bin/bash\nsleep 1000\n")
-    assert not is_running(pids[0])
+        def note(hook: HookProcess) -> None:
+            os.kill(os.getppid(), signal.SIGKILL)
+            noted.write_text(f"{hook.pid} {hook.start_ticks}")
+
+        event.options["on_started"] = note
+        event.run_one("#!/bin/bash\necho $$ > $P\nsleep 1000\n")
+
+    with pytest.raises(Exception, match="ended without an answer"):
+        run_isolated(run_until_killed)
+    with lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+    pid, ticks = map(int, noted.read_text().split())
+
+    end_abandoned_hook(HookProcess(pid=pid, start_ticks=ticks))
+
+    assert not is_running(pid)
+    assert read(pids) in ("", f"{pid}\n")
 
 
 def test_what_a_dead_worker_left_behind_can_be_ended(event: Event) -> None:
@@ -182,11 +197,20 @@ def test_a_pid_that_is_another_process_by_now_is_left_alone() -> None:
 
 def test_the_worker_is_told_of_each_script_while_it_runs(event: Event) -> None:
     """It writes that down, for whoever comes after a crash."""
-    told: list[tuple[str, int]] = []
-    event.options["on_started"] = lambda hook: told.append(("started", hook.pid))
-    event.options["on_ended"] = lambda hook: told.append(("ended", hook.pid))
-    pid = int(event.printed("#!/bin/bash\necho $$\n"))
-    assert [("started", pid), ("ended", pid)] == told
+    told = event.directory / "told"
+
+    def tell(text: str) -> None:
+        with told.open("a") as file:
+            file.write(f"{text}\n")
+
+    event.options["on_started"] = lambda hook: tell(f"started {hook.pid} {hook.start_ticks}")
+    event.options["on_ended"] = lambda: tell("ended")
+    event.additions["T"] = str(told)
+    script = (
+        "#!/bin/bash\nread -r stat < /proc/$$/stat\nset -- ${stat##*) }\necho $$ ${20}\necho runs >> $T\n"
+    )
+    pid_and_ticks = event.printed(script)
+    assert told.read_text() == f"started {pid_and_ticks}\nruns\nended\n"
 
 
 def test_orphans_of_a_script_are_reaped(event: Event) -> None:

@@ -184,7 +184,7 @@ def test_much_output_takes_neither_memory_nor_the_reports_end(event: Event) -> N
     def child() -> tuple[str, int, int]:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         peaks: list[int] = []
-        event.options["on_ended"] = lambda _hook: peaks.append(peak_kib_of("hook-output"))
+        event.options["on_ended"] = lambda: peaks.append(peak_kib_of("hook-output"))
         tail = event.run(HookScript(location="h.sh")).tail
         return tail, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, peaks[0] - before
 

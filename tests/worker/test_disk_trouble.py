@@ -73,3 +73,15 @@ def test_a_command_of_which_no_record_can_be_made_is_refused_with_the_reason(
     agent.kill()
     agent.start()
     server.carry(application.revise("one"), "DownloadBundle", "Install")
+
+
+def test_a_mark_that_could_not_be_removed_goes_with_the_next_command(
+    server: ControlServer, agent: Agent, application: Application
+) -> None:
+    """The disk was read-only when its deployment ended; other tools believe that it is still under way."""
+    marks = agent.root / "ongoing-deployment"
+    marks.mkdir(exist_ok=True)
+    (marks / "d-LEFTBEHIND").write_text("a host command of long ago")
+    server.carry(application.revise("one"), "DownloadBundle")
+    agent.wait_until_idle()
+    assert [] == list(marks.iterdir())
