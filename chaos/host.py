@@ -206,6 +206,29 @@ class Host:
         self.harm.hooks.add(pid)
         self._send(pid, signal.SIGKILL)
 
+    def kill_recorder(self) -> None:
+        """SIGKILL to a process that reads what hooks print; the hook must not notice."""
+        for pid in self.processes():
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{pid}/comm").read_text() == "hook-output\n":
+                    self._send(pid, signal.SIGKILL)
+                    return
+        raise NotPossibleError("no recorder runs")
+
+    def drain(self, duration_s: float) -> None:
+        """No command is taken for a while."""
+        command = [str(_BIN / "agentctl"), "drain", "--config-file", str(self.directory / "agent.yml")]
+        draining = subprocess.run(
+            [*command, "--timeout", "0"], check=False, capture_output=True, env=self._environment
+        )
+        if draining.returncode not in (0, 1):
+            raise NotPossibleError("the mark could not be written")
+        time.sleep(duration_s)
+        while subprocess.run(
+            [*command, "--undo"], check=False, capture_output=True, env=self._environment
+        ).returncode:
+            time.sleep(0.1)
+
     def kill_daemon(self) -> None:
         """SIGKILL to the daemon."""
         if self.daemon is None or self.daemon.poll() is not None:

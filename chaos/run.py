@@ -162,6 +162,8 @@ class Run:
                 _try_for(1.0, host.kill_worker)
             case FaultKind.KILL_HOOK:
                 _try_for(1.0, host.kill_hook)
+            case FaultKind.KILL_RECORDER:
+                _try_for(1.0, host.kill_recorder)
             case FaultKind.STOP_DAEMON:
                 host.stop_for("daemon", duration_s)
             case FaultKind.STOP_WORKER:
@@ -172,6 +174,8 @@ class Run:
                 if host.end() is None:
                     self.outcome.violations.append("the daemon did not end within 15 s of SIGTERM")
                 host.start()
+            case FaultKind.DRAIN:
+                host.drain(duration_s)
             case FaultKind.KILL_ENDPOINT:
                 self._servers.kill_control()
             case FaultKind.REBOOT:

@@ -14,10 +14,12 @@ class FaultKind(Enum):
     KILL_DAEMON = "kill-daemon"
     KILL_WORKER = "kill-worker"
     KILL_HOOK = "kill-hook"
+    KILL_RECORDER = "kill-recorder"
     STOP_DAEMON = "stop-daemon"
     STOP_WORKER = "stop-worker"
     STOP_HOOK = "stop-hook"
     RESTART_DAEMON = "restart-daemon"
+    DRAIN = "drain"
     KILL_ENDPOINT = "kill-endpoint"
     REBOOT = "reboot"
     FULL_DISK = "full-disk"
@@ -112,6 +114,9 @@ _WINDOW_S = 6.0
 _DISK_FAULTS = (FaultKind.FULL_DISK, FaultKind.READ_ONLY)
 
 
+_HOOK_FAULTS = (FaultKind.KILL_HOOK, FaultKind.STOP_HOOK, FaultKind.KILL_RECORDER)
+
+
 def make_schedule(seed: int) -> Schedule:
     """The schedule of this seed; the same every time."""
     chance = random.Random(seed)
@@ -127,7 +132,7 @@ def make_schedule(seed: int) -> Schedule:
 
 
 def _action(chance: random.Random) -> Action:
-    kind = chance.choices(list(FaultKind), weights=(4, 6, 3, 2, 3, 2, 4, 2, 4, 3, 2, 3, 3, 3))[0]
+    kind = chance.choices(list(FaultKind), weights=(4, 6, 3, 3, 2, 3, 2, 4, 2, 2, 4, 3, 2, 3, 3, 3))[0]
     is_timed = kind is FaultKind.KILL_ENDPOINT or chance.random() < 0.4
     if is_timed:
         delay_s, event = chance.uniform(0, _WINDOW_S), ""
@@ -136,7 +141,7 @@ def _action(chance: random.Random) -> Action:
             chance.choice((0.0, 0.005, 0.02, 0.05, 0.1)) * chance.random(),
             chance.choice(_EVENTS),
         )
-    if kind in (FaultKind.KILL_HOOK, FaultKind.STOP_HOOK) and event in ("DownloadBundle", "Install"):
+    if kind in _HOOK_FAULTS and event in ("DownloadBundle", "Install"):
         event = "ApplicationStart"
     return Action(
         kind=kind,
