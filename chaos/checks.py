@@ -143,6 +143,8 @@ def _check_codes(evidence: Evidence) -> Iterable[str]:
     for identifier in sorted(lost - evidence.killed_workers):
         yield f"command {identifier} was reported as lost (7), and nobody killed its worker"
     is_starved = bool(evidence.applied & set(_STARVING))
+    # A hook may have been killed before it wrote down that it began.
+    is_any_silent = bool(evidence.killed_hooks - set(pids.values()))
     for event in evidence.events:
         if event.status != "Failed":
             continue
@@ -158,6 +160,7 @@ def _check_codes(evidence: Evidence) -> Iterable[str]:
             is_true = (
                 (script is Script.FAILING and event.name == FAILING_EVENT)
                 or pid in evidence.killed_hooks
+                or (not pid and is_any_silent)
                 or is_starved
             )
         else:

@@ -115,3 +115,11 @@ def test_a_failure_needs_the_cause_that_it_names() -> None:
     assert "without a cause" in find_violations(failed("UnknownError"))[0]
     starved = frozenset({FaultKind.FULL_DISK})
     assert [] == find_violations(replace(failed("UnknownError"), applied=starved))
+
+
+def test_a_hook_that_was_killed_before_its_first_line_has_failed_for_that() -> None:
+    """It left no mark by which it could be known."""
+    failed_early = replace(failed("ScriptFailed"), marks=(), killed_hooks=frozenset({7}))
+    assert [] == find_violations(failed_early)
+    other = replace(failed("ScriptFailed"), marks=(("d-1", "AfterInstall", "start", 8),))
+    assert "without a cause" in find_violations(replace(other, killed_hooks=frozenset()))[0]
