@@ -123,3 +123,14 @@ def test_a_hook_that_was_killed_before_its_first_line_has_failed_for_that() -> N
     assert [] == find_violations(failed_early)
     other = replace(failed("ScriptFailed"), marks=(("d-1", "AfterInstall", "start", 8),))
     assert "without a cause" in find_violations(replace(other, killed_hooks=frozenset()))[0]
+
+
+def test_a_command_may_be_refused_for_two_reasons_when_the_disk_is_full() -> None:
+    """The agent can't keep what it has answered; it may only refuse what it has never begun."""
+    refusals = (GOOD.exchanges[0], completion("c1", "Failed", 5), completion("c1", "Failed", 6))
+    full = frozenset({FaultKind.FULL_DISK})
+    evidence = replace(GOOD, exchanges=refusals, events=(), applied=full)
+    assert [] == find_violations(evidence)
+    assert "different results" in find_violations(replace(evidence, applied=frozenset()))[0]
+    begun = (*GOOD.exchanges[:2], *refusals[1:])
+    assert "different results" in find_violations(replace(evidence, exchanges=begun))[0]
