@@ -5,16 +5,18 @@ from __future__ import annotations
 import html
 import re
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from agent.bundle.download import StartAnew, TryAgain, translated_errors
 from agent.errors import CommandFailure, IdentityError
+from agent.identity.service_clock import ServiceClock
 from agent.identity.signing import EMPTY_PAYLOAD_SHA256, sign_headers
 from agent.logs import get_logger
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     import requests
 
     from agent.bundle.download import Session
@@ -49,6 +51,7 @@ _REGION_CODES = frozenset(
         "TemporaryRedirect",
     ]
 )
+_CLOCK_CODES = frozenset(["RequestTimeTooSkewed", "RequestExpired", "SignatureDoesNotMatch"])
 _ADVICE = {
     "InvalidAccessKeyId": "This key is not known there: it was deleted, or belongs to another partition.",
     "SignatureDoesNotMatch": "The secret of this key is wrong, or a proxy changes requests on their way.",
@@ -110,6 +113,8 @@ class S3Object:
         self._region = sources.region
         self._access_key_id = ""
         self._has_moved = False
+        self._clock = ServiceClock(self._log_clock_wrong)
+        self._was_clock_corrected = False
 
     @property
     def name(self) -> str:
@@ -123,7 +128,7 @@ class S3Object:
         if response.status_code in _REFUSED:
             with response:
                 refusal = _read_refusal(response)
-            if self._moves_to_region_of(refusal):
+            if self._moves_to_region_of(refusal) or self._was_clock_wrong(refusal, response):
                 return self.open(session, start=start, etag=etag)
             raise self._failure(refusal, start)
         self._check_etag(response)
@@ -142,7 +147,7 @@ class S3Object:
             credentials=credentials,
             region=self._region,
             service="s3",
-            now=datetime.now(timezone.utc),
+            now=self._clock.now(),
         )
         return session.get_streamed(url, signed)
 
@@ -180,6 +185,17 @@ class S3Object:
         self._region = refusal.region
         self._has_moved = True
         return True
+
+    def _was_clock_wrong(self, refusal: Refusal, response: requests.Response) -> bool:
+        """Whether the request was signed for another time than S3's; the next one is not."""
+        if refusal.code not in _CLOCK_CODES or self._was_clock_corrected:
+            return False
+        self._was_clock_corrected = True
+        return self._clock.learn(response.headers.get("Date"))
+
+    def _log_clock_wrong(self, ahead: timedelta) -> None:
+        behind_s = round(ahead.total_seconds())
+        log.warning("clock_of_host_wrong", behind_s=behind_s, according_to=self._endpoint)
 
     def _failure(self, refusal: Refusal, start: int) -> Exception:
         """What this refusal means for the command."""

@@ -20,6 +20,7 @@ from agent.deployments import StatusFile
 from agent.endpoint import Connection, HostCommandClient, proxy_for, tls_context, wait_readable
 from agent.errors import AgentError, ConfigurationError
 from agent.files import replace_file
+from agent.identity.service_clock import ServiceClock
 from agent.logs import Level, Log, LogSink, command_log
 from agent.processes import forbid_core_dumps, initial_environment
 from agent.worker.command import finish, report_abandoned, report_refusal
@@ -28,6 +29,7 @@ from agent.worker.process import fork_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import timedelta
 
     from agent.daemon.launch import Launch
     from agent.identity.endpoints import ControlEndpoint
@@ -80,6 +82,7 @@ class _Process:
         self._tick: Callable[[], None] = lambda: None
         self._wakeups = Wakeups(lambda: self._tick(), tick_interval_s=_TICK_S)  # noqa: PLW0108 - set later
         self._tls = tls_context(os.environ)
+        self._clock = ServiceClock(self._log_clock_wrong)
         self._daemon: Daemon | None = None
 
     def run(self) -> None:
@@ -157,6 +160,7 @@ class _Process:
             abandon=lambda job: fork_worker(
                 lambda: report_abandoned(job, context()), leave_daemon=self._leave_daemon
             ),
+            mend=lambda: fork_worker(lambda: _mend(context().host), leave_daemon=self._leave_daemon),
         )
 
     def _client(
@@ -170,7 +174,11 @@ class _Process:
             wait=wait,
         )
         on_exchange = self._log_exchange if self._settings.log_aws_wire else None
-        return HostCommandClient(connection, stack, identity, on_exchange=on_exchange)
+        return HostCommandClient(connection, stack, identity, on_exchange=on_exchange, clock=self._clock)
+
+    def _log_clock_wrong(self, ahead: timedelta) -> None:
+        behind_s = round(ahead.total_seconds())
+        self._log.warning("clock_of_host_wrong", behind_s=behind_s, according_to="the control endpoint")
 
     def _log_exchange(self, operation: str, sent: str, status: int, received: str) -> None:
         self._log.info("wire", operation=operation, sent=sent, status=status, received=received)
@@ -181,6 +189,13 @@ class _Process:
         self._lock.forget()
         if self._daemon is not None:
             self._daemon.close_in_worker()
+
+
+def _mend(host: HostContext) -> None:
+    # Rarely needed, and not by the daemon.
+    from agent.worker.recovery import recover_interrupted  # noqa: PLC0415
+
+    recover_interrupted(host)
 
 
 if __name__ == "__main__":

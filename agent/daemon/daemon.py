@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from agent import __version__
 from agent.daemon.running import RunningWorkers
 from agent.daemon.wakeups import PollAbandoned, Wakeups
-from agent.deployments import DaemonStatus, DrainMark, History, JobStore, StatusFile
+from agent.deployments import DaemonStatus, DeploymentRoot, DrainMark, History, JobStore, StatusFile
+from agent.deployments.group_files import interrupted_groups
 from agent.endpoint import SharedThrottle, wait_after_failures
 from agent.errors import EndpointError, IdentityError, Throttled
 from agent.processes import start_ticks
@@ -67,6 +68,8 @@ class Daemon:
         self._wakeups.abandon_poll = lambda: self._is_stopping or self._is_draining
         self._wakeups.cut_short = lambda: self._must_hurry or self._running.has_one_ended
         self._running.recover()
+        if self._is_install_interrupted():
+            self._running.mend()
         # Before the first look at the mark: whoever puts it there and then reads `starting` can rely on that.
         self._tell(state="polling")
         self._notifier.status("polling")
@@ -208,6 +211,13 @@ class Daemon:
             return True
         self._running.carry(job)
         return True
+
+    def _is_install_interrupted(self) -> bool:
+        try:
+            return bool(interrupted_groups(DeploymentRoot(path=self._settings.root_dir).instructions))
+        except OSError:
+            # Whoever needs what can't be read there says so.
+            return False
 
     def _record(self, command: HostCommand, log: Log) -> Job:
         """A record of this command; with its result, when it was carried out before.

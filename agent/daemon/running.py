@@ -25,11 +25,13 @@ class Workers:
         carry: brings the command of this record to its end, wherever that stopped.
         refuse: reports a command of which no record could be made, for this reason.
         abandon: reports the command of this record as lost, without a further try to clean up after it.
+        mend: undoes or completes Installs that were interrupted, whoever had begun them.
     """
 
     carry: Callable[[Job], int]
     refuse: Callable[[HostCommand, str], int]
     abandon: Callable[[Job], int]
+    mend: Callable[[], int]
 
 
 class RunningWorkers:
@@ -65,6 +67,14 @@ class RunningWorkers:
             self._children[self._workers.refuse(command, reason)] = None
         except OSError as error:
             # Nothing has been done and nobody told; the service delivers it again.
+            self._log.error("worker_not_started", error=str(error))
+
+    def mend(self) -> None:
+        """Have a worker undo or complete what was interrupted."""
+        try:
+            self._children[self._workers.mend()] = None
+        except OSError as error:
+            # The next command of each group begins with the same.
             self._log.error("worker_not_started", error=str(error))
 
     def carry(self, job: Job) -> None:

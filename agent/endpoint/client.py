@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agent import __version__
 from agent.errors import EndpointError, EndpointUnavailable, RequestRefused, Throttled
+from agent.identity.service_clock import ServiceClock
 from agent.identity.signing import sign_headers
 from agent.protocol import CommandStatus, HostCommand
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from agent.identity import Credentials, HostIdentity
 
 _STALE_CREDENTIALS = frozenset({"ExpiredTokenException", "UnrecognizedClientException"})
+_MAY_BE_CLOCK = frozenset({400, 401, 403})
 _CONTENT_TYPE = "application/x-amz-json-1.1"
 
 
@@ -62,12 +63,22 @@ class HostCommandClient:
         identity: HostIdentity,
         *,
         on_exchange: Callable[[str, str, int, str], None] | None = None,
+        clock: ServiceClock | None = None,
     ) -> None:
-        """A client that tells `on_exchange` of operation, sent text, status and received text, without secrets."""
+        """Make a client.
+
+        Args:
+            connection: to the endpoint; this client's own.
+            stack: which one it is.
+            identity: of this host.
+            on_exchange: told of operation, sent text, status and received text, without secrets.
+            clock: the endpoint's, when somebody else goes by it, too.
+        """
         self._on_exchange = on_exchange
         self._connection = connection
         self._stack = stack
         self._identity = identity
+        self._clock = clock or ServiceClock()
 
     def poll_host_command(self) -> HostCommand | None:
         """The next command for this host; None when there is none. May be held for about 60 s."""
@@ -136,9 +147,9 @@ class HostCommandClient:
         return self._exchange(operation, body)
 
     def _exchange(self, operation: str, body: bytes) -> dict[str, Any]:
-        response = self._connection.post(self._headers(operation, body, self._identity.credentials()), body)
-        if self._on_exchange:
-            self._on_exchange(operation, body.decode(), response.status, _shown(operation, response.body))
+        response = self._post(operation, body)
+        if response.status in _MAY_BE_CLOCK and self._clock.learn(response.headers.get("Date")):
+            response = self._post(operation, body)
         if response.status != 200:
             raise _refusal(self._stack, operation, response)
         if not response.body:
@@ -151,6 +162,12 @@ class HostCommandClient:
         if not isinstance(answer, dict):
             raise self._nonsense(operation, "the answer is no object")
         return answer
+
+    def _post(self, operation: str, body: bytes) -> Response:
+        response = self._connection.post(self._headers(operation, body, self._identity.credentials()), body)
+        if self._on_exchange:
+            self._on_exchange(operation, body.decode(), response.status, _shown(operation, response.body))
+        return response
 
     def _headers(self, operation: str, body: bytes, credentials: Credentials) -> dict[str, str]:
         headers = {
@@ -167,7 +184,7 @@ class HostCommandClient:
             credentials=credentials,
             region=self._identity.region,
             service=self._stack.signing_name,
-            now=datetime.now(timezone.utc),
+            now=self._clock.now(),
         )
 
     def _host_command(self, values: Mapping[str, Any]) -> HostCommand:

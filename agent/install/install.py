@@ -5,16 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from agent.deployments.group_files import GroupFiles
 from agent.errors import CommandFailure
 from agent.install.apply import Application, StepFailed
 from agent.install.descriptors import Descriptors
 from agent.install.instructions import discard_records, publish_records, stage_records
 from agent.install.journal import Journal, mark_committed, mark_switching, write_journal
 from agent.install.plan import plan_install
-from agent.install.records import GroupFiles
 from agent.install.request import InstallSummary
 from agent.install.room import no_room_failure
 from agent.install.undo import finish, undo
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from agent.install.request import InstallRequest
 
 log = get_logger()
+
+_UNDO_PAUSE_S = 0.5
 
 
 def _unobserved(_kind: str, _path: bytes) -> None:
@@ -57,7 +60,7 @@ def install(request: InstallRequest, *, observer: Observer = _unobserved) -> Ins
         try:
             _carry_out(files, token, request, application, observer)
         except BaseException as error:
-            _put_back(files, token, error, observer)
+            _put_back(files, token, error, observer, request.options.undo_patience_s)
             if isinstance(error, (StepFailed, OSError)):
                 raise _failure(plan, error, str(files.directory)) from error
             raise
@@ -124,11 +127,23 @@ def _complete(files: GroupFiles, observer: Observer) -> tuple[int, list[str]]:
     return removed, kept
 
 
-def _put_back(files: GroupFiles, token: str, cause: BaseException, observer: Observer) -> None:
-    if files.journal.exists():
-        _undo(files, Journal(files.journal), f"{cause}. ", observer)
-    else:
-        discard_records(files, token)
+def _put_back(
+    files: GroupFiles, token: str, cause: BaseException, observer: Observer, patience_s: float
+) -> None:
+    """Undo; what the system refuses is tried again for so long, since only a short moment may be bad."""
+    end = time.monotonic() + patience_s
+    while True:
+        try:
+            if files.journal.exists():
+                _undo(files, Journal(files.journal), f"{cause}. ", observer)
+            else:
+                discard_records(files, token)
+        except CommandFailure:
+            if time.monotonic() >= end:
+                raise
+        else:
+            return
+        time.sleep(_UNDO_PAUSE_S)
 
 
 def _undo(files: GroupFiles, journal: Journal, cause: str, observer: Observer) -> None:
@@ -136,11 +151,18 @@ def _undo(files: GroupFiles, journal: Journal, cause: str, observer: Observer) -
     if failures:
         message = (
             f"Install failed: {cause}Not everything could be put back: {'; '.join(failures[:20])}."
-            " Mend what these messages say; the next Install of this group, or the next start of the agent, tries again."
+            " Mend what these messages say; the next command of this group, or the next start of the agent, tries again."
         )
         raise CommandFailure("install-undo-incomplete", message)
-    discard_records(files, journal.token.decode())
-    files.journal.unlink()
+    try:
+        discard_records(files, journal.token.decode())
+        files.journal.unlink()
+    except OSError as error:
+        message = (
+            f"Install failed: {cause}Everything was put back, but {error.filename} can't be removed: {error.strerror}."
+            " Mend the cause; the next command of this group, or the next start of the agent, tries again."
+        )
+        raise CommandFailure("install-undo-incomplete", message) from error
 
 
 def _failure(plan: InstallPlan, error: StepFailed | OSError, place: str) -> CommandFailure:

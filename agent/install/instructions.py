@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from agent.deployments.group_files import GroupFiles
     from agent.install.attributes import Attributes
     from agent.install.plan import InstallPlan, Step
-    from agent.install.records import GroupFiles
 
 
 def stage_records(files: GroupFiles, token: str, plan: InstallPlan, records: list[bytes | None]) -> None:

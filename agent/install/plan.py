@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from agent.deployments.group_files import GroupFiles
 from agent.errors import CommandFailure
 from agent.install.attributes import Assignment, Attributes, PermissionProblem, resolve_attributes
 from agent.install.conflicts import Conflict, behavior_of, conflicts_failure
 from agent.install.destinations import Destinations, Directory, NotADirectory, Standing
 from agent.install.previous import Previous, read_previous
-from agent.install.records import GroupFiles
 from agent.install.removals import Removal, planned_removals
 from agent.install.selinux import labels_to_set
 from agent.install.sources import MAX_DEPTH, SourceFile, SourceProblem, source_entries

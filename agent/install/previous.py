@@ -15,7 +15,8 @@ from agent.logs import get_logger
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from agent.install.records import GroupFiles, Record
+    from agent.deployments.group_files import GroupFiles
+    from agent.install.records import Record
 
 log = get_logger()
 

@@ -17,53 +17,12 @@ A manifest has one line per item, fields separated by spaces, and names escaped 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MANIFEST_HEADER = b"install-manifest 1 "
 LABEL_PREFIX = b"semanage\0"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupFiles:
-    """Paths of the files about one deployment group. Arithmetic only."""
-
-    directory: Path
-    group_id: str
-
-    @property
-    def instructions(self) -> Path:
-        """What the last Install did, in the existing agents' format."""
-        return self.directory / f"{self.group_id}-install.json"
-
-    @property
-    def cleanup(self) -> Path:
-        """What the last Install created, in the existing agents' format."""
-        return self.directory / f"{self.group_id}-cleanup"
-
-    @property
-    def manifest(self) -> Path:
-        """What the last Install created, in ours."""
-        return self.directory / f"{self.group_id}-manifest"
-
-    @property
-    def journal(self) -> Path:
-        """Exists while an Install can still be undone."""
-        return self.directory / f"{self.group_id}-journal"
-
-    @property
-    def committed_journal(self) -> Path:
-        """Exists when an Install has succeeded, but the old files are not all gone yet."""
-        return self.directory / f"{self.group_id}-journal-committed"
-
-    def staged(self, path: Path, token: str) -> Path:
-        """Where the next content of one of these files waits until the Install has succeeded."""
-        return path.with_name(f".{path.name}.{token}")
 
 
 class Record(NamedTuple):

@@ -22,11 +22,13 @@ class InstallOptions:
         reject_symlink_permission_targets: fail when `permissions` meets a link; otherwise only
             owner and group of the link itself are set, and never anything behind it.
         durable: wait until everything is on the disk before the old files go.
+        undo_patience_s: how long putting everything back is tried again when the system refuses it.
     """
 
     follow_directory_symlinks: bool = False
     reject_symlink_permission_targets: bool = False
     durable: bool = True
+    undo_patience_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from agent.deployments.group import group_lock
+from agent.deployments.group_files import GroupFiles
 from agent.errors import CommandFailure
 
 if TYPE_CHECKING:
@@ -40,13 +41,42 @@ def keeping_in(directory: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def working_on_group(specification: DeploymentSpecification, host: HostContext) -> Iterator[None]:
-    """Within the block nobody else works on the deployment's group.
+    """Within the block nobody else works on the deployment's group, and no Install of it is half done.
+
+    Raises:
+        CommandFailure: the group's directory can't be made, or an interrupted Install can't be undone.
+    """
+    with holding_group(specification.deployment_group_id, host):
+        recover_group(specification.deployment_group_id, host)
+        yield
+
+
+@contextlib.contextmanager
+def holding_group(group_id: str, host: HostContext) -> Iterator[None]:
+    """Within the block nobody else works on this group; what was interrupted is left as it is.
 
     Raises:
         CommandFailure: the group's directory can't be made.
     """
-    group = host.root.group(specification.deployment_group_id)
+    group = host.root.group(group_id)
     with contextlib.ExitStack() as held:
         with keeping_in(group):
             held.enter_context(group_lock(group))
         yield
+
+
+def recover_group(group_id: str, host: HostContext) -> bool:
+    """Undo, or complete, an Install of this group that was interrupted. Whether one was undone.
+
+    The caller holds the group's lock.
+
+    Raises:
+        CommandFailure: see `recover_install`.
+    """
+    files = GroupFiles(directory=host.root.instructions, group_id=group_id)
+    if not files.is_interrupted:
+        return False
+    # Rare, and no other command than Install needs this package.
+    from agent.install import recover_install  # noqa: PLC0415
+
+    return recover_install(host.root.instructions, group_id)

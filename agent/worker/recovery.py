@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from agent.deployments.group_files import interrupted_groups
 from agent.deployments.jobs import COMMIT
 from agent.deployments.pointers import write_pointer
 from agent.errors import CommandFailure
-from agent.install import recover_install
 from agent.logs import get_logger
 from agent.processes import boot_id
 from agent.protocol import INSTALL
-from agent.worker.directories import keeping_in
+from agent.worker.directories import holding_group, keeping_in, recover_group
 from agent.worker.ongoing import remove_abandoned_mark
 from agent.worker.results import failed_result, lost_result, succeeded_result
 
 if TYPE_CHECKING:
     from agent.deployments import CommandResult, DeploymentFacts, JobState, RecordedProcess
-    from agent.worker.context import WorkerContext
+    from agent.worker.context import HostContext, WorkerContext
 
 log = get_logger()
 
@@ -29,8 +29,10 @@ def failed_after_restart(state: JobState, context: WorkerContext) -> CommandResu
     if state.deployment is None or state.command.name != INSTALL:
         ended = _end_script(state.script) if state.script else ""
         return lost_result(state, f"{ended}What its scripts have done so far is as they left it.")
+    group_id = state.deployment.deployment_group_id
     try:
-        undone = recover_install(context.host.root.instructions, state.deployment.deployment_group_id)
+        with holding_group(group_id, context.host):
+            undone = recover_group(group_id, context.host)
     except CommandFailure as failure:
         log.error("undo_failed", error=failure.message, error_id=failure.error_id)
         return lost_result(state, f"Its Install could not be undone: {failure.message}")
@@ -39,6 +41,16 @@ def failed_after_restart(state: JobState, context: WorkerContext) -> CommandResu
     if undone:
         return lost_result(state, "Its Install has been undone: the previous revision is whole again.")
     return lost_result(state, "Its Install had not changed anything, or had been completed.")
+
+
+def recover_interrupted(host: HostContext) -> None:
+    """Undo or complete every Install that was interrupted, whoever had begun it; failures are logged."""
+    for group_id in interrupted_groups(host.root.instructions):
+        try:
+            with holding_group(group_id, host):
+                recover_group(group_id, host)
+        except CommandFailure as failure:
+            log.error("undo_failed", group_id=group_id, error=failure.message, error_id=failure.error_id)
 
 
 def _complete_install(deployment: DeploymentFacts, context: WorkerContext) -> CommandResult:

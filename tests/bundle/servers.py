@@ -78,7 +78,7 @@ class Server:
                     request = Request(len(server.requests) + 1, self.path, headers)
                     server.requests.append(request)
                     answer = server.answer(request)
-                self.send_response(answer.status)
+                self.send_response_only(answer.status)
                 for name, value in {"Content-Length": str(len(answer.body)), **answer.headers}.items():
                     self.send_header(name, value)
                 self.end_headers()

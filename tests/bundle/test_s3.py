@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -292,6 +294,24 @@ def test_a_bucket_in_another_region_is_asked_there(
     hosts = ["b-1.s3.us-east-1.amazonaws.com", "b-1.s3.eu-west-3.amazonaws.com"]
     assert [f"http://{host}/k" for host in hosts] == [request.path for request in proxy.requests]
     assert "/eu-west-3/s3/aws4_request" in proxy.requests[1].headers["authorization"]
+
+
+@pytest.mark.server
+def test_a_host_whose_clock_is_wrong_goes_by_the_time_of_s3(deployment: Deployment) -> None:
+    """As the usual clients do: a clock that jumped must not fail a deployment."""
+    there = datetime.now(timezone.utc) - timedelta(hours=3)
+
+    def answer(request: Request) -> Answer:
+        signed = datetime.strptime(request.headers["x-amz-date"], "%Y%m%dT%H%M%S%z")
+        if abs(signed - there) < timedelta(minutes=15):
+            return whole(request)
+        return s3_error(403, "RequestTimeTooSkewed", date=format_datetime(there))
+
+    revision = S3Revision(bucket="b", key="k", bundle_type=BundleType.TAR)
+    outcome, requests = fetch(deployment, answer, revision)
+
+    assert not isinstance(outcome, CommandFailure)
+    assert 2 == len(requests)
 
 
 @pytest.mark.server

@@ -73,7 +73,7 @@ def test_a_command_whose_worker_cannot_be_forked_is_carried_out_when_that_is_pos
         settings=settings,
         client=cast("HostCommandClient", client),
         wakeups=wakeups,
-        workers=Workers(carry=carry, refuse=lambda _command, _reason: 0, abandon=carry),
+        workers=Workers(carry=carry, refuse=lambda _command, _reason: 0, abandon=carry, mend=lambda: 0),
         notifier=ServiceNotifier({}),
         log=Log(LogSink(log_file, to_stderr=False)),
         status=starting_status(host_identifier="h", endpoint="e"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -199,3 +201,44 @@ def test_a_specification_answer_that_names_no_system_is_worth_another_try(
     server.script.put(Answer(body=body))
     with pytest.raises(EndpointUnavailable, match="GetDeploymentSpecification with nonsense"):
         client.deployment_specification(COMMAND)
+
+
+def test_a_host_whose_clock_is_wrong_goes_by_the_time_of_the_endpoint(
+    client: HostCommandClient, server: ScriptedServer
+) -> None:
+    """The usual clients do so, too; a host without NTP could not deploy otherwise."""
+    there = datetime.now(timezone.utc) + timedelta(hours=26)
+    refusal = Answer.of(400, __type="InvalidSignatureException")
+    server.script.put(replace(refusal, headers={"Date": format_datetime(there)}))
+    assert client.poll_host_command() is None
+    assert client.poll_host_command() is None
+    signed = [
+        datetime.strptime(request.headers["x-amz-date"], "%Y%m%dT%H%M%S%z") for request in server.requests
+    ]
+    assert 3 == len(signed)
+    assert [False, True, True] == [abs(at - there) < timedelta(minutes=1) for at in signed]
+
+
+@pytest.mark.parametrize("date", ["", "yesterday", "Mon, 99 Nov 2026 08:00:00 GMT", None])
+def test_a_refusal_with_a_useless_date_is_a_refusal(
+    client: HostCommandClient, server: ScriptedServer, date: str | None
+) -> None:
+    """Proxies answer with all sorts of things."""
+    refusal = Answer.of(400, __type="InvalidSignatureException")
+    server.script.put(replace(refusal, headers={} if date is None else {"Date": date}))
+    with pytest.raises(RequestRefused, match="clock of this host"):
+        client.poll_host_command()
+    assert 1 == len(server.requests)
+
+
+def test_an_endpoint_that_refuses_at_any_time_is_asked_twice_at_most(
+    client: HostCommandClient, server: ScriptedServer
+) -> None:
+    """Its clock may be the one that is wrong."""
+    for hours in (26, -26):
+        there = datetime.now(timezone.utc) + timedelta(hours=hours)
+        refusal = Answer.of(400, __type="InvalidSignatureException")
+        server.script.put(replace(refusal, headers={"Date": format_datetime(there)}))
+    with pytest.raises(RequestRefused):
+        client.poll_host_command()
+    assert 2 == len(server.requests)

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
+# A disk that is read-only or out of descriptors may recover in this time; the command is reported after that.
+_UNDO_PATIENCE_S = 15.0
+
 # How agent.install names the changes that take an Install back.
 _UNDOING = frozenset({"take_back", "put_back", "discard", "restore"})
 
@@ -83,6 +86,7 @@ class InstallRun:
             options=InstallOptions(
                 follow_directory_symlinks=settings.follow_directory_symlinks,
                 reject_symlink_permission_targets=settings.reject_symlink_permission_targets,
+                undo_patience_s=_UNDO_PATIENCE_S,
             ),
         )
 
