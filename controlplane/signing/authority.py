@@ -27,8 +27,8 @@ CA_LIFETIME: Final = dt.timedelta(days=3650)
 SIGNER_LIFETIME: Final = dt.timedelta(days=365)
 SIGNER_RENEWAL: Final = dt.timedelta(days=60)
 """A signer with less time left than this is replaced at the next look."""
-_CLOCK_MARGIN: Final = dt.timedelta(hours=1)
-"""Hosts whose clock is a little behind must not find the certificate not yet valid."""
+_CLOCK_MARGIN: Final = dt.timedelta(days=2)
+"""Hosts whose clock is a day behind must not find the certificate not yet valid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
