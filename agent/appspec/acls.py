@@ -35,7 +35,7 @@ def read_acl(reading: Reading, node: Node) -> AclEntry | None:
     if is_default:
         del parts[0]
     parts = _with_all_parts(parts)
-    problem = _problem(parts, text)
+    problem = _problem(reading, parts, text)
     if problem:
         reading.refuse(node, problem)
         return None
@@ -53,25 +53,29 @@ def _with_all_parts(parts: list[str]) -> list[str]:
     return ["user", first, letters]
 
 
-def _problem(parts: list[str], text: str) -> str:
+def _problem(reading: Reading, parts: list[str], text: str) -> str:
     if len(parts) != 3:
-        return f"an entry of acls looks like u:bob:rw, not {quoted(text)}"
+        return f"an entry of acls looks like u:bob:rw or d:g:staff:rx, not {quoted(text)}"
     kind, name, letters = parts
     if kind in _OTHER or (not name and kind in _KINDS and _KINDS[kind] is not AclKind.MASK):
         return f"{quoted(text)} names no user or group; use mode for the owner, the group and others"
     if kind not in _KINDS:
-        return f"{quoted(text)} must start with u, g or m (or with d: before that), not with {quoted(kind)}"
+        expected = "must start with u, g or m (or with d: before that)"
+        hint = reading.nearest(kind, ("user", "group", "mask"))
+        return f"{quoted(text)} {expected}, not with {quoted(kind)}{hint}"
     if _KINDS[kind] is AclKind.MASK and name:
         return f"{quoted(text)} gives the mask a name; write m::{letters}"
     if _permissions(letters) is None:
-        return f"the permissions of {quoted(text)} must be made of r, w, x and -, or be one octal digit"
+        expected = "must be made of r, w, x and -, or be one octal digit"
+        return f"the permissions {quoted(letters)} of {quoted(text)} {expected}"
     return ""
 
 
 def _permissions(letters: str) -> int | None:
+    """0 to 7; nothing at all is 0, and a letter may come twice, as the existing agents have it."""
     if len(letters) == 1 and letters in _OCTAL:
         return int(letters)
-    if not letters or len(letters) > len("rwx") or not set(letters) <= set(_BITS):
+    if not set(letters) <= set(_BITS):
         return None
     bits = 0
     for letter in letters:

@@ -7,7 +7,7 @@ scalar means is for the key to say that it belongs to.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from agent.errors import Problem
 
@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 32
-MAX_NODES = 100_000
+# Some 10,000 entries of `files`. A hostile text gets there in a tenth of a second.
+MAX_NODES = 51_000
 
 _MERGE = "<<"
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
+_INDICATORS = "*&@`%"
 _CORE = "tag:yaml.org,2002:"
+_NULL_TAGS = frozenset({None, _CORE + "null"})
 _CORE_TAGS = frozenset(_CORE + name for name in ("str", "int", "float", "bool", "null", "map", "seq"))
 
 
@@ -82,12 +85,16 @@ def read_document(text: bytes) -> tuple[Node | None, bool]:
     # PyYAML costs some 10 ms and 4 MB: only who reads an AppSpec pays for it.
     import yaml  # noqa: PLC0415
 
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    parser: Any = None
     try:
-        composer = _Composer(yaml.parse(decoded, Loader=loader), yaml)
+        parser = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(decoded)
+        composer = _Composer(iter(parser.get_event, None), yaml)
         return composer.document(), composer.has_more()
     except yaml.YAMLError as error:
         raise DocumentProblem(_explained(error, decoded)) from error
+    finally:
+        if parser is not None:
+            parser.dispose()
 
 
 def _decoded(text: bytes) -> str:
@@ -95,13 +102,12 @@ def _decoded(text: bytes) -> str:
     try:
         return text.decode(encoding)
     except UnicodeDecodeError as error:
-        before = text[: error.start]
-        message = "this is not UTF-8 text; save the file as UTF-8"
         if encoding == "utf-16":
-            raise DocumentProblem(
-                Problem(message="this is not UTF-16 text; save the file as UTF-8")
-            ) from error
-        line, column = before.count(b"\n") + 1, len(before) - before.rfind(b"\n")
+            problem = Problem(message="this is not UTF-16 text; save the file as UTF-8")
+            raise DocumentProblem(problem) from error
+        before = text[: error.start].decode("utf-8-sig")
+        message = f"the byte 0x{text[error.start]:02x} is not UTF-8 text; save the file as UTF-8"
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
         raise DocumentProblem(Problem(message=message, line=line, column=column)) from error
 
 
@@ -116,19 +122,32 @@ def _explained(error: Any, text: str) -> Problem:
         message = "this line is indented with a tab; YAML allows only spaces there"
         return Problem(message=message, line=line, column=written.index("\t") + 1)
     context = f" {error.context}" if error.context else ""
-    return Problem(
-        message=f"this is not valid YAML:{context} {error.problem}".strip(), line=line, column=column
-    )
+    hint = _quotes_hint(written, mark.column)
+    message = f"this is not valid YAML:{context} {error.problem}{hint}"
+    return Problem(message=message, line=line, column=column)
+
+
+def _quotes_hint(written: str, index: int) -> str:
+    """What most often is wrong at this character of a line, or at the one before it."""
+    for character in written[max(0, index - 1) : index + 1]:
+        if character in _INDICATORS and not written.startswith("%"):
+            return f"; a value that starts with {character} needs quotes"
+        if character == ":":
+            return "; if ': ' is part of a value, put that in quotes, else look at the indentation"
+    return ""
 
 
 def _unprintable(error: Any, text: str) -> Problem:
-    """YAML forbids most control characters, and tells only how far into the text it found one."""
-    position = getattr(error, "position", None)
-    if not isinstance(position, int) or position < 0:
-        return Problem(message="this is not valid YAML")
+    """YAML forbids most control characters; the first one is where reading ended."""
+    # Its position is counted in bytes or in characters, depending on the reader: so it is looked for.
+    code = getattr(error, "character", None)
+    position = text.find(chr(code)) if isinstance(code, int) else -1
+    if position < 0:
+        return Problem(message="this is not valid YAML; save the file as UTF-8 text")
     before = text[:position]
+    character = repr(text[position])
     return Problem(
-        message="there is a control character here, which YAML does not allow (is this a text file?)",
+        message=f"the character {character} is not allowed in YAML; save the file as UTF-8 text, without control characters",
         line=before.count("\n") + 1,
         column=len(before) - before.rfind("\n"),
     )
@@ -140,6 +159,8 @@ class _Composer:
     def __init__(self, events: Iterator[Any], yaml: Any) -> None:
         self._events = events
         self._yaml = yaml
+        self._scalar_event, self._alias_event = yaml.ScalarEvent, yaml.AliasEvent
+        self._ends = frozenset({yaml.SequenceEndEvent, yaml.MappingEndEvent})
         self._anchors: dict[str, Node] = {}
         self._nodes = 0
 
@@ -154,35 +175,48 @@ class _Composer:
         return None
 
     def has_more(self) -> bool:
-        return not isinstance(next(self._events, None), self._yaml.StreamEndEvent | None)
+        try:
+            return not isinstance(next(self._events, None), self._yaml.StreamEndEvent | None)
+        except self._yaml.YAMLError:
+            return True  # nobody reads what follows, so it need not be YAML
 
     def _node(self, event: Any, depth: int) -> Node:
-        line, column = event.start_mark.line + 1, event.start_mark.column + 1
-        self._count(line, column, depth)
-        if isinstance(event, self._yaml.AliasEvent):
+        start = event.start_mark
+        line, column = start.line + 1, start.column + 1
+        self._nodes += 1
+        if self._nodes > MAX_NODES or depth > MAX_DEPTH:
+            self._refuse_size(line, column)
+        kind = type(event)
+        if kind is self._alias_event:
             return self._alias(event.anchor, line, column)
-        self._check_tag(event, line, column)
+        if event.tag is not None:
+            self._check_tag(event, line, column)
         node: Node
-        if isinstance(event, self._yaml.ScalarEvent):
-            plain = not event.style and event.tag in {None, f"{_CORE}null"}
-            node = Scalar(text=event.value, is_null=plain and event.value in _NULLS, line=line, column=column)
-        elif isinstance(event, self._yaml.SequenceStartEvent):
+        if kind is self._scalar_event:
+            text = event.value
+            is_null = text in _NULLS and not event.style and event.tag in _NULL_TAGS
+            node = Scalar(text=text, is_null=is_null, line=line, column=column)
+        elif kind is self._yaml.SequenceStartEvent:
             node = Sequence(items=tuple(self._children(depth)), line=line, column=column)
         else:
-            node = self._mapping(list(self._children(depth)), line, column)
-        if event.anchor:
+            node = self._mapping(self._children(depth), line, column)
+        if event.anchor is not None:
             self._anchors[event.anchor] = node
         return node
 
-    def _children(self, depth: int) -> Iterator[Node]:
+    def _children(self, depth: int) -> list[Node]:
+        children: list[Node] = []
         for event in self._events:
-            if isinstance(event, self._yaml.SequenceEndEvent | self._yaml.MappingEndEvent):
-                return
-            yield self._node(event, depth + 1)
+            if type(event) in self._ends:
+                break
+            children.append(self._node(event, depth + 1))
+        return children
 
     def _alias(self, anchor: str, line: int, column: int) -> Node:
         if anchor not in self._anchors:
-            message = f"the alias *{anchor} stands for an anchor that does not come before it"
+            name = "*" + anchor[:80]
+            message = f"the alias {name!r} stands for an anchor that does not come before it"
+            message += "; if it is meant as a text, put it in quotes"
             raise DocumentProblem(Problem(message=message, line=line, column=column))
         return self._anchors[anchor]
 
@@ -192,7 +226,8 @@ class _Composer:
         repeated = []
         for key, value in zip(children[::2], children[1::2], strict=True):
             if not isinstance(key, Scalar):
-                message = "a list or a mapping can't be a key here"
+                kind = "list" if isinstance(key, Sequence) else "mapping"
+                message = f"a {kind} can't be a key here; if a text in brackets or braces is meant, put it in quotes"
                 raise DocumentProblem(Problem(message=message, line=key.line, column=key.column))
             if key.text == _MERGE:
                 self._merge(merged, value)
@@ -200,30 +235,32 @@ class _Composer:
             if key.text in own:
                 repeated.append(key)
             own[key.text] = (key, value)
-        both = {**{name: item for name, item in merged.items() if name not in own}, **own}
-        return Mapping(items=tuple(both.values()), line=line, column=column, repeated=tuple(repeated))
+        inherited = (item for name, item in merged.items() if name not in own)
+        items = (*inherited, *own.values())
+        return Mapping(items=items, line=line, column=column, repeated=tuple(repeated))
 
     def _merge(self, merged: dict[str, tuple[Scalar, Node]], value: Node) -> None:
         """Earlier sources win over later ones, as YAML's merge key wants it."""
+        if isinstance(value, Scalar) and value.is_null:
+            return
         for source in value.items if isinstance(value, Sequence) else (value,):
             if not isinstance(source, Mapping):
                 message = "<< takes a mapping, or a list of mappings"
                 raise DocumentProblem(Problem(message=message, line=value.line, column=value.column))
             for key, item in source.items:
-                self._count(key.line, key.column, 0)
+                self._nodes += 1
+                if self._nodes > MAX_NODES:
+                    self._refuse_size(key.line, key.column)
                 merged.setdefault(key.text, (key, item))
 
-    def _count(self, line: int, column: int, depth: int) -> None:
-        self._nodes += 1
+    def _refuse_size(self, line: int, column: int) -> NoReturn:
+        message = f"values are nested more than {MAX_DEPTH} deep"
         if self._nodes > MAX_NODES:
             message = f"the file holds more than {MAX_NODES} values"
-            raise DocumentProblem(Problem(message=message, line=line, column=column))
-        if depth > MAX_DEPTH:
-            message = f"values are nested more than {MAX_DEPTH} deep"
-            raise DocumentProblem(Problem(message=message, line=line, column=column))
+        raise DocumentProblem(Problem(message=message, line=line, column=column))
 
     def _check_tag(self, event: Any, line: int, column: int) -> None:
-        if event.tag in {None, "!"} or event.tag in _CORE_TAGS:
+        if event.tag == "!" or event.tag in _CORE_TAGS:
             return
-        message = f"the tag {event.tag} is not allowed in an AppSpec"
+        message = f"the tag {event.tag[:80]!r} is not allowed in an AppSpec; write the plain value"
         raise DocumentProblem(Problem(message=message, line=line, column=column))

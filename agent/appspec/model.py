@@ -87,8 +87,9 @@ class Permission:
     """One entry of `permissions`; None means: leave that as it is.
 
     Attributes:
-        object: as written; a file that Install copies, or a directory above such files.
-        pattern: which of the objects below the directory; `*` stays within one path component.
+        object: as written, without blanks around it; a file that Install copies, or a directory above such files.
+        pattern: which of the objects below the directory; `*` stays within one path component; an
+            empty one matches nothing.
         exceptions: patterns of what to leave out (`except` in the file).
         owner, group: a name, or a number as text.
         mode: one to four octal digits, as written.
@@ -113,7 +114,7 @@ class HookScript:
     """One script of a lifecycle event.
 
     Attributes:
-        location: as written; relative to the deployment archive, also with a leading slash.
+        location: as written, without blanks around it; relative to the deployment archive, also with a leading slash.
         timeout_s: more than 0.
         runas: user to run it as; None is the agent's own.
         sudo: run it through sudo.

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from agent.appspec.document import DocumentProblem, Scalar, read_document
+from agent.appspec.document import DocumentProblem, Mapping, Scalar, read_document
 from agent.appspec.hooks import read_environment, read_hooks
 from agent.appspec.model import AppSpec, FileMapping
 from agent.appspec.paths import leaves_archive
 from agent.appspec.permissions import read_permissions
-from agent.appspec.reading import Reading, TooManyProblems, is_nothing, kind_of, listed, nearest, quoted
+from agent.appspec.reading import (
+    Reading,
+    TooManyProblems,
+    as_written,
+    is_nothing,
+    kind_of,
+    listed,
+    nearest,
+    quoted,
+)
 from agent.errors import AppSpecInvalid, Problem
-from agent.protocol import FileExistsBehavior
+from agent.protocol import LIFECYCLE_EVENTS, FileExistsBehavior
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -20,6 +30,10 @@ if TYPE_CHECKING:
     from agent.appspec.document import Node
 
 _KEYS = ("version", "os", "files", "permissions", "hooks", "file_exists_behavior", "environment")
+_ZERO = re.compile(r"[+-]?(0+(\.0*)?|\.0+)")
+_FILE_KEYS = ("source", "destination")
+_NO_FILE_KEY = "overwrite"
+"""No agent has ever known this key, and yet many AppSpecs have it."""
 _BEHAVIORS = tuple(behavior.value for behavior in FileExistsBehavior)
 
 
@@ -51,10 +65,12 @@ def parse_appspec(text: bytes, *, path: str, possible_events: Collection[str] | 
 
 def impossible_events(appspec: AppSpec, possible_events: Collection[str]) -> list[Problem]:
     """A problem for each event with scripts that is not among those that the deployment can have."""
-    problems = []
+    problems: list[Problem] = []
     for event in appspec.hooks:
         if event in possible_events:
             continue
+        if len(problems) == Reading.MAX_PROBLEMS:
+            break
         line, column = appspec.event_places.get(event, (0, 0))
         hint = nearest(event, possible_events) or f"; possible are {listed(sorted(possible_events))}"
         message = f"{quoted(event)} is not a lifecycle event of this deployment{hint}"
@@ -73,9 +89,13 @@ def _read(reading: Reading, text: bytes, path: str) -> AppSpec | None:
         return None
     if has_more:
         reading.warn(document, "only the first document of the file is read; what follows '---' is ignored")
-    values = reading.mapping(document, "an AppSpec", _KEYS)
-    if values is None:
+    if not isinstance(document, Mapping):
+        reading.refuse(
+            document, f"an AppSpec must be a mapping with version: 0.0 and os: linux, not {kind_of(document)}"
+        )
         return None
+    values = reading.mapping(document, "an AppSpec", _KEYS, LIFECYCLE_EVENTS) or {}
+    _warn_of_stray_events(reading, document)
     _check_version(reading, document, values)
     _check_os(reading, document, values)
     hooks, places = read_hooks(reading, values.get("hooks"))
@@ -87,32 +107,34 @@ def _read(reading: Reading, text: bytes, path: str) -> AppSpec | None:
         event_places=MappingProxyType(places),
         file_exists_behavior=_read_behavior(reading, values.get("file_exists_behavior")),
         environment=read_environment(reading, values.get("environment"), "environment"),
-        warnings=tuple(reading.warnings),
+        warnings=tuple(_by_place(reading.warnings)),
     )
 
 
+def _warn_of_stray_events(reading: Reading, document: Mapping) -> None:
+    for key, _value in document.items:
+        if key.text in LIFECYCLE_EVENTS:
+            reading.warn(key, f"{quoted(key.text)} is ignored here; it belongs below hooks: indent its lines")
+
+
 def _check_version(reading: Reading, document: Node, values: dict[str, Node]) -> None:
-    node = reading.required(document, values, "version", "the file")
+    node = reading.required(document, values, "version", "the file", expected="version: 0.0")
     if node is None:
         return
     if not isinstance(node, Scalar):
         reading.refuse(node, f"version must be 0.0, not {kind_of(node)}")
-        return
-    try:
-        is_zero = float(node.text) == 0.0
-    except ValueError:
-        is_zero = False
-    if not is_zero:
+    elif not _ZERO.fullmatch(node.text):
         reading.refuse(node, f"version must be 0.0, not {quoted(node.text)}")
 
 
 def _check_os(reading: Reading, document: Node, values: dict[str, Node]) -> None:
-    node = reading.required(document, values, "os", "the file")
+    node = reading.required(document, values, "os", "the file", expected="os: linux")
     if node is None or (isinstance(node, Scalar) and node.text == "linux"):
         return
     if isinstance(node, Scalar) and node.text.lower() == "windows":
         reading.refuse(
-            node, "os is windows, but this host runs linux; deploy a revision that is made for linux"
+            node,
+            f"os is {quoted(node.text)}, but this host runs linux; deploy a revision that is made for linux",
         )
         return
     reading.refuse(node, f"os must be linux (in lower case), not {kind_of(node)}")
@@ -123,7 +145,7 @@ def _read_behavior(reading: Reading, node: Node | None) -> FileExistsBehavior | 
         return None
     if isinstance(node, Scalar) and node.text in _BEHAVIORS:
         return FileExistsBehavior(node.text)
-    hint = nearest(node.text, _BEHAVIORS) if isinstance(node, Scalar) else ""
+    hint = reading.nearest(node.text, _BEHAVIORS) if isinstance(node, Scalar) else ""
     message = f"file_exists_behavior must be {listed(_BEHAVIORS)} (in upper case), not {kind_of(node)}{hint}"
     reading.refuse(node, message)
     return None
@@ -139,11 +161,18 @@ def _read_files(reading: Reading, node: Node | None) -> tuple[FileMapping, ...]:
 
 def _read_file(reading: Reading, node: Node) -> FileMapping | None:
     what = "this entry of files"
-    values = reading.mapping(node, what, ("source", "destination"))
+    values = reading.mapping(node, what, _FILE_KEYS, {_NO_FILE_KEY})
     if values is None:
         return None
-    source_node = reading.required(node, values, "source", what)
-    destination_node = reading.required(node, values, "destination", what)
+    if _NO_FILE_KEY in values:
+        advice = "to replace files, write file_exists_behavior: OVERWRITE at the top of the file"
+        reading.warn(values[_NO_FILE_KEY], f"{quoted(_NO_FILE_KEY)} has no effect in files; {advice}")
+    if not values.keys() >= {*_FILE_KEYS}:
+        what = f"{what} {as_written(node)}"
+    source_node = reading.required(node, values, "source", what, expected="source: what to copy")
+    destination_node = reading.required(
+        node, values, "destination", what, expected="destination: the directory to copy into"
+    )
     if source_node is None or destination_node is None:
         return None
     source = reading.nonempty(source_node, "source")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from agent.appspec.acls import read_acl
 from agent.appspec.model import EVERYTHING, AclEntry, ObjectType, Permission, SelinuxContext
-from agent.appspec.reading import kind_of, listed, nearest, quoted
+from agent.appspec.reading import as_written, kind_of, listed, quoted
 
 if TYPE_CHECKING:
     from agent.appspec.document import Node
@@ -20,7 +20,8 @@ _MODE = re.compile(r"[0-7]{1,4}")
 _LABEL = re.compile(r"[A-Za-z0-9_.-]+")
 _SENSITIVITY = r"s(?:1[0-5]|[0-9])"
 _CATEGORY = r"c(?:102[0-3]|10[01][0-9]|[1-9][0-9]{0,2}|0)"
-_CATEGORIES = rf"{_CATEGORY}(?:[.,]{_CATEGORY})*"
+_CATEGORY_SPAN = rf"{_CATEGORY}(?:\.{_CATEGORY})?"
+_CATEGORIES = rf"{_CATEGORY_SPAN}(?:,{_CATEGORY_SPAN})*"
 _LEVEL = rf"{_SENSITIVITY}(?:-{_SENSITIVITY})?(?::{_CATEGORIES})?"
 _RANGE = re.compile(rf"{_LEVEL}|{_SENSITIVITY}(?::{_CATEGORIES})?-{_SENSITIVITY}(?::{_CATEGORIES})?")
 
@@ -42,13 +43,16 @@ def _read_permission(reading: Reading, node: Node) -> Permission | None:
     if values is None:
         return None
     before = len(reading.problems)
-    object_node = reading.required(node, values, "object", what)
-    target = None if object_node is None else reading.nonempty(object_node, "object")
-    pattern = reading.nonempty(values["pattern"], "pattern") if "pattern" in values else EVERYTHING
+    if "object" not in values:
+        what = f"{what} {as_written(node)}"
+    object_node = reading.required(
+        node, values, "object", what, expected="object: the file or directory that it is about"
+    )
+    target = None if object_node is None else reading.trimmed(object_node, "object")
     types = _read_types(reading, values.get("type"))
     permission = Permission(
         object=target or "",
-        pattern=pattern or EVERYTHING,
+        pattern=_read_pattern(reading, values.get("pattern")),
         exceptions=_read_exceptions(reading, values.get("except")),
         owner=reading.nonempty(values["owner"], "owner") if "owner" in values else None,
         group=reading.nonempty(values["group"], "group") if "group" in values else None,
@@ -61,6 +65,15 @@ def _read_permission(reading: Reading, node: Node) -> Permission | None:
     return permission if len(reading.problems) == before else None
 
 
+def _read_pattern(reading: Reading, node: Node | None) -> str:
+    if node is None:
+        return EVERYTHING
+    pattern = reading.text(node, "pattern")
+    if pattern == "":
+        reading.warn(node, "an empty pattern matches nothing, so this entry has no effect")
+    return EVERYTHING if pattern is None else pattern
+
+
 def _read_exceptions(reading: Reading, node: Node | None) -> tuple[str, ...]:
     return () if node is None else reading.texts(node, "except") or ()
 
@@ -69,18 +82,23 @@ def _read_mode(reading: Reading, node: Node | None) -> str | None:
     """As written: 0644 without quotes is not what YAML makes of it (420), but 0644."""
     if node is None:
         return None
-    text = reading.text(node, "mode")
+    text = reading.trimmed(node, "mode")
     if text is None or _MODE.fullmatch(text):
         return text
-    hint = ""
-    if text.startswith("0o"):
-        hint = "; leave the 0o out"
-    elif any(letter.isalpha() for letter in text):
-        hint = "; letters such as u+x don't work here"
-    reading.refuse(
-        node, f"mode must be one to four octal digits such as 644 or 4755, not {quoted(text)}{hint}"
-    )
+    expected = "mode must be one to four octal digits such as 644 or 4755"
+    reading.refuse(node, f"{expected}, not {quoted(text)}{_mode_hint(text)}")
     return None
+
+
+def _mode_hint(text: str) -> str:
+    if text.lower().startswith("0o"):
+        return "; leave the 0o out"
+    if re.search(r"[+=-][rwxXst]", text):
+        return "; letters such as u+x don't work here"
+    odd = re.search(r"[^0-7]", text)
+    if odd is not None:
+        return f"; {quoted(odd.group())} is not an octal digit"
+    return f"; it has {len(text)} digits"
 
 
 def _read_types(reading: Reading, node: Node | None) -> frozenset[ObjectType]:
@@ -89,11 +107,12 @@ def _read_types(reading: Reading, node: Node | None) -> frozenset[ObjectType]:
         return everything
     types = set()
     for item in reading.items(node, "type", "file and directory"):
-        text = reading.text(item, "type")
+        text = reading.trimmed(item, "type")
         if text in _TYPES:
             types.add(ObjectType(text))
         elif text is not None:
-            reading.refuse(item, f"type must be {listed(_TYPES)}, not {quoted(text)}{nearest(text, _TYPES)}")
+            hint = reading.nearest(text, _TYPES)
+            reading.refuse(item, f"type must be {listed(_TYPES)}, not {quoted(text)}{hint}")
     return frozenset(types) or everything
 
 
@@ -111,8 +130,9 @@ def _read_acls(reading: Reading, node: Node | None, types: frozenset[ObjectType]
             )
         key = (entry.is_default, entry.kind, entry.name)
         if key in entries:
-            reading.refuse(
-                item, f"acls has two entries for the same {entry.kind.value} {entry.name}".rstrip()
+            whom = f"{entry.kind.value} {entry.name}".rstrip()
+            reading.warn(
+                item, f"acls has two entries for the same {whom}; the last one, {str(entry)!r}, counts"
             )
         entries[key] = entry
     return tuple(entries.values())
@@ -125,8 +145,10 @@ def _read_context(reading: Reading, node: Node | None) -> SelinuxContext | None:
     if values is None:
         return None
     if "role" in values:
-        reading.refuse(values["role"], "context can't set a role: files have none of their own")
-    type_node = reading.required(node, values, "type", "context")
+        role = kind_of(values["role"])
+        reading.refuse(values["role"], f"context can't set a role ({role}): files have none of their own")
+    what = "context" if "type" in values else f"context {as_written(node)}"
+    type_node = reading.required(node, values, "type", what, expected="type, such as httpd_sys_content_t")
     type_name = None if type_node is None else _read_label(reading, type_node, "the type of context")
     user_node = values.get("user", values.get("name"))
     user = None if user_node is None else _read_label(reading, user_node, "the user of context")
@@ -146,8 +168,32 @@ def _read_range(reading: Reading, node: Node | None) -> str | None:
     if node is None:
         return None
     text = reading.text(node, "the range of context")
-    if text is not None and not _RANGE.fullmatch(text):
-        message = f"the range of context must be like s0 or s0-s0:c0.c1023 (s0 to s15, c0 to c1023), not {kind_of(node)}"
-        reading.refuse(node, message)
+    if text is None:
+        return None
+    if not _RANGE.fullmatch(text):
+        expected = "the range of context must be like s0 or s0-s0:c0.c1023 (s0 to s15, c0 to c1023)"
+        reading.refuse(node, f"{expected}, not {quoted(text)}")
+        return None
+    problem = _range_problem(text)
+    if problem:
+        reading.refuse(node, f"the range of context {quoted(text)} {problem}")
         return None
     return text
+
+
+def _range_problem(text: str) -> str:
+    """What is wrong with a range that looks like one: an order upside down, or a category twice."""
+    low, *rest = (int(number) for number in re.findall(r"s([0-9]+)", text))
+    if rest and rest[0] < low:
+        return f"goes down from s{low} to s{rest[0]}; the lower one comes first"
+    for group in re.findall(r":([c0-9.,]+)", text):
+        seen: set[int] = set()
+        for part in group.split(","):
+            first, _dot, last = part.replace("c", "").partition(".")
+            if last and int(last) <= int(first):
+                return f"goes down from c{first} to c{last}; the lower one comes first"
+            categories = range(int(first), int(last or first) + 1)
+            if not seen.isdisjoint(categories):
+                return f"has a category of {quoted(part)} twice"
+            seen.update(categories)
+    return ""

@@ -8,9 +8,12 @@ from agent.appspec.document import MAX_NODES, Mapping, Scalar, Sequence
 from agent.errors import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Iterator
 
     from agent.appspec.document import Node
+
+
+_CONFIDENTIAL = frozenset({"environment"})
 
 
 class TooManyProblems(Exception):
@@ -25,11 +28,13 @@ class Reading:
     """
 
     MAX_PROBLEMS = 50
+    MAX_HINTS = 100
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
         self._steps = 0
+        self._hints: dict[tuple[str, tuple[str, ...]], str] = {}
 
     def refuse(self, node: Node, message: str) -> None:
         """Note a problem at this node."""
@@ -40,34 +45,44 @@ class Reading:
         if len(self.warnings) < self.MAX_PROBLEMS:
             self.warnings.append(Problem(message=message, line=node.line, column=node.column))
 
-    def mapping(self, node: Node, what: str, known: tuple[str, ...]) -> dict[str, Node] | None:
-        """Values by key, without those that hold nothing; unknown and repeated keys are warned about."""
+    def nearest(self, name: str, known: Collection[str]) -> str:
+        """The same as the function of this name, for the first different names that ask for it."""
+        # Comparing costs 50 µs a name: a file of nothing but odd names would cost seconds.
+        key = (name, tuple(known))
+        if key not in self._hints and len(self._hints) < self.MAX_HINTS:
+            self._hints[key] = nearest(name, known)
+        return self._hints.get(key, "")
+
+    def mapping(
+        self, node: Node, what: str, known: tuple[str, ...], also: Collection[str] = ()
+    ) -> dict[str, Node] | None:
+        """Values by key, without those that hold nothing; unknown and repeated keys are warned about.
+
+        `also` are keys that have no meaning here, but about which the caller has more to say.
+        """
         self._count(node)
         if not isinstance(node, Mapping):
-            self.refuse(
-                node, f"{what} must be a mapping with keys such as {listed(known[:3])}, not {kind_of(node)}"
-            )
+            keys = listed(known[:3], "and")
+            self.refuse(node, f"{what} must be a mapping with keys such as {keys}, not {kind_of(node)}")
             return None
         self._warn_repeated(node, what)
         values: dict[str, Node] = {}
         for key, value in node.items:
             self._count(value)
-            if key.text not in known:
-                self.warn(
-                    key,
-                    f"{what} has an unknown key {quoted(key.text)}, which is ignored{nearest(key.text, known)}",
-                )
+            if key.text not in known and key.text not in also:
+                hint = self.nearest(key.text, known)
+                self.warn(key, f"{what} has an unknown key {quoted(key.text)}, which is ignored{hint}")
             elif not is_nothing(value):
                 values[key.text] = value
         return values
 
-    def entries(self, node: Node, what: str) -> list[tuple[Scalar, Node]]:
+    def entries(self, node: Node, what: str, form: str) -> list[tuple[Scalar, Node]]:
         """Pairs of a mapping whose keys are free; empty when there is nothing, or no mapping."""
         self._count(node)
         if is_nothing(node):
             return []
         if not isinstance(node, Mapping):
-            self.refuse(node, f"{what} must be a mapping, not {kind_of(node)}")
+            self.refuse(node, f"{what} must be a mapping, not {kind_of(node)}; {form}")
             return []
         self._warn_repeated(node, what)
         for _key, value in node.items:
@@ -93,7 +108,7 @@ class Reading:
             self.refuse(node, f"{what} must be a text, not {kind_of(node)}")
             return None
         if "\0" in node.text:
-            self.refuse(node, f"{what} holds a NUL character")
+            self.refuse(node, f"{what} holds a NUL character: {quoted(node.text)}")
             return None
         return node.text
 
@@ -101,9 +116,14 @@ class Reading:
         """The same, and not empty."""
         text = self.text(node, what)
         if text is not None and not text.strip():
-            self.refuse(node, f"{what} must not be empty")
+            self.refuse(node, f"{what} must not be empty or blank, but it is {quoted(text)}")
             return None
         return text
+
+    def trimmed(self, node: Node, what: str) -> str | None:
+        """The same without blanks and line ends around it, which a block of YAML (`|`, `>`) brings along."""
+        text = self.nonempty(node, what)
+        return None if text is None else text.strip()
 
     def texts(self, node: Node, what: str) -> tuple[str, ...] | None:
         """A list of single values."""
@@ -111,16 +131,24 @@ class Reading:
         found = [self.text(item, f"each item of {what}") for item in self.items(node, what, "texts")]
         return None if len(self.problems) > before else tuple(text for text in found if text is not None)
 
-    def required(self, node: Node, values: dict[str, Node], key: str, what: str) -> Node | None:
-        """The value of a key that has to be there."""
-        if key not in values:
-            self.refuse(node, f"{what} has no {quoted(key)}{self._near_miss(node, key)}")
-        return values.get(key)
+    def required(
+        self, node: Node, values: dict[str, Node], key: str, what: str, *, expected: str
+    ) -> Node | None:
+        """The value of a key that has to be there; `expected` is what to write."""
+        if key in values:
+            return values[key]
+        for written, _value in node.items if isinstance(node, Mapping) else ():
+            if written.text == key:
+                self.refuse(written, f"{quoted(key)} has no value; write {expected}")
+                return None
+        hint = self._near_miss(node, key) or f"; add {expected}"
+        self.refuse(node, f"{what} has no {quoted(key)}{hint}")
+        return None
 
     def _near_miss(self, node: Node, key: str) -> str:
         """The key may be there in another spelling, which was only warned about."""
         for written, _value in node.items if isinstance(node, Mapping) else ():
-            if written.text != key and nearest(written.text, (key,)):
+            if written.text != key and self.nearest(written.text, (key,)):
                 return f"; is {quoted(written.text)} in line {written.line} meant to be it?"
         return ""
 
@@ -147,28 +175,66 @@ def is_nothing(node: Node) -> bool:
 
 
 def kind_of(node: Node) -> str:
-    """What this is, for a message."""
+    """What this is, for a message, with what it holds."""
     match node:
         case Scalar(is_null=True):
             return "nothing"
         case Scalar(text=text):
             return f"the single value {quoted(text)}"
         case Sequence():
-            return "a list"
+            return f"the list {as_written(node)}"
         case Mapping():
-            return "a mapping"
+            return f"the mapping {as_written(node)}"
+
+
+def as_written(node: Node, width: int = 80) -> str:
+    """The node in one line such as `{location: 'a.sh', timeout: '5'}`, shortened."""
+    line = ""
+    # Aliases can make a node endless to write down, so it is written no further than it is shown.
+    for piece in _pieces(node):
+        line += piece
+        if len(line) > width:
+            return line[: width - 1] + "…"
+    return line
+
+
+def _pieces(node: Node) -> Iterator[str]:
+    match node:
+        case Scalar(is_null=True):
+            yield "null"
+        case Scalar(text=text):
+            yield quoted(text)
+        case Sequence(items=items):
+            yield "["
+            for index, item in enumerate(items):
+                yield ", " if index else ""
+                yield from _pieces(item)
+            yield "]"
+        case Mapping(items=pairs):
+            yield "{"
+            for index, (key, value) in enumerate(pairs):
+                yield f"{', ' if index else ''}{_plain(key.text)}: "
+                if key.text in _CONFIDENTIAL:
+                    yield "***"
+                else:
+                    yield from _pieces(value)
+            yield "}"
 
 
 def quoted(text: str, width: int = 80) -> str:
     """The text for a message: in quotes, shortened, and without control characters."""
+    return f"'{_plain(text, width)}'"
+
+
+def _plain(text: str, width: int = 80) -> str:
     short = text if len(text) <= width else text[: width - 1] + "…"
-    return "'" + "".join(c if c.isprintable() else repr(c)[1:-1] for c in short) + "'"
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in short)
 
 
-def listed(names: Collection[str]) -> str:
+def listed(names: Collection[str], conjunction: str = "or") -> str:
     """`a, b or c`."""
     *first, last = names
-    return f"{', '.join(first)} or {last}" if first else last
+    return f"{', '.join(first)} {conjunction} {last}" if first else last
 
 
 def nearest(name: str, known: Collection[str]) -> str:

@@ -6,11 +6,12 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from agent.appspec import AppSpec, impossible_events, parse_appspec
-from agent.errors import AppSpecInvalid
+from agent.appspec import impossible_events, parse_appspec
+from agent.errors import AppSpecInvalid, Problem
 from agent.protocol import LIFECYCLE_EVENTS, ErrorCode
 
 HEAD = b"version: 0.0\nos: linux\n"
@@ -59,6 +60,45 @@ def test_a_file_with_very_many_problems_lists_some() -> None:
     assert 50 == len(caught.value.problems)
 
 
+def test_a_message_repeats_what_is_wrong_but_not_without_end() -> None:
+    """The reader finds the place by what stands there; a report has room for 2 KB of it."""
+    bomb = b"x0: &x0 [{location: a}]\n" + b"".join(
+        b"x%d: &x%d [*x%d, *x%d]\n" % (i, i, i - 1, i - 1) for i in range(1, 30)
+    )
+    with pytest.raises(AppSpecInvalid) as caught:
+        parse_appspec(HEAD + bomb + b"hooks: {AfterInstall: {location: h.sh, x: *x29}}\n", path="appspec.yml")
+
+    assert "not the mapping {location: 'h.sh', x: [[[[[" in caught.value.message
+    assert len(caught.value.message) < 300
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"hooks: {AfterInstall: [{environment: {PASSWORD: hunter2}}]}\n",
+        b"hooks: {AfterInstall: {location: a, environment: {PASSWORD: hunter2}}}\n",
+        b"hooks: {AfterInstall: [{location: a, environment: [PASSWORD=hunter2]}]}\n",
+        b"hooks: {AfterInstall: [{location: a, environment: {PASSWORD: [hunter2]}}]}\n",
+        b"environment: PASSWORD=hunter2\n",
+        b"environment: {PASSWORD: {is: hunter2}}\n",
+    ],
+)
+def test_no_message_repeats_a_variable(text: bytes) -> None:
+    """Messages go into the reports of a deployment, which more people read than may know its passwords."""
+    with pytest.raises(AppSpecInvalid) as caught:
+        parse_appspec(HEAD + text, path="appspec.yml")
+
+    assert "hunter2" not in caught.value.message
+
+
+def test_impossible_events_are_listed_up_to_a_limit() -> None:
+    """The same limit as for other problems, also when a file has nothing but them."""
+    events = b"".join(b"  E%d: [{location: a}]\n" % i for i in range(5000))
+    appspec = parse_appspec(HEAD + b"hooks:\n" + events, path="appspec.yml")
+
+    assert 50 == len(impossible_events(appspec, LIFECYCLE_EVENTS))
+
+
 def test_importing_the_room_does_not_import_yaml() -> None:
     """A command that needs no AppSpec must not pay for the parser."""
     code = "import sys, agent.appspec; sys.exit('yaml' in sys.modules)"
@@ -79,6 +119,45 @@ YAML_WORDS = st.lists(
 ).map("".join)  # fmt: skip
 
 
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.dates(),
+    st.text(max_size=8),
+    st.sampled_from(
+        ["0.0", "linux", "/", "a.sh", "..", "644", "u:b:rw", "d:g:s:7", "s0:c0.c1.c2", "s3-s2", "file", "5m"]
+    ),
+)
+KEYS = st.sampled_from(
+    [
+        "version", "os", "files", "permissions", "hooks", "file_exists_behavior", "environment", "source", "destination",
+        "object", "pattern", "except", "owner", "group", "mode", "acls", "context", "type", "user", "name", "range", "role",
+        "location", "timeout", "runas", "sudo", "login", "args", "AfterInstall", "Install", "overwrite", "file", "<<",
+    ]
+)  # fmt: skip
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(KEYS, inner, max_size=4)),
+    max_leaves=20,
+)
+SECTIONS = ("files", "permissions", "hooks", "environment", "file_exists_behavior", "version", "os")
+
+
+@settings(max_examples=400, deadline=None, database=None)
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(SECTIONS, VALUES)))
+@example({"permissions": [{"object": "a", "context": {"type": "t", "range": "s0:c0.c1.c2"}}]})
+def test_any_values_are_an_appspec_or_invalid(values: dict[str, object]) -> None:
+    """Whatever stands where something else is expected is a problem with a place, not a language error."""
+    document = {"version": 0.0, "os": "linux", **values}
+
+    text = yaml.safe_dump(document, allow_unicode=True, sort_keys=False).encode()
+
+    problems = problems_of(text)
+    assert all(problem.message and problem.line > 0 for problem in problems)
+
+
 @settings(max_examples=600, deadline=None, database=None)
 @given(
     st.one_of(
@@ -93,12 +172,13 @@ YAML_WORDS = st.lists(
 @example(b"? \n<<: [*a]")
 def test_any_bytes_are_an_appspec_or_invalid(text: bytes) -> None:
     """A worker must never end with a language error because of what a bundle holds."""
-    outcome: AppSpec | AppSpecInvalid
-    try:
-        outcome = parse_appspec(text, path="appspec.yml")
-    except AppSpecInvalid as error:
-        outcome = error
+    assert all(problem.message for problem in problems_of(text))
 
-    if isinstance(outcome, AppSpecInvalid):
-        assert all(problem.message for problem in outcome.problems)
-        assert len(outcome.problems) > 0
+
+def problems_of(text: bytes) -> tuple[Problem, ...]:
+    """The problems of a text; if it is refused without any, one that says nothing."""
+    try:
+        parse_appspec(text, path="appspec.yml")
+    except AppSpecInvalid as error:
+        return error.problems or (Problem(message=""),)
+    return ()
