@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 import stat
+from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
+from agent.archive_index import IndexWriter
 from agent.bundle.failures import outside, printable, too_large
 from agent.errors import CommandFailure
 from agent.files import write_all
+from agent.listings import DIGEST_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -88,6 +91,7 @@ class Tree:
         self._directories: dict[bytes, Attributes] = {}
         self._bytes = 0
         self._umask = 0
+        self._index = IndexWriter()
 
     def __enter__(self) -> Tree:
         self._umask = os.umask(0)
@@ -114,15 +118,18 @@ class Tree:
                 " reject_unsafe_permissions_in_bundle is set on this host. Build the bundle without these bits.",
             )
         descriptor = self._new_file(name, mode & ~_SPECIAL_BITS)
+        digest = blake2b(digest_size=DIGEST_BYTES)
         try:
             for piece in content:
                 written = os.write(descriptor, piece)
                 if written < len(piece):
                     write_all(descriptor, memoryview(piece)[written:])
+                digest.update(piece)
             self._own(descriptor, attributes)
             if mode & _SPECIAL_BITS:  # last, since writing and chown take them away
                 os.fchmod(descriptor, mode)
             os.utime(descriptor, ns=(attributes.mtime_ns, attributes.mtime_ns))
+            self._index.add(name, os.fstat(descriptor), digest.hexdigest().encode())
         finally:
             os.close(descriptor)
 
@@ -190,14 +197,19 @@ class Tree:
         if limit is not None and self._bytes > limit:
             raise too_large(limit, self._bytes)
 
-    def finish(self) -> None:
-        """Afterwards all directories have their owners, modes and times, the deepest first."""
+    def finish(self) -> IndexWriter:
+        """Afterwards all directories have their owners, modes and times, the deepest first.
+
+        Returns:
+            The index of all that is in the tree.
+        """
         for name in sorted(self._directories, reverse=True):
             attributes = self._directories[name]
             descriptor = self._directory(name)
             self._own(descriptor, attributes)
             os.fchmod(descriptor, attributes.mode)
             os.utime(descriptor, ns=(attributes.mtime_ns, attributes.mtime_ns))
+        return self._index
 
     def _own(self, descriptor: int, attributes: Attributes) -> None:
         if attributes.uid != KEEP_OWNER or attributes.gid != KEEP_OWNER:

@@ -6,6 +6,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
+from agent.archive_index import index_of
 from agent.bundle.failures import corrupt, disk_full, not_written, too_large
 from agent.bundle.inflate import compression_of
 from agent.bundle.replacement import holds_appspec, replaced_directory
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from agent.archive_index import IndexWriter
     from agent.bundle.limits import ArchiveLimits
 
 _ZIP = (b"PK\3\4", b"PK\5\6", b"PK\7\10")
@@ -62,11 +64,11 @@ def unpack_bundle(
     try:
         _check_format(descriptor, bundle, bundle_type)
         with replaced_directory(archive) as fresh:
-            if bundle_type is BundleType.ZIP:
-                _unpack_zip(descriptor, bundle, fresh.path, limits)
-            else:
-                _unpack_tar(descriptor, bundle, fresh.path, limits)
-            fresh.path = without_top_directory(fresh.path, appspec_names)
+            unpack = _unpack_zip if bundle_type is BundleType.ZIP else _unpack_tar
+            index, unpacked = unpack(descriptor, bundle, fresh.path, limits), fresh.path
+            fresh.path = without_top_directory(unpacked, appspec_names)
+            top = os.fsencode(fresh.path.name) if fresh.path != unpacked else b""
+            index.write(index_of(archive), top=top)
     finally:
         os.close(descriptor)
 
@@ -83,16 +85,16 @@ def without_top_directory(unpacked: Path, appspec_names: Sequence[str]) -> Path:
     return top if holds_appspec(top, appspec_names) else unpacked
 
 
-def _unpack_tar(descriptor: int, bundle: Path, fresh: Path, limits: ArchiveLimits) -> None:
+def _unpack_tar(descriptor: int, bundle: Path, fresh: Path, limits: ArchiveLimits) -> IndexWriter:
     with contextlib.closing(ByteStream(descriptor, bundle)) as stream:
         if not stream.is_compressed:
             _check_room(fresh, bundle, os.fstat(descriptor).st_size, 0)
         with Tree(fresh, limits) as tree:
             unpack_tar(stream, tree, keeps_owners=os.geteuid() == 0 and not limits.ignore_ownership)
-            tree.finish()
+            return tree.finish()
 
 
-def _unpack_zip(descriptor: int, bundle: Path, fresh: Path, limits: ArchiveLimits) -> None:
+def _unpack_zip(descriptor: int, bundle: Path, fresh: Path, limits: ArchiveLimits) -> IndexWriter:
     directory = ZipDirectory(descriptor, bundle)
     size, compressed = directory.totals()
     if compressed > os.fstat(descriptor).st_size:
@@ -102,7 +104,7 @@ def _unpack_zip(descriptor: int, bundle: Path, fresh: Path, limits: ArchiveLimit
     _check_room(fresh, bundle, size, directory.member_count)
     with Tree(fresh, limits) as tree:
         unpack_zip(descriptor, directory, tree)
-        tree.finish()
+        return tree.finish()
 
 
 def _check_format(descriptor: int, bundle: Path, bundle_type: BundleType) -> None:

@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import os
-import re
+import signal
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from agent.cli.host import context_of, identity_of, settings_of
+from agent.cli.host import settings_of
+from agent.cli.local_revision import (
+    appspec_option,
+    checked_group_id,
+    configuration_option,
+    file_exists_option,
+    group_option,
+    host_for,
+    revision_at,
+    type_option,
+)
 from agent.errors import ConfigurationError
 from agent.logs import Level, command_log, stderr_log
-from agent.protocol import BundleType, FileExistsBehavior
-from agent.settings import DEFAULT_CONFIGURATION
-from agent.specification import DeploymentSpecification, GitHubRevision, LocalRevision, Revision, S3Revision
+from agent.protocol import FileExistsBehavior
+from agent.specification import DeploymentSpecification
 from agent.worker.local import EventOrderError, EventOutcome, deploy_locally, local_deployment_id, plan_events
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from agent.deployments import DeploymentDirectory
     from agent.worker.context import HostContext
 
 _BAD_INPUT = 2
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_GITHUB_PAGE = re.compile(r"/([^/]+)/([^/]+?)(?:\.git)?/?")
-_GITHUB_API = re.compile(r"/repos/([^/]+)/([^/]+)/(tarball|zipball)/(.+)")
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @click.command("deploy")
@@ -35,29 +42,9 @@ _GITHUB_API = re.compile(r"/repos/([^/]+)/([^/]+)/(tarball|zipball)/(.+)")
     "--bundle-location",
     help="Path, s3://bucket/key or https://github.com/account/repository. Default: the working directory.",
 )
-@click.option(
-    "-t",
-    "--type",
-    "type_name",
-    type=click.Choice([kind.value for kind in BundleType]),
-    help="Format of the bundle. Default: directory.",
-)
-@click.option(
-    "-b",
-    "--file-exists-behavior",
-    type=click.Choice([item.value for item in FileExistsBehavior], case_sensitive=False),
-    default="DISALLOW",
-    show_default=True,
-    help="What to do with files that no deployment has put there.",
-)
-@click.option(
-    "-g",
-    "--deployment-group",
-    "group_id",
-    default="default-local-deployment-group",
-    show_default=True,
-    help="Id of the deployment group; deployments of one group replace each other.",
-)
+@type_option
+@file_exists_option
+@group_option
 @click.option(
     "-d",
     "--deployment-group-name",
@@ -74,17 +61,8 @@ _GITHUB_API = re.compile(r"/repos/([^/]+)/([^/]+)/(tarball|zipball)/(.+)")
     "--events",
     help="Comma-separated events to run, in this order. Default: all of an in-place deployment.",
 )
-@click.option(
-    "-A", "--appspec-filename", help="Name of the AppSpec file. Default: appspec.yml or appspec.yaml."
-)
-@click.option(
-    "-c",
-    "--agent-configuration-file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=DEFAULT_CONFIGURATION,
-    show_default=True,
-    help="Settings of the agent.",
-)
+@appspec_option
+@configuration_option
 def command(
     *,
     bundle_location: str | None,
@@ -101,7 +79,10 @@ def command(
 
     Nothing is asked of a control endpoint. Deployments of one group clean up after each other.
 
-    Exit codes: 0 deployed, 1 the deployment failed, 2 bad input.
+    Ctrl-C, SIGTERM and a terminal that goes away break it off: a script that runs is ended with all that it has
+    started, and an Install is undone. Under nohup it goes on without the terminal.
+
+    Exit codes: 0 deployed, 1 the deployment failed, 2 bad input, 128 and more: ended by that signal.
 
     \b
     Examples:
@@ -110,31 +91,37 @@ def command(
       agentctl deploy -l s3://bucket/app.zip -t zip --events ApplicationStop,DownloadBundle,Install
     """  # noqa: D301 - click takes \b for: keep these lines
     try:
-        location = bundle_location or os.getcwd()
-        kind = BundleType(type_name or ("directory" if bundle_location is None else _guess_type(location)))
         planned = plan_events(_event_names(events) if events else None)
-        if not _ID.fullmatch(group_id):
-            raise click.BadParameter(
-                f"{group_id} is no id: letters, digits, '.', '_' and '-'", param_hint="--deployment-group"
-            )
         specification = DeploymentSpecification(
             deployment_id=local_deployment_id(),
-            deployment_group_id=group_id,
+            deployment_group_id=checked_group_id(group_id),
             deployment_group_name=group_name,
-            application_name=application_name or location,
-            revision=parse_location(location, kind),
+            application_name=application_name or bundle_location or os.getcwd(),
+            revision=revision_at(bundle_location, type_name),
             appspec_filename=appspec_filename,
             file_exists_behavior=FileExistsBehavior[file_exists_behavior.upper()],
         )
-        settings = settings_of(agent_configuration_file)
-        # Who this host is matters to hooks, and to S3. A bundle on this host can do without.
-        must_know = isinstance(specification.revision, S3Revision)
-        is_known = must_know or os.access(settings.on_premises_config_file, os.R_OK)
-        host = context_of(settings, identity_of(settings) if is_known else None)
+        host = host_for(specification.revision, settings_of(agent_configuration_file))
     except (EventOrderError, ConfigurationError, click.BadParameter) as error:
         click.echo(f"agentctl: {error}", err=True)
         sys.exit(_BAD_INPUT)
+    _end_when_told()
     sys.exit(0 if _deploy(specification, planned, host) else 1)
+
+
+def _end_when_told() -> None:
+    """Ctrl-C, SIGTERM, and SIGHUP when the terminal goes, break the deployment off."""
+    for number in _ENDING:
+        # Under nohup the terminal may go.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _end)
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    for other in _ENDING:
+        # A second one would break off the ending of the script.
+        signal.signal(other, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def _event_names(events: str) -> list[str]:
@@ -142,68 +129,6 @@ def _event_names(events: str) -> list[str]:
     if "" in names:
         raise click.BadParameter(f"--events {events} has an empty name in it", param_hint="--events")
     return names
-
-
-def parse_location(location: str, kind: BundleType) -> Revision:
-    """The revision at this location.
-
-    Raises:
-        click.BadParameter: there is none, or its type does not fit.
-    """
-    if location.startswith("s3://"):
-        return _s3_revision(location, kind)
-    if location.startswith(("https://github.com/", "https://api.github.com/")):
-        return _github_revision(location, kind)
-    if "://" in location:
-        raise _bad(f"{location} is neither a path nor s3:// nor https://github.com/")
-    path = Path(location).absolute()
-    if not path.exists():
-        raise _bad(f"there is nothing at {path}")
-    if path.is_dir() != (kind is BundleType.DIRECTORY):
-        what = "a directory" if path.is_dir() else "a file"
-        raise _bad(f"{path} is {what}, which does not fit --type {kind.value}")
-    return LocalRevision(location=path, bundle_type=kind)
-
-
-def _guess_type(location: str) -> str:
-    """What the name says, where the user does not."""
-    name = urlsplit(location).path if "://" in location else location
-    for suffix, kind in ((".tar.gz", "tgz"), (".tgz", "tgz"), (".tar", "tar"), (".zip", "zip")):
-        if name.lower().endswith(suffix):
-            return kind
-    return "tar" if "github.com/" in location else "directory"
-
-
-def _s3_revision(location: str, kind: BundleType) -> S3Revision:
-    parts = urlsplit(location)
-    key = unquote(parts.path.lstrip("/"))
-    if not parts.netloc or not key or kind is BundleType.DIRECTORY:
-        raise _bad(f"{location} must be s3://bucket/key, with --type tar, tgz or zip")
-    query = parse_qs(parts.query)
-    return S3Revision(
-        bucket=parts.netloc,
-        key=key,
-        bundle_type=kind,
-        version=query.get("versionId", [None])[0],
-        etag=query.get("etag", [None])[0],
-    )
-
-
-def _github_revision(location: str, kind: BundleType) -> GitHubRevision:
-    parts = urlsplit(location)
-    if kind not in (BundleType.TAR, BundleType.ZIP):
-        raise _bad(f"GitHub makes tar and zip, not {kind.value}; say so with --type")
-    api = _GITHUB_API.fullmatch(parts.path)
-    if api:
-        return GitHubRevision(account=api[1], repository=api[2], commit_id=api[4], bundle_type=kind)
-    page = _GITHUB_PAGE.fullmatch(parts.path)
-    if page:
-        return GitHubRevision(account=page[1], repository=page[2], commit_id="HEAD", bundle_type=kind)
-    raise _bad(f"{location} must be https://github.com/account/repository")
-
-
-def _bad(message: str) -> click.BadParameter:
-    return click.BadParameter(message, param_hint="--bundle-location")
 
 
 def _deploy(specification: DeploymentSpecification, events: tuple[str, ...], host: HostContext) -> bool:

@@ -15,6 +15,8 @@ _SUBCOMMANDS = {
     "deploy": "Deploy a revision on this host, without a control endpoint",
     "drain": "Take no more commands, and say when the host is idle",
     "explain": "Explain an error id, such as bundle-not-found",
+    "plan": "Say what Install of a revision would do on this host, and change nothing",
+    "recover": "Undo or complete Installs that were interrupted",
     "run": "Run the agent in the foreground",
     "status": "Say what the agent on this host is doing, and what it did last",
     "stop": "Stop the agent; running commands are carried to their end",

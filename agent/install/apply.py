@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
+from agent.archive_index import ArchiveIndex
 from agent.install.acl import ACCESS, DEFAULT, encode_acl, read_acl, write_acl
-from agent.install.copying import READ, Spot, copy_file, copy_link, file_again, link_again
+from agent.install.copying import READ
 from agent.install.descriptors import sync_file_systems
 from agent.install.destinations import Directory, Standing
 from agent.install.journal import (
+    Adjustment,
     Change,
     Label,
     Leftover,
@@ -22,122 +23,104 @@ from agent.install.journal import (
     new_name,
     old_name,
 )
-from agent.install.plan import Action
-from agent.install.records import decode_record, encode_record, with_ctime
+from agent.install.lanes import stage_all
+from agent.install.plan import PlannedDirectory, PlannedFiles
+from agent.install.records import decode_record, file_fields, link_fields
+from agent.install.renames import Renames
 from agent.install.selinux import add_label
+from agent.install.staging import Links, NewFiles, Staged, Stager, StepFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+    from pathlib import Path
 
     from agent.install.attributes import Attributes
     from agent.install.descriptors import Descriptors
     from agent.install.journal import Entry
-    from agent.install.plan import InstallPlan, PlannedFile, Step
-    from agent.install.records import Record
-
-Observer: TypeAlias = "Callable[[str, bytes], None]"
-"""Told before each change: what kind it is, and the path. It may raise to make that step fail."""
+    from agent.install.plan import InstallPlan
+    from agent.install.request import Observer
+    from agent.install.staging import Adjusted, NewFile
 
 CREATED_DIRECTORY_MODE = 0o755
 _NO_HARD_LINK = frozenset({errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
-
-
-class StepFailed(Exception):
-    """A step of an Install failed on `path`; `error` says why."""
-
-    def __init__(self, path: bytes, error: OSError) -> None:
-        super().__init__(f"{os.fsdecode(path)}: {error.strerror or error}")
-        self.path = path
-        self.error = error
 
 
 class Application:
     """One plan being carried out, for one use.
 
     Attributes:
-        records: for each step how its file came out, as in the manifest; None for directories.
-        created, replaced, unchanged: numbers of files and links.
+        staged: what has become of each of the planned files.
         directories_created: number of directories.
-        copied_bytes: content of the files that were written.
     """
 
-    def __init__(self, plan: InstallPlan, token: bytes, descriptors: Descriptors, observer: Observer) -> None:
-        self.records: list[bytes | None] = [None] * len(plan.steps)
-        self.created = 0
-        self.replaced = 0
-        self.unchanged = 0
-        self.copied_bytes = 0
-        self.directories_created = 0
+    def __init__(
+        self, plan: InstallPlan, archive: Path, token: bytes, descriptors: Descriptors, observer: Observer
+    ) -> None:
         self.plan = plan
+        self.staged: list[Staged] = []
+        self.directories_created = 0
         self._token = token
         self._descriptors = descriptors
         self._observe = observer
-        self._staged: list[int] = []
-        self._source: tuple[bytes, int] = (b"", -1)
-        self._linked: dict[tuple[int, int], tuple[int, Attributes | None]] = {}
+        self._files = [step for step in plan.steps if isinstance(step, PlannedFiles)]
+        self._directories = [step for step in plan.steps if isinstance(step, PlannedDirectory)]
+        self._renames = Renames()
+        self._archive = archive
 
-    def compare(self) -> None:
-        """Afterwards `records` holds those files that are there already, just as they are to be.
-
-        Raises:
-            StepFailed: one can't be read.
-        """
-        step: Step | None = None
-        try:
-            for number, step in enumerate(self.plan.steps):
-                if not isinstance(step, Directory) and step.action is Action.REPLACE:
-                    self._compare(number, step)
-        except OSError as error:
-            raise StepFailed(b"" if step is None else step.path, error) from error
-        finally:
-            self._close_source()
-
-    def journal_entries(self) -> Iterator[Entry]:
-        """What the journal has to say about this plan."""
-        for directory in _existing_directories(self.plan.steps):
+    def touched(self) -> Iterator[Touched]:
+        """What the journal has to say before anything is staged."""
+        for directory in _existing_directories(self.plan):
             yield self._touched(directory)
-        for number, step in enumerate(self.plan.steps):
-            change = _change(number, step)
-            if change is not None and self.records[number] is None:
-                yield change
-        for number, attributes in self.plan.attributes.items():
-            if attributes.permission.context is not None:
-                yield Label(self.plan.steps[number].path)
-        for removal in self.plan.removals:
-            yield Leftover(
-                removal.directory, removal.name, decode_record(removal.record) if removal.record else None
-            )
-        yield from (LeftoverDirectory(path) for path in self.plan.leftover_directories)
-        labelled = {
-            self.plan.steps[number].path
-            for number, attributes in self.plan.attributes.items()
-            if attributes.permission.context is not None
-        }
-        yield from (LeftoverLabel(path) for path in self.plan.previous.labels if path not in labelled)
 
-    def stage(self) -> None:
+    def stage(self, *, processes: int) -> None:
         """Afterwards all new content exists under hidden names, and nothing else has changed.
 
         Raises:
             StepFailed: the rest was not tried.
         """
-        number = 0
         previous_umask = os.umask(0)
         try:
-            for number, step in enumerate(self.plan.steps):
-                if isinstance(step, Directory):
-                    self._stage_directory(number, step)
-                elif self.records[number] is None:
-                    self._stage_file(number, step)
-            for number in reversed(self.plan.attributes):
-                step = self.plan.steps[number]
-                if isinstance(step, Directory) and step.standing is Standing.NEW:
-                    self._give_attributes(step, self.plan.attributes[number])
-        except OSError as error:
-            raise StepFailed(self.plan.steps[number].path, error) from error
+            for step in self._directories:
+                self._stage_directory(step)
+            self._stage_files(processes)
+            for step in reversed(self._directories):
+                if step.attributes is not None and step.directory.standing is Standing.NEW:
+                    self._give_attributes(step)
         finally:
             os.umask(previous_umask)
-            self._close_source()
+
+    def _stage_files(self, processes: int) -> None:
+        # What was listed of the previous revision and of the archive goes when this returns: it is large.
+        previous = self.plan.previous.files.taken()
+        stager = Stager(previous, ArchiveIndex(self._archive), self._token, self._descriptors, self._observe)
+        self.staged = stage_all(stager, self._files, processes=processes)
+        links = Links()
+        for files, staged in zip(self._files, self.staged, strict=True):
+            if staged.linked:
+                stager.stage_linked(files, staged, links)
+
+    def changes(self) -> Iterator[Entry]:
+        """What the journal has to say before anything takes its place."""
+        for step in self._directories:
+            if _is_hidden(step):
+                yield self._directory_change(step)
+        for files, staged in zip(self._files, self.staged, strict=True):
+            real, names, number = files.directory.real, files.names, files.number
+            for new in staged.new:
+                yield Change(number + new.position, new.inode, real, names[new.position])
+            for adjusted in staged.adjusted:
+                yield _adjustment(real, names[adjusted.position], adjusted)
+        labelled = {
+            path
+            for path, attributes, _ in self.plan.attributes()
+            if attributes.permission.context is not None
+        }
+        yield from (Label(path) for path in labelled)
+        for removal in self.plan.removals:
+            record = decode_record(removal.record) if removal.record else None
+            yield Leftover(removal.directory, removal.name, record)
+        yield from (LeftoverDirectory(path) for path in self.plan.leftover_directories)
+        yield from (LeftoverLabel(path) for path in self.plan.previous.labels if path not in labelled)
 
     def switch(self) -> None:
         """Afterwards everything new has its place, and what was there a hidden name.
@@ -145,156 +128,137 @@ class Application:
         Raises:
             StepFailed: the rest was not tried.
         """
-        number = 0
-        try:
-            for number in self._staged:
-                self._switch(number, self.plan.steps[number])
-            for number in range(len(self.plan.steps) - 1, -1, -1):
-                step = self.plan.steps[number]
-                if isinstance(step, Directory) and step.standing is Standing.OURS:
-                    self._give_attributes(step, self.plan.attributes.get(number))
-            for number, attributes in self.plan.attributes.items():
-                self._give_label(self.plan.steps[number], attributes)
-        except OSError as error:
-            raise StepFailed(self.plan.steps[number].path, error) from error
+        for step in self._directories:
+            if _is_hidden(step):
+                self._switch_directory(step)
+        for files, staged in zip(self._files, self.staged, strict=True):
+            if staged.new or staged.adjusted:
+                self._switch_files(files, staged)
+                staged.new = NewFiles()
+        for files, staged in zip(self._files, self.staged, strict=True):
+            if staged.linked:
+                self._look_again(files, staged)
+        for step in reversed(self._directories):
+            if step.directory.standing is Standing.OURS:
+                self._give_attributes(step)
+        for path, attributes, _ in self.plan.attributes():
+            self._give_label(path, attributes)
 
     def sync(self) -> None:
         """Afterwards all that was written at the destinations is on the disk."""
-        places = (
-            self._descriptors.of(directory.real) for directory in _existing_directories(self.plan.steps)
+        sync_file_systems(
+            self._descriptors.of(directory.real) for directory in _existing_directories(self.plan)
         )
-        sync_file_systems(places)
 
-    def _stage_directory(self, number: int, step: Directory) -> None:
-        if step.standing is not Standing.NEW or step.parent is None:
+    def _stage_directory(self, step: PlannedDirectory) -> None:
+        directory = step.directory
+        if directory.standing is not Standing.NEW or directory.parent is None:
             return
-        name = step.real.rpartition(b"/")[2]
-        if step.parent.standing is not Standing.NEW:
-            name = new_name(self._token, number)
-            self._staged.append(number)
-            self._descriptors.name_is(step.real, name)
+        name = directory.real.rpartition(b"/")[2]
+        if _is_hidden(step):
+            name = new_name(self._token, step.number)
+            self._descriptors.name_is(directory.real, name)
         self.directories_created += 1
-        self._observe("mkdir", step.path)
-        os.mkdir(name, CREATED_DIRECTORY_MODE, dir_fd=self._descriptors.of(step.parent.real))
-
-    def _compare(self, number: int, step: PlannedFile) -> None:
-        source = Spot(self._source_directory(step.source_directory), step.name)
-        spot = Spot(self._descriptors.of(step.directory.real), step.name)
-        attributes = self.plan.attributes.get(number)
-        known = self.plan.previous.record(step.directory.real, step.name)
-        same = None
-        with contextlib.suppress(FileNotFoundError):  # it is gone since it was planned for
-            again = link_again if step.is_link else file_again
-            same = again(source, spot, attributes, known)
-        if same is not None:
-            self.unchanged += 1
-            self.records[number] = encode_record(same)
-
-    def _stage_file(self, number: int, step: PlannedFile) -> None:
-        source = Spot(self._source_directory(step.source_directory), step.name)
-        spot = self._new_spot(number, step)
-        attributes = self.plan.attributes.get(number)
-        if step.is_link:
-            self._observe("link", step.path)
-            record = copy_link(source, spot, attributes)
-        else:
-            self._observe("copy", step.path)
-            descriptor = os.open(step.name, READ, dir_fd=source.dir_fd)
-            try:
-                record = self._stage_content(number, descriptor, spot, attributes)
-            finally:
-                os.close(descriptor)
-        self.records[number] = encode_record(record)
-
-    def _stage_content(
-        self, number: int, descriptor: int, spot: Spot, attributes: Attributes | None
-    ) -> Record:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is no longer a file in the archive")
-        if status.st_nlink > 1:
-            linked = self._linked_again(number, status, spot, attributes)
-            if linked is not None:
-                return linked
-        self.copied_bytes += status.st_size
-        return copy_file(descriptor, status, spot, attributes)
-
-    def _new_spot(self, number: int, step: PlannedFile) -> Spot:
-        """Where the new file is made: in a directory that is new itself, it can have its name at once."""
-        if step.action is Action.CREATE:
-            self.created += 1
-        else:
-            self.replaced += 1
-        dir_fd = self._descriptors.of(step.directory.real)
-        if step.directory.standing is Standing.NEW:
-            return Spot(dir_fd, step.name)
-        self._staged.append(number)
-        return Spot(dir_fd, new_name(self._token, number))
-
-    def _linked_again(
-        self, number: int, status: os.stat_result, target: Spot, attributes: Attributes | None
-    ) -> Record | None:
-        """Names of one file in the archive become names of one file again, unless they get different permissions."""
-        identity = (status.st_dev, status.st_ino)
-        first = self._linked.setdefault(identity, (number, attributes))
-        if first[0] == number or first[1] is not attributes:
-            return None
-        step = self.plan.steps[first[0]]
-        fields = self.records[first[0]]
-        if isinstance(step, Directory) or fields is None:
-            return None
-        name = step.name if step.directory.standing is Standing.NEW else new_name(self._token, first[0])
-        # The descriptor of the target's directory must outlive the look-up of the other one.
-        target_fd = os.dup(target.dir_fd)
+        self._observe("mkdir", directory.path)
         try:
-            source_fd = self._descriptors.of(step.directory.real)
-            os.link(name, target.name, src_dir_fd=source_fd, dst_dir_fd=target_fd, follow_symlinks=False)
+            os.mkdir(name, CREATED_DIRECTORY_MODE, dir_fd=self._descriptors.of(directory.parent.real))
         except OSError as error:
-            if error.errno in {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}:
-                return None
-            raise
-        finally:
-            os.close(target_fd)
-        return decode_record(fields)
+            raise StepFailed(directory.path, error) from error
 
-    def _switch(self, number: int, step: Step) -> None:
-        if isinstance(step, Directory):
-            parent = step.parent.real if step.parent is not None else b"/"
-            name, replaces = step.real.rpartition(b"/")[2], step.replaces
-        else:
-            parent, name, replaces = step.directory.real, step.name, step.action is Action.REPLACE
-        dir_fd = self._descriptors.of(parent)
+    def _directory_change(self, step: PlannedDirectory) -> Change:
+        parent, _slash, name = step.directory.real.rpartition(b"/")
+        inode = 0
+        if step.directory.replaces:
+            status = os.stat(name, dir_fd=self._descriptors.of(parent or b"/"), follow_symlinks=False)
+            inode = status.st_ino
+        return Change(step.number, inode, parent or b"/", name)
+
+    def _switch_directory(self, step: PlannedDirectory) -> None:
+        directory = step.directory
+        parent, _slash, name = directory.real.rpartition(b"/")
+        try:
+            self._observe("rename", directory.path)
+            self._take_place(
+                self._descriptors.of(parent or b"/"), name, step.number, replaces=directory.replaces
+            )
+            self._descriptors.name_is(directory.real, None)
+        except OSError as error:
+            raise StepFailed(directory.path, error) from error
+
+    def _switch_files(self, files: PlannedFiles, staged: Staged) -> None:
+        position = 0
+        try:
+            dir_fd = self._descriptors.of(files.directory.real)
+            for new in staged.new:
+                position = new.position
+                name = files.names[position]
+                self._observe("rename", files.prefix + name)
+                self._take_place(dir_fd, name, files.number + position, replaces=bool(new.inode))
+                staged.lines[position] = _line_of(dir_fd, name, new)
+            for adjusted in staged.adjusted:
+                position = adjusted.position
+                self._adjust(dir_fd, files, staged, adjusted)
+        except OSError as error:
+            raise StepFailed(files.prefix + files.names[position], error) from error
+
+    def _take_place(self, dir_fd: int, name: bytes, number: int, *, replaces: bool) -> None:
+        hidden = new_name(self._token, number)
         if replaces:
-            self._observe("keep", step.path)
-            _keep_old(dir_fd, name, old_name(self._token, number), for_directory=isinstance(step, Directory))
-        elif _exists(dir_fd, name):
-            raise FileExistsError(errno.EEXIST, "it appeared while Install was running")
-        self._observe("rename", step.path)
-        os.rename(new_name(self._token, number), name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
-        if isinstance(step, Directory):
-            self._descriptors.name_is(step.real, None)
-        else:
-            self._update_record(number, dir_fd, name)
+            try:
+                if self._renames.exchange(dir_fd, hidden, name):
+                    return
+            except FileNotFoundError:
+                pass  # what was to be replaced has gone meanwhile
+            else:
+                _keep_old(dir_fd, name, old_name(self._token, number))
+                os.rename(hidden, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+                return
+        try:
+            self._renames.place(dir_fd, hidden, name)
+        except FileExistsError as error:
+            raise OSError(errno.EEXIST, "it appeared while Install was running") from error
 
-    def _update_record(self, number: int, dir_fd: int, name: bytes) -> None:
-        """A rename changes the file's ctime."""
-        fields = self.records[number]
-        if fields is not None:
-            status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-            self.records[number] = with_ctime(fields, status.st_ctime_ns)
+    def _adjust(self, dir_fd: int, files: PlannedFiles, staged: Staged, adjusted: Adjusted) -> None:
+        name = files.names[adjusted.position]
+        self._observe("adjust", files.prefix + name)
+        descriptor = os.open(name, READ, dir_fd=dir_fd)
+        try:
+            status = os.fstat(descriptor)
+            if status.st_ino != adjusted.was.st_ino:
+                raise OSError(errno.ESTALE, "it was replaced while Install was running")
+            adjusted.wanted.give(descriptor, status, adjusted.was_acl)
+            has_acl = adjusted.wanted.access_acl is not None
+            line = file_fields(os.fstat(descriptor), adjusted.digest, has_acl=has_acl)
+        finally:
+            os.close(descriptor)
+        staged.lines[adjusted.position] = line
 
-    def _give_attributes(self, step: Directory, attributes: Attributes | None) -> None:
+    def _look_again(self, files: PlannedFiles, staged: Staged) -> None:
+        """What has several names changes whenever one of them does."""
+        dir_fd = self._descriptors.of(files.directory.real)
+        for position in staged.linked:
+            status = os.stat(files.names[position], dir_fd=dir_fd, follow_symlinks=False)
+            record = decode_record(staged.lines[position])
+            staged.lines[position] = file_fields(status, record.digest, has_acl=record.has_acl)
+
+    def _give_attributes(self, step: PlannedDirectory) -> None:
         """Mode, owner and ACL of a directory that is ours; those of a fresh one, if nothing says otherwise."""
-        dir_fd = self._descriptors.of(step.real)
+        try:
+            self._observe("attributes", step.directory.path)
+            self._give(step.directory, step.attributes)
+        except OSError as error:
+            raise StepFailed(step.directory.path, error) from error
+
+    def _give(self, directory: Directory, attributes: Attributes | None) -> None:
+        dir_fd = self._descriptors.of(directory.real)
         status = os.stat(b".", dir_fd=dir_fd)
         uid = os.geteuid() if attributes is None or attributes.uid is None else attributes.uid
         gid = (
-            _fresh_group(self._descriptors, step)
+            _fresh_group(self._descriptors, directory)
             if attributes is None or attributes.gid is None
             else attributes.gid
         )
         mode = CREATED_DIRECTORY_MODE if attributes is None or attributes.mode is None else attributes.mode
-        self._observe("attributes", step.path)
         acls = () if attributes is None else (attributes.access_acl, attributes.default_acl)
         if (status.st_uid, status.st_gid) != (uid, gid):
             os.chown(b".", uid, gid, dir_fd=dir_fd)
@@ -309,13 +273,15 @@ class Application:
         finally:
             os.close(descriptor)
 
-    def _give_label(self, step: Step, attributes: Attributes) -> None:
+    def _give_label(self, path: bytes, attributes: Attributes) -> None:
         context = attributes.permission.context
         if context is None:
             return
-        path = step.path
         self._observe("label", path)
-        add_label(path, context, is_known=path in self.plan.previous.labels)
+        try:
+            add_label(path, context, is_known=path in self.plan.previous.labels)
+        except OSError as error:
+            raise StepFailed(path, error) from error
 
     def _touched(self, directory: Directory) -> Touched:
         dir_fd = self._descriptors.of(directory.real)
@@ -331,66 +297,51 @@ class Application:
         owner = (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
         return Touched(directory.real, *times, *owner, access, default, directory.standing is Standing.OURS)
 
-    def _source_directory(self, path: bytes) -> int:
-        """Descriptor of the archive's directory; files of one directory come one after the other."""
-        if self._source[0] != path or self._source[1] < 0:
-            self._close_source()
-            self._source = (path, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        return self._source[1]
 
-    def _close_source(self) -> None:
-        if self._source[1] >= 0:
-            os.close(self._source[1])
-            self._source = (b"", -1)
+def _is_hidden(step: PlannedDirectory) -> bool:
+    """Whether the directory is made under a hidden name; one in a new directory has its own at once."""
+    directory = step.directory
+    return (
+        directory.standing is Standing.NEW
+        and directory.parent is not None
+        and directory.parent.standing is not Standing.NEW
+    )
 
 
-def _existing_directories(steps: list[Step]) -> Iterator[Directory]:
+def _existing_directories(plan: InstallPlan) -> Iterator[Directory]:
     """Directories that are there and will change, each once."""
     seen: set[bytes] = set()
-    for step in steps:
-        directory: Directory | None
-        if isinstance(step, Directory):
-            directory = step.parent if step.standing is Standing.NEW else step
-        else:
-            directory = step.directory
+    for step in plan.steps:
+        directory: Directory | None = step.directory
+        if isinstance(step, PlannedDirectory) and step.directory.standing is Standing.NEW:
+            directory = step.directory.parent
         if directory is None or directory.standing is Standing.NEW or directory.real in seen:
             continue
         seen.add(directory.real)
         yield directory
 
 
-def _change(number: int, step: Step) -> Change | None:
-    """The journal's entry for a step; None for what is inside a directory that is new itself."""
-    if isinstance(step, Directory):
-        if step.standing is not Standing.NEW or step.parent is None or step.parent.standing is Standing.NEW:
-            return None
-        return Change(number, step.parent.real, step.real.rpartition(b"/")[2], step.replaces)
-    if step.directory.standing is Standing.NEW:
-        return None
-    return Change(number, step.directory.real, step.name, step.action is Action.REPLACE)
+def _adjustment(real: bytes, name: bytes, adjusted: Adjusted) -> Adjustment:
+    was = adjusted.was
+    owner = (stat.S_IMODE(was.st_mode), was.st_uid, was.st_gid)
+    times = (was.st_atime_ns, was.st_mtime_ns)
+    return Adjustment(was.st_ino, *times, *owner, adjusted.was_acl, real, name)
 
 
-def _exists(dir_fd: int, name: bytes) -> bool:
-    try:
-        os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
+def _line_of(dir_fd: int, name: bytes, new: NewFile) -> bytes:
+    status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    if new.is_link:
+        return link_fields(status, new.digest)
+    return file_fields(status, new.digest, has_acl=new.has_acl)
 
 
-def _keep_old(dir_fd: int, name: bytes, kept: bytes, *, for_directory: bool) -> None:
+def _keep_old(dir_fd: int, name: bytes, kept: bytes) -> None:
     """Afterwards what has this name has the other one, too, or only that where two are impossible.
 
-    A file that has both is there at every moment. A directory can't take the name of a file, though.
+    A file that has both is there at every moment.
     """
-    if for_directory:
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(name, kept, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
-        return
     try:
         os.link(name, kept, src_dir_fd=dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
-    except FileNotFoundError:
-        return  # it is gone by now, so there is nothing to keep
     except OSError as error:
         # Directories have one name only; so has everything on file systems without hard links.
         if error.errno not in _NO_HARD_LINK:
@@ -398,9 +349,9 @@ def _keep_old(dir_fd: int, name: bytes, kept: bytes, *, for_directory: bool) -> 
         os.rename(name, kept, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
 
 
-def _fresh_group(descriptors: Descriptors, step: Directory) -> int:
+def _fresh_group(descriptors: Descriptors, directory: Directory) -> int:
     """The group that a directory created here gets: ours, or the parent's where that is passed on."""
-    if step.parent is None:
+    if directory.parent is None:
         return os.getegid()
-    parent = os.stat(b".", dir_fd=descriptors.of(step.parent.real))
+    parent = os.stat(b".", dir_fd=descriptors.of(directory.parent.real))
     return parent.st_gid if parent.st_mode & stat.S_ISGID else os.getegid()

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from agent.install.previous import Previous
 
+_NONE: set[bytes] = set()
+
 
 class Standing(Enum):
     """How a directory that the plan needs stands to what is there."""
@@ -55,6 +57,10 @@ class Destinations:
     def __init__(self, previous: Previous) -> None:
         self._previous = previous
         self._vanishing = vanishing_directories(previous)
+        self._vanishing_in: dict[bytes, set[bytes]] = {}
+        for real in self._vanishing:
+            above, _slash, name = real.rpartition(b"/")
+            self._vanishing_in.setdefault(above or b"/", set()).add(name)
         root = Directory(b"/", b"/", Standing.FOREIGN, replaces=False, parent=None)
         self._by_path: dict[bytes, Directory] = {b"/": root, b"": root}
         self.by_real: dict[bytes, Directory] = {b"/": root}
@@ -75,6 +81,10 @@ class Destinations:
     def is_ours(self, real: bytes) -> bool:
         """Whether this directory is one of ours that would be gone when our files were."""
         return real in self._vanishing
+
+    def ours_in(self, real: bytes) -> set[bytes]:
+        """Names of the directories in this one of which `is_ours` is true."""
+        return self._vanishing_in.get(real, _NONE)
 
     def _look(self, path: bytes) -> Directory:
         parent_path, _slash, name = path.rpartition(b"/")
@@ -108,13 +118,14 @@ def vanishing_directories(previous: Previous) -> set[bytes]:
 
 
 def _holds_only_ours(real: bytes, previous: Previous, vanishing: set[bytes]) -> bool:
+    names = previous.files.of(real)
     try:
         with os.scandir(real) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     if real.rstrip(b"/") + b"/" + entry.name not in vanishing:
                         return False
-                elif not previous.owns(real, entry.name):
+                elif entry.name not in names:
                     return False
     except OSError:
         return False

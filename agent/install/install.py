@@ -11,22 +11,24 @@ from typing import TYPE_CHECKING
 
 from agent.deployments.group_files import GroupFiles
 from agent.errors import CommandFailure
-from agent.install.apply import Application, StepFailed
+from agent.install.apply import Application
 from agent.install.descriptors import Descriptors
-from agent.install.instructions import discard_records, publish_records, stage_records
-from agent.install.journal import Journal, mark_committed, mark_switching, write_journal
+from agent.install.instructions import claim_paths, discard_records, publish_records, stage_records
+from agent.install.journal import Journal, complete_journal, mark_committed, write_journal
 from agent.install.plan import plan_install
+from agent.install.protection import protection_of
 from agent.install.request import InstallSummary
 from agent.install.room import no_room_failure
+from agent.install.staging import StepFailed
 from agent.install.undo import finish, undo
 from agent.logs import get_logger
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agent.install.apply import Observer
     from agent.install.plan import InstallPlan
-    from agent.install.request import InstallRequest
+    from agent.install.request import InstallRequest, Observer
+    from agent.install.undo import Finish
 
 log = get_logger()
 
@@ -53,25 +55,26 @@ def install(request: InstallRequest, *, observer: Observer = _unobserved) -> Ins
     """
     files = GroupFiles(directory=request.instructions_directory, group_id=request.group_id)
     recover_install(request.instructions_directory, request.group_id)
+    _give_up_stuck(files)
     plan = plan_install(request)
     token = secrets.token_hex(6)
     with closing(Descriptors()) as descriptors:
-        application = Application(plan, token.encode(), descriptors, observer)
+        application = Application(plan, request.archive, token.encode(), descriptors, observer)
         try:
             _carry_out(files, token, request, application, observer)
         except BaseException as error:
-            _put_back(files, token, error, observer, request.options.undo_patience_s)
+            _put_back(files, error, observer, request.options.undo_patience_s)
             if isinstance(error, (StepFailed, OSError)):
                 raise _failure(plan, error, str(files.directory)) from error
             raise
-    removed, kept = _complete(files, observer)
-    return _summary(plan, application, removed, kept)
+    return _summary(plan, application, _complete(files, observer))
 
 
 def recover_install(instructions_directory: Path, group_id: str) -> bool:
     """Afterwards no interrupted Install of the group is left. True when one was undone.
 
-    One that had succeeded, and was only interrupted while it removed old files, is completed.
+    One that had succeeded, and was only interrupted while it removed old files, is completed, as
+    far as the system lets us.
 
     Raises:
         CommandFailure: `install-undo-incomplete`, `install-not-completed`, `install-journal-unreadable`.
@@ -91,53 +94,70 @@ def recover_install(instructions_directory: Path, group_id: str) -> bool:
 def _carry_out(
     files: GroupFiles, token: str, request: InstallRequest, application: Application, observer: Observer
 ) -> None:
-    application.compare()
     files.directory.mkdir(parents=True, exist_ok=True)
     observer("journal", os.fsencode(files.journal))
-    write_journal(files.journal, token.encode(), application.journal_entries())
-    application.stage()
+    write_journal(files.journal, token.encode(), application.touched())
+    application.stage(processes=request.options.processes)
     observer("switch", os.fsencode(files.journal))
-    mark_switching(files.journal)
+    complete_journal(files.journal, application.changes())
     application.switch()
     observer("records", os.fsencode(files.manifest))
-    stage_records(files, token, application.plan, application.records)
+    stage_records(files, token, application.plan, application.staged, request.deployment_id)
     if request.options.durable:
         application.sync()
     observer("commit", os.fsencode(files.journal))
     mark_committed(files.journal, files.committed_journal)
 
 
-def _complete(files: GroupFiles, observer: Observer) -> tuple[int, list[str]]:
-    """Publish the records and remove the old files; `recover_install` does the same after a crash."""
+def _complete(files: GroupFiles, observer: Observer) -> Finish:
+    """Publish the records and remove the old files; after a crash, the next one does the same.
+
+    While some of them can't be removed, the journal stays, so that it is tried again.
+    """
     journal = Journal(files.committed_journal)
     try:
         observer("publish", os.fsencode(files.manifest))
         publish_records(files, journal.token.decode())
-        removed, kept = finish(journal, observer)
-        files.committed_journal.unlink()
+        finished = finish(journal, observer)
+        if not finished.stuck:
+            files.committed_journal.unlink()
     except OSError as error:
         message = (
-            f"The new revision is installed, but {error.filename or files.directory} can't be written:"
-            f" {error.strerror or error}. Mend the cause; the next Install of this group, or the next start of the"
+            f"The new revision is installed, but {_named(error, files.directory)} can't be written:"
+            f" {error.strerror or error}. Mend the cause; the next command of this group, or the next start of the"
             " agent, removes the old files."
         )
         raise CommandFailure("install-not-completed", message) from error
-    for path in kept:
-        log.warning("changed_file_kept", path=path)
-    return removed, kept
+    for path in finished.kept:
+        log.warning("changed_file_kept", path=os.fsdecode(path))
+    return finished
 
 
-def _put_back(
-    files: GroupFiles, token: str, cause: BaseException, observer: Observer, patience_s: float
-) -> None:
+def _give_up_stuck(files: GroupFiles) -> None:
+    """What can't be removed counts as installed by this group: the next Install removes or replaces it, or says why not."""
+    if not files.committed_journal.exists():
+        return
+    try:
+        claim_paths(files, finish(Journal(files.committed_journal), _unobserved).stuck)
+        files.committed_journal.unlink()
+    except OSError as error:
+        message = (
+            f"The last Install of this group can't be completed, because {_named(error, files.directory)} can't be"
+            f" written: {error.strerror or error}. Nothing was changed. Mend the cause and deploy again."
+        )
+        raise CommandFailure("install-not-completed", message) from error
+
+
+def _named(error: OSError, otherwise: Path) -> str:
+    return os.fsdecode(error.filename) if error.filename else str(otherwise)
+
+
+def _put_back(files: GroupFiles, cause: BaseException, observer: Observer, patience_s: float) -> None:
     """Undo; what the system refuses is tried again for so long, since only a short moment may be bad."""
     end = time.monotonic() + patience_s
-    while True:
+    while files.journal.exists():
         try:
-            if files.journal.exists():
-                _undo(files, Journal(files.journal), f"{cause}. ", observer)
-            else:
-                discard_records(files, token)
+            _undo(files, Journal(files.journal), f"{cause}. ", observer)
         except CommandFailure:
             if time.monotonic() >= end:
                 raise
@@ -159,7 +179,8 @@ def _undo(files: GroupFiles, journal: Journal, cause: str, observer: Observer) -
         files.journal.unlink()
     except OSError as error:
         message = (
-            f"Install failed: {cause}Everything was put back, but {error.filename} can't be removed: {error.strerror}."
+            f"Install failed: {cause}Everything was put back, but {_named(error, files.directory)} can't be removed:"
+            f" {error.strerror or error}."
             " Mend the cause; the next command of this group, or the next start of the agent, tries again."
         )
         raise CommandFailure("install-undo-incomplete", message) from error
@@ -167,28 +188,28 @@ def _undo(files: GroupFiles, journal: Journal, cause: str, observer: Observer) -
 
 def _failure(plan: InstallPlan, error: StepFailed | OSError, place: str) -> CommandFailure:
     reason = error.error if isinstance(error, StepFailed) else error
-    path = os.fsdecode(error.path) if isinstance(error, StepFailed) else str(reason.filename or "")
+    path = os.fsdecode(error.path if isinstance(error, StepFailed) else reason.filename or b"")
     if reason.errno in {errno.ENOSPC, errno.EDQUOT}:
         return no_room_failure(plan, path or place)
     where = f" at {path}" if path else ""
     message = (
-        f"Install failed{where}: {reason.strerror or reason}. Everything was put back, so the previous revision is"
-        " whole. Mend the cause and deploy again."
+        f"Install failed{where}: {reason.strerror or reason}. {protection_of(path, reason)}Everything was put back,"
+        " so the previous revision is whole. Mend the cause and deploy again."
     )
     return CommandFailure("install-failed", message)
 
 
-def _summary(plan: InstallPlan, application: Application, removed: int, kept: list[str]) -> InstallSummary:
-    earlier = [os.fsdecode(path) for path in plan.kept]
-    for path in earlier:
-        log.warning("changed_file_kept", path=path)
+def _summary(plan: InstallPlan, application: Application, finished: Finish) -> InstallSummary:
+    for path in plan.kept:
+        log.warning("changed_file_kept", path=os.fsdecode(path))
+    staged = application.staged
     return InstallSummary(
-        created=application.created,
-        replaced=application.replaced,
-        unchanged=application.unchanged,
+        created=sum(item.created for item in staged),
+        replaced=sum(item.replaced for item in staged),
+        unchanged=sum(item.unchanged for item in staged),
         retained=len(plan.retained),
-        removed=removed,
-        kept=tuple(earlier + kept),
+        removed=finished.removed,
+        kept=tuple(os.fsdecode(path) for path in [*plan.kept, *finished.kept, *finished.stuck]),
         directories_created=application.directories_created,
-        copied_bytes=application.copied_bytes,
+        copied_bytes=sum(item.copied_bytes for item in staged),
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
-from agent.files import sync_directory
-from agent.install.destinations import Directory
-from agent.install.records import LABEL_PREFIX, MANIFEST_HEADER, content_digest, escape
+from agent.files import replace_file, sync_directory
+from agent.install.plan import PlannedDirectory
+from agent.install.records import LABEL_PREFIX, MANIFEST_HEADER
+from agent.listings import content_digest, escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -17,15 +19,19 @@ if TYPE_CHECKING:
 
     from agent.deployments.group_files import GroupFiles
     from agent.install.attributes import Attributes
-    from agent.install.plan import InstallPlan, Step
+    from agent.install.plan import InstallPlan, PlannedFiles
+    from agent.install.staging import Staged
 
 
-def stage_records(files: GroupFiles, token: str, plan: InstallPlan, records: list[bytes | None]) -> None:
+def stage_records(
+    files: GroupFiles, token: str, plan: InstallPlan, staged: list[Staged], deployment_id: str
+) -> None:
     """Afterwards the three files are on the disk beside their places, waiting for `publish_records`."""
-    cleanup = b"".join(line + b"\n" for line in _cleanup_lines(plan))
+    cleanup = b"".join(_cleanup(plan))
+    header = b"%b%b %b\n" % (MANIFEST_HEADER, content_digest(cleanup), escape(os.fsencode(deployment_id)))
     _write(files.staged(files.cleanup, token), (cleanup,))
     _write(files.staged(files.instructions, token), _instructions(plan))
-    _write(files.staged(files.manifest, token), _manifest(plan, records, content_digest(cleanup)))
+    _write(files.staged(files.manifest, token), _manifest(plan, staged, header))
     sync_directory(files.directory)
 
 
@@ -36,6 +42,23 @@ def publish_records(files: GroupFiles, token: str) -> None:
         if staged.exists():
             staged.replace(path)
     sync_directory(files.directory)
+
+
+def claim_paths(files: GroupFiles, paths: Iterable[bytes]) -> None:
+    """Afterwards these are among what the last Install created, as far as its records go."""
+    lines = b"".join(path + b"\n" for path in paths if b"\n" not in path)
+    cleanup = files.cleanup.read_bytes() + lines
+    manifest = files.manifest.read_bytes()
+    header, _end, rest = manifest.partition(b"\n")
+    magic, version, _digest, deployment_id = header.split(b" ")
+    claimed = b"".join(
+        b"d " + escape(path.rpartition(b"/")[0]) + b"\n" + b" " + escape(path.rpartition(b"/")[2]) + b"\n"
+        for path in paths
+    )
+    header = b" ".join((magic, version, content_digest(cleanup), deployment_id))
+    # The other way round, a crash in between would leave a manifest that fits, and lacks them.
+    replace_file(files.manifest, header + b"\n" + claimed + rest)
+    replace_file(files.cleanup, cleanup)
 
 
 def discard_records(files: GroupFiles, token: str) -> None:
@@ -53,50 +76,70 @@ def _write(path: Path, parts: Iterable[bytes]) -> None:
         os.fsync(stream.fileno())
 
 
-def _cleanup_lines(plan: InstallPlan) -> Iterator[bytes]:
+def _cleanup(plan: InstallPlan) -> Iterator[bytes]:
+    """One line per path. A name with a newline would make the other agents delete something else."""
     for step in plan.steps:
-        # A name with a newline would make the other agents delete something else.
-        if b"\n" not in step.path:
-            yield step.path
-    for number, attributes in plan.attributes.items():
-        path = plan.steps[number].path
+        if isinstance(step, PlannedDirectory):
+            if b"\n" not in step.directory.path:
+                yield step.directory.path + b"\n"
+            continue
+        prefix = step.prefix
+        if b"\n" not in prefix:
+            yield b"".join([prefix + name + b"\n" for name in step.names if b"\n" not in name])
+    for path, attributes, _ in plan.attributes():
         if attributes.permission.context is not None and b"\n" not in path:
-            yield LABEL_PREFIX + path
+            yield LABEL_PREFIX + path + b"\n"
 
 
 def _instructions(plan: InstallPlan) -> Iterator[bytes]:
     """One line of JSON, made piece by piece: it is long."""
     yield b'{"instructions":['
-    for number, step in enumerate(plan.steps):
-        if isinstance(step, Directory):
-            text = f'{{"type":"mkdir","directory":{_quoted(step.path)}}}'
+    separator = b""
+    for step in plan.steps:
+        if isinstance(step, PlannedDirectory):
+            text = f'{{"type":"mkdir","directory":{_quoted(step.directory.path)}}}'.encode()
         else:
-            text = f'{{"type":"copy","source":{_quoted(step.source)},"destination":{_quoted(step.path)}}}'
-        yield (f",{text}" if number else text).encode()
-    separator = "," if plan.steps else ""
+            text = _copies(step)
+        yield separator + text
+        separator = b","
     for instruction in _all_permission_instructions(plan):
-        yield (separator + json.dumps(instruction, ensure_ascii=False, separators=(",", ":"))).encode()
-        separator = ","
+        yield separator + json.dumps(instruction, ensure_ascii=False, separators=(",", ":")).encode()
+        separator = b","
     yield b"]}"
+
+
+def _copies(files: PlannedFiles) -> bytes:
+    """The instructions of all these files."""
+    begin = b'{"type":"copy","source":' + _quoted(files.source_directory + b"/").encode()[:-1]
+    middle = b'","destination":' + _quoted(files.prefix).encode()[:-1]
+    names = files.names
+    if not _is_plain(b"".join(names)):
+        names = [_quoted(name).encode()[1:-1] for name in names]
+    return b",".join([b'%b%b%b%b"}' % (begin, name, middle, name) for name in names])
+
+
+_PLAIN = re.compile(rb"[ !#-\[\]-~]*")
+
+
+def _is_plain(text: bytes) -> bool:
+    """Whether it is the same in JSON."""
+    return _PLAIN.fullmatch(text) is not None
 
 
 def _all_permission_instructions(plan: InstallPlan) -> Iterator[dict[str, Any]]:
     """Entry by entry, files before directories."""
-    by_entry: dict[int, list[int]] = {}
-    for number, attributes in plan.attributes.items():
-        by_entry.setdefault(id(attributes), []).append(number)
-    for numbers in by_entry.values():
-        attributes = plan.attributes[numbers[0]]
-        for is_directory in (False, True):
-            for number in numbers:
-                step = plan.steps[number]
-                if isinstance(step, Directory) == is_directory:
-                    yield from _permission_instructions(step, attributes)
+    by_entry: dict[int, tuple[Attributes, list[bytes], list[bytes]]] = {}
+    for path, attributes, is_directory in plan.attributes():
+        _, files, directories = by_entry.setdefault(id(attributes), (attributes, [], []))
+        (directories if is_directory else files).append(path)
+    for attributes, files, directories in by_entry.values():
+        for path in (*files, *directories):
+            yield from _permission_instructions(path, attributes)
 
 
-def _permission_instructions(step: Step, attributes: Attributes) -> Iterator[dict[str, Any]]:
+def _permission_instructions(place: bytes, attributes: Attributes) -> Iterator[dict[str, Any]]:
     """In the existing agents' order; owner and group are set before the mode all the same."""
-    permission, path = attributes.permission, _text(step.path)
+    permission, path = attributes.permission, _text(place)
     if permission.mode is not None:
         yield {"type": "chmod", "mode": permission.mode.rjust(3, "0"), "file": path}
     if permission.owner is not None or permission.group is not None:
@@ -126,21 +169,24 @@ def _text(path: bytes) -> str:
     return path.decode("utf-8", "replace")
 
 
-def _manifest(plan: InstallPlan, records: list[bytes | None], cleanup_digest: bytes) -> Iterator[bytes]:
-    yield MANIFEST_HEADER + cleanup_digest + b"\n"
+def _manifest(plan: InstallPlan, staged: list[Staged], header: bytes) -> Iterator[bytes]:
+    yield header
     place = b""
-    for step, record in zip(plan.steps, records, strict=True):
-        if isinstance(step, Directory):
-            place = step.path
+    results = iter(staged)
+    for step in plan.steps:
+        if isinstance(step, PlannedDirectory):
+            place = step.directory.path
             yield b"c " + escape(place) + b"\n"
             continue
         if step.directory.path != place:
             place = step.directory.path
             yield b"d " + escape(place) + b"\n"
-        if record is not None:
-            yield record + b" " + escape(step.name) + b"\n"
-    for number, attributes in plan.attributes.items():
+        lines = next(results).lines
+        yield b"".join(
+            [b"%b %b\n" % (fields, escape(name)) for fields, name in zip(lines, step.names, strict=True)]
+        )
+    for path, attributes, _ in plan.attributes():
         context = attributes.permission.context
         if context is not None:
             fields = (context.type, context.user or "-", context.range or "-")
-            yield b"s " + " ".join(fields).encode() + b" " + escape(plan.steps[number].path) + b"\n"
+            yield b"s " + " ".join(fields).encode() + b" " + escape(path) + b"\n"

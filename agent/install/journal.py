@@ -1,21 +1,24 @@
-"""The undo journal: all that an Install is about to do, on the disk before it does any of it.
+"""The undo journal: what an Install is about to do, on the disk before it does it.
 
-New content is made under hidden names beside its destination, then renamed into place, and what
-was there is kept under another hidden name. So whatever moment an Install is interrupted at, the
-names that exist tell how far it had come, and the journal need not be written again for each step:
+New content is made under hidden names beside its destination, and changes names with what was
+there. So whatever moment an Install is interrupted at, the names and inodes that exist tell how far
+it had come, and the journal need not be written again for each step:
 
-    install-journal 1 <phase> <token>
+    install-journal 2 <phase> <token>
     t <o if it is ours, or -> <atime ns> <mtime ns> <mode> <uid> <gid> <access ACL, hex, or -> <default ACL> <path>
-                                    a directory that was there, and how it was
+                                    a directory that was there, and how it was; hidden names are made in it
     n <number> <directory> <name>   will be created; nothing was there
-    r <number> <directory> <name>   will be replaced
+    r <number> <inode> <directory> <name>   will be replaced; the inode is that of what was there
+    m <inode> <atime ns> <mtime ns> <mode> <uid> <gid> <access ACL, hex, or -> <directory> <name>
+                                    a file that keeps its content, and how it was
     a <path>                        will get an SELinux rule
     x <directory> <name> <manifest fields, or ->    goes when the Install has succeeded
     D <path>                        the same, a directory, if it is empty then
     b <path>                        the same, an SELinux rule
 
-Names are escaped as in the manifest. The hidden names are made of token and number. Nothing has
-its place yet in the phase `staging`; in the phase `switching`, what lacks its hidden new name has.
+Names are escaped as in the manifest. The hidden names are made of token and number. In the phase
+`staging` only hidden names have been made, and the journal ends with the directories. Before the
+phase `switching`, the rest is added, and then everything new takes its place.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from agent.errors import CommandFailure
 from agent.files import sync_directory
-from agent.install.records import decode_record, encode_record, escape, unescape
+from agent.install.records import decode_record, encode_record
+from agent.listings import escape, unescape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
 
     from agent.install.records import Record
 
-_MAGIC = b"install-journal 1 "
+_MAGIC = b"install-journal 2 "
 _STAGING, _SWITCHING = b"staging  ", b"switching"
 
 
@@ -52,12 +56,26 @@ class Touched(NamedTuple):
 
 
 class Change(NamedTuple):
-    """Something that is to get a new file, link or directory; `replaces` when something is there."""
+    """Something that is to get a new file, link or directory; `inode` of what is there, 0 when nothing is."""
 
     number: int
+    inode: int
     directory: bytes
     name: bytes
-    replaces: bool
+
+
+class Adjustment(NamedTuple):
+    """A file that keeps its content, and how it was before its attributes were changed."""
+
+    inode: int
+    atime_ns: int
+    mtime_ns: int
+    mode: int
+    uid: int
+    gid: int
+    access_acl: bytes | None
+    directory: bytes
+    name: bytes
 
 
 class Label(NamedTuple):
@@ -86,20 +104,25 @@ class LeftoverLabel(NamedTuple):
     path: bytes
 
 
-Entry: TypeAlias = Touched | Change | Label | Leftover | LeftoverDirectory | LeftoverLabel
+Entry: TypeAlias = Touched | Change | Adjustment | Label | Leftover | LeftoverDirectory | LeftoverLabel
+
+
+def hidden_prefix(token: bytes) -> bytes:
+    """What all hidden names of an Install begin with."""
+    return b".install-%b-" % token
 
 
 def new_name(token: bytes, number: int) -> bytes:
-    """Hidden name of what is to have its place soon."""
+    """Hidden name of what is to have its place soon; afterwards, of what had it before."""
     return b".install-%b-%d.new" % (token, number)
 
 
 def old_name(token: bytes, number: int) -> bytes:
-    """Hidden name of what had that place before."""
+    """Hidden name of what had that place before, where names can't be exchanged."""
     return b".install-%b-%d.old" % (token, number)
 
 
-def write_journal(path: Path, token: bytes, entries: Iterable[Entry]) -> None:
+def write_journal(path: Path, token: bytes, entries: Iterable[Touched]) -> None:
     """Afterwards the journal is on the disk, in the phase `staging`. There must be none yet."""
     with open(path, "xb") as stream:
         stream.write(_MAGIC + _STAGING + b" " + token + b"\n")
@@ -109,8 +132,12 @@ def write_journal(path: Path, token: bytes, entries: Iterable[Entry]) -> None:
     sync_directory(path.parent)
 
 
-def mark_switching(path: Path) -> None:
-    """Afterwards the journal on the disk says that new files take their places. Needs no space."""
+def complete_journal(path: Path, entries: Iterable[Entry]) -> None:
+    """Afterwards the journal on the disk says all, and is in the phase `switching`."""
+    with open(path, "ab") as stream:
+        stream.writelines(_encoded(entry) + b"\n" for entry in entries)
+        stream.flush()
+        os.fsync(stream.fileno())
     _mark(path, _SWITCHING)
 
 
@@ -157,14 +184,28 @@ class Journal:
         self.is_switching = head.startswith(_MAGIC + _SWITCHING)
         self.token = head[len(_MAGIC) + len(_SWITCHING) + 1 :]
 
-    def entries(self, *, newest_first: bool = False) -> Iterator[Entry]:
-        """All entries, in the order of the Install or the other way round."""
-        lines = self._content.split(b"\n")[1:-1]
-        for line in reversed(lines) if newest_first else lines:
-            yield _decoded(line)
+    def entries(self, kinds: bytes) -> Iterator[Entry]:
+        """The entries of these kinds, which are letters, in the order of the Install."""
+        for line in self._lines():
+            if line[0] in kinds:
+                yield _decoded(line)
+
+    def entries_newest_first(self, kinds: bytes) -> Iterator[Entry]:
+        """The same, the other way round."""
+        end = self._content.rfind(b"\n")
+        while (start := self._content.rfind(b"\n", 0, end) + 1) > 0:
+            if self._content[start] in kinds:
+                yield _decoded(self._content[start:end])
+            end = start - 1
+
+    def _lines(self) -> Iterator[bytes]:
+        start = self._content.find(b"\n") + 1
+        while (end := self._content.find(b"\n", start)) >= 0:
+            yield self._content[start:end]
+            start = end + 1
 
 
-def _encoded(entry: Entry) -> bytes:
+def _encoded(entry: Entry) -> bytes:  # noqa: PLR0911 - one for each kind
     match entry:
         case Touched():
             acls = _hex(entry.access_acl) + b" " + _hex(entry.default_acl)
@@ -179,8 +220,13 @@ def _encoded(entry: Entry) -> bytes:
             )
             return b"t " + numbers + b" " + acls + b" " + escape(entry.path)
         case Change():
-            kind = b"r" if entry.replaces else b"n"
-            return b"%b %d %b %b" % (kind, entry.number, escape(entry.directory), escape(entry.name))
+            place = escape(entry.directory) + b" " + escape(entry.name)
+            if entry.inode:
+                return b"r %d %d %b" % (entry.number, entry.inode, place)
+            return b"n %d %b" % (entry.number, place)
+        case Adjustment():
+            place = escape(entry.directory) + b" " + escape(entry.name)
+            return b"m %d %d %d %d %d %d %b %b" % (*entry[:6], _hex(entry.access_acl), place)
         case Label():
             return b"a " + escape(entry.path)
         case Leftover():
@@ -192,16 +238,24 @@ def _encoded(entry: Entry) -> bytes:
             return b"b " + escape(entry.path)
 
 
-def _decoded(line: bytes) -> Entry:
+def _decoded(line: bytes) -> Entry:  # noqa: PLR0911 - one for each kind
     kind, rest = line[:1], line[2:]
     if kind == b"t":
         ours, atime, mtime, mode, uid, gid, access, default, path = rest.split(b" ")
         times = (int(atime), int(mtime))
         numbers = (int(mode), int(uid), int(gid))
         return Touched(unescape(path), *times, *numbers, _unhex(access), _unhex(default), ours == b"o")
-    if kind in {b"n", b"r"}:
+    if kind == b"n":
         number, directory, name = rest.split(b" ")
-        return Change(int(number), unescape(directory), unescape(name), kind == b"r")
+        return Change(int(number), 0, unescape(directory), unescape(name))
+    if kind == b"r":
+        number, inode, directory, name = rest.split(b" ")
+        return Change(int(number), int(inode), unescape(directory), unescape(name))
+    if kind == b"m":
+        *given, acl, directory, name = rest.split(b" ")
+        facts = [int(number) for number in given]
+        place = (unescape(directory), unescape(name))
+        return Adjustment(facts[0], facts[1], facts[2], facts[3], facts[4], facts[5], _unhex(acl), *place)
     if kind == b"x":
         directory, name, fields = rest.split(b" ", 2)
         return Leftover(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from agent.deployments.group_files import GroupFiles
 from agent.errors import CommandFailure
@@ -16,46 +15,63 @@ from agent.install.destinations import Destinations, Directory, NotADirectory, S
 from agent.install.previous import Previous, read_previous
 from agent.install.removals import Removal, planned_removals
 from agent.install.selinux import labels_to_set
-from agent.install.sources import MAX_DEPTH, SourceFile, SourceProblem, source_entries
+from agent.install.sources import MAX_DEPTH, SourceFiles, SourceProblem, source_entries
 from agent.logs import get_logger
 from agent.protocol import FileExistsBehavior
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from agent.appspec import FileMapping
     from agent.install.request import InstallRequest
 
 log = get_logger()
 
-
-class Action(Enum):
-    """What happens at a file's destination."""
-
-    CREATE = "create"
-    REPLACE = "replace"
-    """Something is there that is ours, or is to be overwritten; it stays if it is equal already."""
+_LONGEST_PATH = 4095
+_NO_NAMES: set[bytes] = set()
+_NONE: frozenset[bytes] = frozenset()
 
 
-class PlannedFile(NamedTuple):
-    """A file or link to install; its name is the same in the archive. There are very many."""
+@dataclass(slots=True, kw_only=True)
+class PlannedFiles:
+    """Files and links that come from one directory of the archive into one directory.
+
+    There may be 100,000 files, so they are planned by the directory.
+
+    Attributes:
+        directory: where they go; their names are the same in the archive.
+        source_directory: where they come from.
+        names: in the order in which they are installed.
+        links: names of those that are links.
+        replaced: names at which something may be that gives way: it is ours, or is to be overwritten.
+        number: of the first; the next name has the next number.
+        attributes: name → what `permissions` gives to it.
+    """
 
     directory: Directory
-    name: bytes
     source_directory: bytes
-    is_link: bool
-    action: Action
+    names: list[bytes]
+    links: frozenset[bytes]
+    replaced: frozenset[bytes]
+    number: int
+    attributes: dict[bytes, Attributes] = field(default_factory=dict)
 
     @property
-    def source(self) -> bytes:
-        """Path in the archive."""
-        return self.source_directory + b"/" + self.name
-
-    @property
-    def path(self) -> bytes:
-        """Path at the destination."""
-        return self.directory.inner(self.name)
+    def prefix(self) -> bytes:
+        """What the path of each begins with, as the AppSpec would spell it."""
+        return self.directory.inner(b"")
 
 
-Step: TypeAlias = Directory | PlannedFile
+@dataclass(slots=True, kw_only=True)
+class PlannedDirectory:
+    """A directory that is created, or that is ours already."""
+
+    directory: Directory
+    number: int
+    attributes: Attributes | None = None
+
+
+Step: TypeAlias = PlannedDirectory | PlannedFiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,23 +79,33 @@ class InstallPlan:
     """Everything that an Install will do.
 
     Attributes:
-        steps: directories that are created (or are ours already) and files, in the order of the AppSpec.
-        attributes: index of a step → what `permissions` gives to it.
+        steps: what is created, replaced, or ours already, in the order of the AppSpec.
         retained: paths of others that stay, because of RETAIN.
         removals: files of the previous revision that go.
         kept: files of the previous revision that somebody changed, so they stay.
         leftover_directories: directories that earlier Installs created and this one does not
             need: they go if they are empty then, innermost first.
         previous: what the plan is based on.
+        file_count: number of files and links.
     """
 
     steps: list[Step]
-    attributes: dict[int, Attributes]
     retained: list[bytes]
     removals: list[Removal]
     kept: list[bytes]
     leftover_directories: list[bytes]
     previous: Previous = field(repr=False)
+    file_count: int
+
+    def attributes(self) -> Iterator[tuple[bytes, Attributes, bool]]:
+        """Each path that `permissions` gives something to, what, and whether it is a directory; in order."""
+        for step in self.steps:
+            if isinstance(step, PlannedFiles):
+                prefix = step.prefix
+                for name, attributes in step.attributes.items():
+                    yield prefix + name, attributes, False
+            elif step.attributes is not None:
+                yield step.directory.path, step.attributes, True
 
 
 def plan_install(request: InstallRequest) -> InstallPlan:
@@ -95,7 +121,7 @@ def plan_install(request: InstallRequest) -> InstallPlan:
     try:
         planner.plan_files()
         planner.raise_problems()
-        attributes = planner.assign_attributes()
+        planner.assign_attributes()
         removals, kept = planned_removals(previous, planner.planned_names, planner.destinations)
     except OSError as error:
         path = os.fsdecode(error.filename or b"")
@@ -107,12 +133,12 @@ def plan_install(request: InstallRequest) -> InstallPlan:
     leftover = [real for real in previous.directories if real not in planner.destinations.by_real]
     return InstallPlan(
         steps=planner.steps,
-        attributes=attributes,
         retained=planner.retained,
         removals=removals,
         kept=kept,
         leftover_directories=sorted(leftover, key=len, reverse=True),
         previous=previous,
+        file_count=sum(len(step.names) for step in planner.steps if isinstance(step, PlannedFiles)),
     )
 
 
@@ -130,8 +156,10 @@ class _Planner:
         self._behavior = behavior_of(request)[0]
         self._conflicts: list[Conflict] = []
         self._source_problems: list[str] = []
-        self._seen: set[bytes] = {b"/"}
+        self._directories_in: dict[bytes, set[bytes]] = {}
+        self._assigned: dict[int, Attributes] = {}
         self._refused: set[bytes] = set()
+        self._next_number = 0
 
     def plan_files(self) -> None:
         for mapping in self._request.appspec.files:
@@ -150,7 +178,7 @@ class _Planner:
         if self._conflicts:
             raise conflicts_failure(self._request, self._conflicts)
 
-    def assign_attributes(self) -> dict[int, Attributes]:
+    def assign_attributes(self) -> None:
         problems: list[str] = []
         resolved = []
         for permission in self._request.appspec.permissions:
@@ -159,28 +187,30 @@ class _Planner:
             except PermissionProblem as problem:
                 problems.append(str(problem))
         assignment = Assignment(resolved, self.planned_names)
-        found = {} if assignment.is_empty else self._assigned(assignment, problems)
+        if not assignment.is_empty:
+            self._assign(assignment, problems)
         problems += assignment.problems
-        problems += labels_to_set(found.values())
+        problems += labels_to_set(self._assigned.values())
         if problems:
             message = f"The permissions section can't be applied, and nothing was changed: {'; '.join(problems[:50])}."
             raise CommandFailure("permissions-invalid", message)
-        return found
 
-    def _assigned(self, assignment: Assignment, problems: list[str]) -> dict[int, Attributes]:
-        found: dict[int, Attributes] = {}
-        for index, step in enumerate(self.steps):
-            if isinstance(step, Directory):
-                attributes = assignment.of_directory(step)
-            else:
-                attributes = assignment.of_file(step.directory, step.name)
-                if attributes and step.is_link and self._request.options.reject_symlink_permission_targets:
-                    problems.append(
-                        f"{os.fsdecode(step.path)} is a link, and reject_symlink_permission_targets is set"
-                    )
-            if attributes is not None:
-                found[index] = attributes
-        return found
+    def _assign(self, assignment: Assignment, problems: list[str]) -> None:
+        refuses_links = self._request.options.reject_symlink_permission_targets
+        for step in self.steps:
+            if isinstance(step, PlannedDirectory):
+                attributes = assignment.of_directory(step.directory)
+                if attributes is not None:
+                    step.attributes = self._assigned[id(attributes)] = attributes
+                continue
+            for name in step.names:
+                attributes = assignment.of_file(step.directory, name)
+                if attributes is None:
+                    continue
+                step.attributes[name] = self._assigned[id(attributes)] = attributes
+                if refuses_links and name in step.links:
+                    path = os.fsdecode(step.prefix + name)
+                    problems.append(f"{path} is a link, and reject_symlink_permission_targets is set")
 
     def _plan_mapping(self, mapping: FileMapping) -> None:
         destination = os.path.abspath(mapping.destination.encode("utf-8", "surrogateescape"))
@@ -200,11 +230,12 @@ class _Planner:
             if entry.below != below:
                 below = entry.below
                 directory = self._directory(destination.rstrip(b"/") + b"/" + below if below else destination)
-            if isinstance(entry, SourceFile) and directory is not None:
-                self._plan_file(directory, entry)
+            if isinstance(entry, SourceFiles) and directory is not None:
+                self._plan_entries(directory, entry)
 
     def _directory(self, path: bytes) -> Directory | None:
         """The directory, planned with all that is missing above it; None when that is impossible."""
+        _check_length(path)
         try:
             directory = self.destinations.directory(path)
         except NotADirectory as error:
@@ -218,46 +249,82 @@ class _Planner:
         return directory
 
     def _plan_directory(self, directory: Directory) -> None:
-        if directory.real in self._seen or directory.parent is None:
+        if directory.parent is None:
             return
-        self._seen.add(directory.real)
+        above, _slash, name = directory.real.rpartition(b"/")
+        siblings = self._directories_in.setdefault(above or b"/", set())
+        if name in siblings:
+            return
+        siblings.add(name)
         self._plan_directory(directory.parent)
-        name = directory.real.rpartition(b"/")[2]
         if name in self.planned_names.get(directory.parent.real, ()):
             reason = "the AppSpec installs a file there, and also a directory"
             self._conflicts.append(Conflict(path=directory.path, reason=reason))
         if directory.standing is not Standing.FOREIGN:
-            self.steps.append(directory)
+            self.steps.append(PlannedDirectory(directory=directory, number=self._next_number))
+            self._next_number += 1
 
-    def _plan_file(self, directory: Directory, entry: SourceFile) -> None:
-        name = entry.name
-        names = self.planned_names.setdefault(directory.real, set())
-        real = directory.real.rstrip(b"/") + b"/" + name
-        if name in names or real in self._seen:
-            what = "a directory" if real in self._seen else "from two sources"
-            reason = (
-                f"the AppSpec installs it {what}" if name in names else f"the AppSpec needs {what} there, too"
-            )
-            self._conflicts.append(Conflict(path=directory.inner(name), reason=reason))
+    def _plan_entries(self, directory: Directory, entry: SourceFiles) -> None:
+        names, replaced = entry.names, _NONE
+        planned = self.planned_names.setdefault(directory.real, set())
+        directories = self._directories_in.get(directory.real, _NO_NAMES)
+        if not (planned.isdisjoint(names) and directories.isdisjoint(names)):
+            names = [name for name in names if not self._clashes(directory, name, planned, directories)]
+        if directory.standing is Standing.OURS:
+            # Whatever is in it is ours.
+            ours = self._previous.files.of(directory.real).keys() | self.destinations.ours_in(directory.real)
+            replaced = frozenset(names) & ours
+        elif directory.standing is Standing.FOREIGN:
+            names, replaced = self._decided(directory, names)
+        if not names:
             return
-        action = Action.CREATE
-        if directory.standing is not Standing.NEW:
-            decided = self._decide(directory, name, real)
-            if decided is None:
-                return
-            action = decided
-        names.add(name)
-        self.steps.append(PlannedFile(directory, name, entry.directory, entry.is_link, action))
+        _check_length(max((directory.path, directory.real), key=len) + b"/" + max(names, key=len))
+        planned.update(names)
+        step = PlannedFiles(
+            directory=directory,
+            source_directory=entry.directory,
+            names=names,
+            links=entry.links,
+            replaced=replaced,
+            number=self._next_number,
+        )
+        self._next_number += len(names)
+        self.steps.append(step)
 
-    def _decide(self, directory: Directory, name: bytes, real: bytes) -> Action | None:
-        """What to do with a file in a directory that is there; None when it is not installed."""
+    def _clashes(
+        self, directory: Directory, name: bytes, planned: set[bytes], directories: set[bytes]
+    ) -> bool:
+        """Whether the AppSpec has something else for this name, too; that is a conflict."""
+        if name not in planned and name not in directories:
+            return False
+        what = "a directory" if name in directories else "from two sources"
+        reason = (
+            f"the AppSpec installs it {what}" if name in planned else f"the AppSpec needs {what} there, too"
+        )
+        self._conflicts.append(Conflict(path=directory.inner(name), reason=reason))
+        return True
+
+    def _decided(self, directory: Directory, names: list[bytes]) -> tuple[list[bytes], frozenset[bytes]]:
+        """Which of the names are installed in a directory that holds things of others; those that replace something."""
+        installed, replaced = [], []
+        for name in names:
+            replaces = self._decide(directory, name)
+            if replaces is not None:
+                installed.append(name)
+                if replaces:
+                    replaced.append(name)
+        return installed, frozenset(replaced)
+
+    def _decide(self, directory: Directory, name: bytes) -> bool | None:
+        """Whether a file replaces something; None when it is not installed."""
+        real = directory.real.rstrip(b"/") + b"/" + name
         try:
             status = os.lstat(real)
         except FileNotFoundError:
-            return Action.CREATE
+            return False
         is_directory = stat.S_ISDIR(status.st_mode)
         if self.destinations.is_ours(real) if is_directory else self._previous.owns(directory.real, name):
-            return Action.REPLACE
+            return True
         path = directory.inner(name)
         if self._behavior is FileExistsBehavior.RETAIN:
             self.retained.append(path)
@@ -265,13 +332,21 @@ class _Planner:
         if is_directory:
             conflict = Conflict(path=path, reason="a directory where a file must be", status=status)
         elif self._behavior is FileExistsBehavior.OVERWRITE:
-            return Action.REPLACE
+            return True
         else:
             conflict = Conflict(
                 path=path, reason=f"{_kind(status)} that is there already", status=status, is_by_rule=True
             )
         self._conflicts.append(conflict)
         return None
+
+
+def _check_length(path: bytes) -> None:
+    # Beyond that, no other program could open it.
+    if len(path) > _LONGEST_PATH:
+        raise SourceProblem(
+            f"the destination {os.fsdecode(path)} is too long: it has {len(path)} bytes, and {_LONGEST_PATH} are possible"
+        )
 
 
 def _kind(status: os.stat_result) -> str:

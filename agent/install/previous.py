@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING
 
 from agent.appspec import SelinuxContext
 from agent.errors import CommandFailure
-from agent.install.records import LABEL_PREFIX, MANIFEST_HEADER, content_digest, decode_record, unescape
+from agent.install.records import LABEL_PREFIX, MANIFEST_HEADER
+from agent.listings import Sections, content_digest, unescape
 from agent.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from agent.deployments.group_files import GroupFiles
-    from agent.install.records import Record
 
 log = get_logger()
 
 _UNKNOWN = b""
+_NONE: dict[bytes, bytes] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,27 +29,65 @@ class Previous:
     """What is ours. Directories go by their real path, so that links on the way don't matter.
 
     Attributes:
-        files: directory → name → fields of its manifest line; empty fields when another agent
-            wrote the cleanup file, so that nothing but the name is known.
+        files: of each directory the names of what Install put there.
         directories: those that Install created, → the path under which it did so.
         labels: path → the SELinux context that Install asked for, None when not known.
         swapped: directories that Install created, and where a link stands by now.
+        deployment_id: whose revision it is; empty when not known.
     """
 
-    files: dict[bytes, dict[bytes, bytes]] = field(default_factory=dict)
+    files: PreviousFiles = field(default_factory=lambda: PreviousFiles(Sections(b"")))
     directories: dict[bytes, bytes] = field(default_factory=dict)
     labels: dict[bytes, SelinuxContext | None] = field(default_factory=dict)
     swapped: set[bytes] = field(default_factory=set)
+    deployment_id: str = ""
 
     def owns(self, directory: bytes, name: bytes) -> bool:
         """Whether the previous Install put a file or link there."""
-        names = self.files.get(directory)
-        return names is not None and name in names
+        return name in self.files.of(directory)
 
-    def record(self, directory: bytes, name: bytes) -> Record | None:
-        """How the previous Install left it, when that is known."""
-        fields = self.files.get(directory, {}).get(name)
-        return decode_record(fields) if fields else None
+
+class PreviousFiles:
+    """Names of files and links by directory, and how Install left each: the fields of its manifest line.
+
+    The fields are empty when another agent wrote the cleanup file, so that nothing but the name is known.
+    """
+
+    def __init__(self, sections: Sections) -> None:
+        self._sections = sections
+        self._paths: dict[bytes, list[bytes]] = {}
+        self._others: dict[bytes, dict[bytes, bytes]] = {}
+
+    def add_section(self, real: bytes, path: bytes) -> None:
+        """What was listed for this path is in that directory."""
+        paths = self._paths.setdefault(real, [])
+        if path not in paths:
+            paths.append(path)
+
+    def add_name(self, real: bytes, name: bytes) -> None:
+        """There is a name of which nothing else is known."""
+        self._others.setdefault(real, {})[name] = _UNKNOWN
+
+    def directories(self) -> Iterator[bytes]:
+        """Real paths of all directories that have such names."""
+        yield from self._paths
+        yield from self._others
+
+    def taken(self) -> PreviousFiles:
+        """All of it; afterwards there is nothing here."""
+        taken = PreviousFiles(self._sections)
+        taken._paths, taken._others = self._paths, self._others
+        self._sections, self._paths, self._others = Sections(b""), {}, {}
+        return taken
+
+    def of(self, real: bytes) -> dict[bytes, bytes]:
+        """Name → fields, for this directory."""
+        paths = self._paths.get(real)
+        if paths is None:
+            return self._others.get(real, _NONE)
+        if len(paths) == 1:
+            return self._sections.of(paths[0])
+        return {name: fields for path in paths for name, fields in self._sections.of(path).items()}
 
 
 def read_previous(files: GroupFiles) -> Previous:
@@ -68,7 +107,7 @@ def read_previous(files: GroupFiles) -> Previous:
         raise CommandFailure("install-records-unreadable", message) from error
     if cleanup is None:
         return Previous()
-    if manifest is not None and manifest.startswith(MANIFEST_HEADER + content_digest(cleanup) + b"\n"):
+    if manifest is not None and manifest.startswith(MANIFEST_HEADER + content_digest(cleanup) + b" "):
         return _from_manifest(manifest)
     return _from_cleanup(cleanup)
 
@@ -91,25 +130,33 @@ def _lines(content: bytes) -> Iterator[bytes]:
 
 def _from_manifest(manifest: bytes) -> Previous:
     places = RealPaths()
-    previous = Previous(swapped=places.swapped)
-    names: dict[bytes, bytes] | None = None
-    lines = _lines(manifest)
-    next(lines)
-    for line in lines:
-        kind = line[:2]
-        if kind in {b"d ", b"c "}:
-            path = unescape(line[2:])
-            real = places.created(path) if kind == b"c " else places.existing(path)
-            if real is not None and kind == b"c ":
-                previous.directories[real] = path
-            names = None if real is None else previous.files.setdefault(real, {})
-        elif kind == b"s ":
-            path, context = _label(line)
-            previous.labels[path] = context
-        elif names is not None:
-            fields, _space, name = line.rpartition(b" ")
-            names[unescape(name)] = fields
+    header, _end, lines = manifest.partition(b"\n")
+    labels, lines = _taken_labels(lines)
+    sections = Sections(lines)
+    previous = Previous(
+        files=PreviousFiles(sections),
+        labels=labels,
+        swapped=places.swapped,
+        deployment_id=os.fsdecode(header.split(b" ")[3]),
+    )
+    for kind, path in sections.directories():
+        real = places.created(path) if kind == b"c" else places.existing(path)
+        if real is None:
+            continue
+        if kind == b"c":
+            previous.directories[real] = path
+        previous.files.add_section(real, path)
     return previous
+
+
+def _taken_labels(lines: bytes) -> tuple[dict[bytes, SelinuxContext | None], bytes]:
+    """The labels, which stand at the end, and the rest."""
+    labels: dict[bytes, SelinuxContext | None] = {}
+    while (start := lines.rfind(b"\n", 0, -1) + 1) < len(lines) and lines.startswith(b"s ", start):
+        path, context = _label(lines[start:-1])
+        labels[path] = context
+        lines = lines[:start]
+    return dict(reversed(labels.items())), lines
 
 
 def _label(line: bytes) -> tuple[bytes, SelinuxContext]:
@@ -147,7 +194,7 @@ def _from_cleanup(cleanup: bytes) -> Previous:
         directory, _slash, name = path.rpartition(b"/")
         real = places.existing(directory or b"/")
         if real is not None:
-            previous.files.setdefault(real, {})[name] = _UNKNOWN
+            previous.files.add_name(real, name)
     return previous
 
 

@@ -7,7 +7,7 @@ file that it belongs to; after an Install by another agent it no longer fits, an
 
 A manifest has one line per item, fields separated by spaces, and names escaped as in a URL:
 
-    install-manifest 1 <digest of the cleanup file>
+    install-manifest 2 <digest of the cleanup file> <id of the deployment>
     d <path>        a directory that was there before; the lines that follow are about what is in it
     c <path>        a directory that Install created; the same
     f <inode> <size> <mtime ns> <ctime ns> <digest of the content, or -> <a if it has an ACL, or -> <name>
@@ -17,11 +17,14 @@ A manifest has one line per item, fields separated by spaces, and names escaped 
 
 from __future__ import annotations
 
-from hashlib import blake2b
-from typing import NamedTuple
-from urllib.parse import unquote_to_bytes
+from typing import TYPE_CHECKING, NamedTuple
 
-MANIFEST_HEADER = b"install-manifest 1 "
+from agent.listings import escape, unescape
+
+if TYPE_CHECKING:
+    import os
+
+MANIFEST_HEADER = b"install-manifest 2 "
 LABEL_PREFIX = b"semanage\0"
 
 
@@ -40,27 +43,6 @@ class Record(NamedTuple):
     has_acl: bool
 
 
-def content_digest(content: bytes | memoryview) -> bytes:
-    """Tells contents apart, in hexadecimal."""
-    return blake2b(content, digest_size=16).hexdigest().encode()
-
-
-def escape(name: bytes) -> bytes:
-    """The name without the three bytes that have a meaning in our files."""
-    if b"%" in name:
-        name = name.replace(b"%", b"%25")
-    if b" " in name:
-        name = name.replace(b" ", b"%20")
-    if b"\n" in name:
-        name = name.replace(b"\n", b"%0A")
-    return name
-
-
-def unescape(name: bytes) -> bytes:
-    """The name that `escape` made this of."""
-    return unquote_to_bytes(name) if b"%" in name else name
-
-
 def encode_record(record: Record) -> bytes:
     """The fields of a manifest line, without the name."""
     kind = b"l" if record.is_link else b"f"
@@ -75,11 +57,36 @@ def encode_record(record: Record) -> bytes:
     )
 
 
-def with_ctime(fields: bytes, ctime_ns: int) -> bytes:
-    """The same fields with another ctime."""
-    parts = fields.split(b" ", 5)
-    parts[4] = b"%d" % ctime_ns
-    return b" ".join(parts)
+def file_fields(status: os.stat_result, digest: bytes, *, has_acl: bool) -> bytes:
+    """Fields of the manifest line of a file as it is now; an empty digest means that it is not known."""
+    return b"f %d %d %d %d %b %b" % (
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        digest or b"-",
+        b"a" if has_acl else b"-",
+    )
+
+
+def link_fields(status: os.stat_result, target: bytes) -> bytes:
+    """Fields of the manifest line of a link as it is now."""
+    return b"l %d %d %d %d %b -" % (
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        escape(target) or b"-",
+    )
+
+
+def digest_if_untouched(fields: bytes, status: os.stat_result) -> bytes:
+    """The digest in these fields, if the file is still as they say; empty where it is not, or not known."""
+    identity = b"f %d %d %d %d " % (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    if not fields.startswith(identity):
+        return b""
+    digest = fields[len(identity) : -2]
+    return b"" if digest == b"-" else digest
 
 
 def decode_record(fields: bytes) -> Record:

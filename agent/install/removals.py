@@ -6,7 +6,8 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.install.records import content_digest
+from agent.install.records import decode_record
+from agent.listings import content_digest
 
 if TYPE_CHECKING:
     from agent.install.destinations import Destinations
@@ -35,18 +36,19 @@ def planned_removals(
     """What goes, and the paths of what somebody changed, so that it stays."""
     removals: list[Removal] = []
     kept: list[bytes] = []
-    for directory, names in previous.files.items():
-        planned = planned_names.get(directory, ())
+    for directory in previous.files.directories():
+        names = previous.files.of(directory)
+        gone = names.keys() - planned_names.get(directory, ())
         prefix = directory.rstrip(b"/") + b"/"
-        for name, fields in names.items():
-            path = prefix + name
-            if name in planned or path in destinations.by_real:
+        for name in sorted(gone):
+            path, fields = prefix + name, names[name]
+            if path in destinations.by_real:
                 continue
             try:
                 status = os.lstat(path)
             except OSError:
                 continue
-            if is_as_left(path, status, previous.record(directory, name)):
+            if is_as_left(path, status, decode_record(fields) if fields else None):
                 removals.append(Removal(directory, name, fields))
             else:
                 kept.append(path)

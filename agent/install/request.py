@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from agent.protocol import FileExistsBehavior
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from agent.appspec import AppSpec
+
+
+Observer: TypeAlias = "Callable[[str, bytes], None]"
+"""Told before each change: what kind it is, and the path. It may raise to make that step fail."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,12 +27,14 @@ class InstallOptions:
         reject_symlink_permission_targets: fail when `permissions` meets a link; otherwise only
             owner and group of the link itself are set, and never anything behind it.
         durable: wait until everything is on the disk before the old files go.
+        processes: how many may copy files at the same time, where there are many and the host has the processors.
         undo_patience_s: how long putting everything back is tried again when the system refuses it.
     """
 
     follow_directory_symlinks: bool = False
     reject_symlink_permission_targets: bool = False
     durable: bool = True
+    processes: int = 1
     undo_patience_s: float = 0.0
 
 

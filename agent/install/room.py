@@ -7,7 +7,8 @@ import os
 from typing import TYPE_CHECKING
 
 from agent.errors import CommandFailure
-from agent.install.destinations import Directory, Standing
+from agent.install.destinations import Standing
+from agent.install.plan import PlannedDirectory
 
 if TYPE_CHECKING:
     from agent.install.plan import InstallPlan
@@ -22,12 +23,13 @@ def no_room_failure(plan: InstallPlan, path: str) -> CommandFailure:
     """
     needed_bytes = needed_inodes = 0
     for step in plan.steps:
-        if isinstance(step, Directory):
-            needed_inodes += step.standing is Standing.NEW
-        else:
-            needed_inodes += 1
+        if isinstance(step, PlannedDirectory):
+            needed_inodes += step.directory.standing is Standing.NEW
+            continue
+        needed_inodes += len(step.names)
+        for name in step.names:
             with contextlib.suppress(OSError):
-                needed_bytes += os.lstat(step.source).st_size
+                needed_bytes += os.lstat(step.source_directory + b"/" + name).st_size
     message = (
         f"The disk is full at {path}. This Install needs {_size(needed_bytes)} and {needed_inodes} inodes"
     )

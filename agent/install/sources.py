@@ -14,18 +14,27 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 200
 
+_NONE: frozenset[bytes] = frozenset()
+
 
 class SourceProblem(Exception):
     """An entry of `files` can't be copied; the message says which, and why."""
 
 
-class SourceFile(NamedTuple):
-    """A file or link of the archive. `below` is the path of its directory under the destination."""
+class SourceFiles(NamedTuple):
+    """Files and links of one directory of the archive, sorted.
+
+    Attributes:
+        below: path of the directory under the destination.
+        directory: path of the directory in the archive.
+        names: of all of them.
+        links: names of those that are links.
+    """
 
     below: bytes
     directory: bytes
-    name: bytes
-    is_link: bool
+    names: list[bytes]
+    links: frozenset[bytes]
 
 
 class SourceDirectory(NamedTuple):
@@ -36,7 +45,7 @@ class SourceDirectory(NamedTuple):
 
 def source_entries(
     archive: bytes, mapping: FileMapping, *, follow_links: bool
-) -> Iterator[SourceFile | SourceDirectory]:
+) -> Iterator[SourceFiles | SourceDirectory]:
     """Everything that one entry of `files` copies: a directory before what is in it, names sorted.
 
     Raises:
@@ -53,7 +62,7 @@ def source_entries(
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
         raise _special(path)
     directory, _slash, name = path.rpartition(b"/")
-    yield SourceFile(b"", directory, name, stat.S_ISLNK(status.st_mode))
+    yield SourceFiles(b"", directory, [name], frozenset([name]) if stat.S_ISLNK(status.st_mode) else _NONE)
 
 
 def source_path(archive: bytes, source: str) -> bytes:
@@ -106,7 +115,7 @@ def _walk(
     *,
     follow_links: bool,
     above: frozenset[bytes],
-) -> Iterator[SourceFile | SourceDirectory]:
+) -> Iterator[SourceFiles | SourceDirectory]:
     if below.count(b"/") > MAX_DEPTH:
         raise SourceProblem(
             f"directories are nested more than {MAX_DEPTH} deep in {os.fsdecode(directory[:200])}…"
@@ -114,25 +123,34 @@ def _walk(
     yield SourceDirectory(below)
     with os.scandir(directory) as scan:
         entries = sorted(scan, key=_name)
+    names: list[bytes] = []
+    links: list[bytes] = []
     for entry in entries:
-        name = entry.name
-        inner = below + b"/" + name if below else name
-        if entry.is_symlink():
-            if follow_links and entry.is_dir():
-                yield from _walk_link(archive, mapping, entry.path, inner, above)
-            else:
-                yield SourceFile(below, directory, name, is_link=True)
+        if entry.is_file(follow_symlinks=False):
+            names.append(entry.name)
+            continue
+        is_link = entry.is_symlink()
+        if is_link and not (follow_links and entry.is_dir()):
+            names.append(entry.name)
+            links.append(entry.name)
+            continue
+        if names:
+            yield SourceFiles(below, directory, names, frozenset(links))
+            names, links = [], []
+        inner = below + b"/" + entry.name if below else entry.name
+        if is_link:
+            yield from _walk_link(archive, mapping, entry.path, inner, above)
         elif entry.is_dir(follow_symlinks=False):
             yield from _walk(archive, mapping, entry.path, inner, follow_links=follow_links, above=above)
-        elif entry.is_file(follow_symlinks=False):
-            yield SourceFile(below, directory, name, is_link=False)
         else:
             raise _special(entry.path)
+    if names:
+        yield SourceFiles(below, directory, names, frozenset(links))
 
 
 def _walk_link(
     archive: bytes, mapping: FileMapping, path: bytes, below: bytes, above: frozenset[bytes]
-) -> Iterator[SourceFile | SourceDirectory]:
+) -> Iterator[SourceFiles | SourceDirectory]:
     _check_inside(archive, path, mapping)
     real = os.path.realpath(path)
     if real in above or path.startswith(real + b"/"):

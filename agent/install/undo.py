@@ -9,30 +9,35 @@ import errno
 import os
 import stat
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 from agent.install.acl import ACCESS, DEFAULT, read_acl, write_acl
+from agent.install.copying import READ
 from agent.install.descriptors import Descriptors, remove_tree
 from agent.install.journal import (
+    Adjustment,
     Change,
     Label,
     Leftover,
     LeftoverDirectory,
     LeftoverLabel,
     Touched,
+    hidden_prefix,
     mark_staging,
     new_name,
     old_name,
 )
 from agent.install.removals import is_as_left
+from agent.install.renames import Renames, exists
 from agent.install.selinux import drop_label
+from agent.install.wanted import Wanted
 from agent.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from agent.install.apply import Observer
     from agent.install.journal import Entry, Journal
+    from agent.install.request import Observer
 
 log = get_logger()
 
@@ -47,34 +52,48 @@ def undo(journal: Journal, observer: Observer) -> list[str]:
     failures: list[str] = []
     with closing(Descriptors()) as descriptors:
         if journal.is_switching:
-            failures = _each(_switch_back, journal, descriptors, observer)
+            switching = _SwitchingBack(journal.token, descriptors, observer)
+            failures = _each(journal.entries_newest_first(b"nrma"), switching.take_back)
             if failures:
                 return failures
-            mark_staging(journal.path)
-        return _each(_remove_new, journal, descriptors, observer)
-
-
-def finish(journal: Journal, observer: Observer) -> tuple[int, list[str]]:
-    """Afterwards what only the previous revision had is gone, and all hidden names.
-
-    Returns:
-        How many files and links were removed, and the paths of those that were kept, because
-        somebody has changed them since the previous Install.
-    """
-    removed = 0
-    kept: list[str] = []
-    with closing(Descriptors()) as descriptors:
-        for entry in journal.entries():
             try:
-                if _finish_entry(journal, descriptors, entry, observer):
+                mark_staging(journal.path)
+            except OSError as error:
+                return [f"{journal.path}: {error.strerror or error}"]
+        clearing = _Clearing(journal.token, descriptors, observer)
+        return _each(journal.entries_newest_first(b"t"), clearing.restore)
+
+
+class Finish(NamedTuple):
+    """What came of cleaning up after an Install that has succeeded.
+
+    Attributes:
+        removed: number of files and links of the previous revision that went.
+        kept: paths of those that somebody has changed, so that they stay, and are no longer ours.
+        stuck: paths that the system would not let us remove.
+    """
+
+    removed: int
+    kept: list[bytes]
+    stuck: list[bytes]
+
+
+def finish(journal: Journal, observer: Observer) -> Finish:
+    """Afterwards what only the previous revision had is gone, and all hidden names, as far as that is possible."""
+    removed = 0
+    kept: list[bytes] = []
+    with closing(Descriptors()) as descriptors:
+        clearing = _Clearing(journal.token, descriptors, observer)
+        for entry in journal.entries(b"txDb"):
+            try:
+                if clearing.finish(entry):
                     removed += 1
             except _Changed:
-                kept.append(os.fsdecode(_path(entry)))
+                kept.append(_path(entry))
             except OSError as error:
-                # The Install has succeeded; what stays behind does not change that.
                 if error.errno not in _GONE:
-                    log.warning("leftover_not_removed", path=os.fsdecode(_path(entry)), error=error.strerror)
-    return removed, kept
+                    clearing.note_stuck(_path(entry), error)
+    return Finish(removed, kept, clearing.stuck)
 
 
 class _Changed(Exception):
@@ -84,15 +103,12 @@ class _Changed(Exception):
 _GONE = frozenset({errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.ELOOP})
 
 
-_Step: TypeAlias = "Callable[[Journal, Descriptors, Entry, Observer], None]"
-
-
-def _each(step: _Step, journal: Journal, descriptors: Descriptors, observer: Observer) -> list[str]:
-    """Run the step for every entry, newest first; errors are noted, so that the rest is still tried."""
+def _each(entries: Iterator[Entry], step: Callable[[Entry], None]) -> list[str]:
+    """Run the step for every entry; errors are noted, so that the rest is still tried."""
     failures: list[str] = []
-    for entry in journal.entries(newest_first=True):
+    for entry in entries:
         try:
-            step(journal, descriptors, entry, observer)
+            step(entry)
         except OSError as error:
             # A directory that somebody has removed meanwhile needs no undoing.
             if error.errno != errno.ENOENT:
@@ -101,38 +117,146 @@ def _each(step: _Step, journal: Journal, descriptors: Descriptors, observer: Obs
 
 
 def _path(entry: Entry) -> bytes:
-    if isinstance(entry, Change | Leftover):
+    if isinstance(entry, Change | Adjustment | Leftover):
         return entry.directory.rstrip(b"/") + b"/" + entry.name
     return entry.path
 
 
-def _switch_back(journal: Journal, descriptors: Descriptors, entry: Entry, observer: Observer) -> None:
-    if isinstance(entry, Label):
-        drop_label(entry.path)
-        return
-    if not isinstance(entry, Change):
-        return
-    dir_fd = descriptors.of(entry.directory)
-    new, old = new_name(journal.token, entry.number), old_name(journal.token, entry.number)
-    if not _exists(dir_fd, new):
-        observer("take_back", _path(entry))
-        os.rename(entry.name, new, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
-    if not _exists(dir_fd, old):
-        return
-    observer("put_back", _path(entry))
-    if _exists(dir_fd, entry.name):
-        os.unlink(old, dir_fd=dir_fd)  # a second name of what is there
-    else:
-        os.rename(old, entry.name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+class _SwitchingBack:
+    """Giving everything its old name and attributes back."""
+
+    def __init__(self, token: bytes, descriptors: Descriptors, observer: Observer) -> None:
+        self._token = token
+        self._descriptors = descriptors
+        self._observe = observer
+        self._renames = Renames()
+
+    def take_back(self, entry: Entry) -> None:
+        if isinstance(entry, Label):
+            drop_label(entry.path)
+        elif isinstance(entry, Adjustment):
+            self._adjust_back(entry)
+        elif isinstance(entry, Change):
+            self._take_back(entry)
+
+    def _take_back(self, entry: Change) -> None:
+        dir_fd = self._descriptors.of(entry.directory)
+        new, old = new_name(self._token, entry.number), old_name(self._token, entry.number)
+        if exists(dir_fd, old):
+            self._take_back_old(entry, dir_fd, new, old)
+            return
+        hidden = _inode(dir_fd, new)
+        if not entry.inode:
+            if not hidden:
+                self._observe("take_back", _path(entry))
+                os.rename(entry.name, new, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+            return
+        if hidden == entry.inode:
+            self._observe("put_back", _path(entry))
+            if not exists(dir_fd, entry.name):
+                os.rename(new, entry.name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+            elif not self._renames.exchange(dir_fd, new, entry.name):
+                raise OSError(errno.EOPNOTSUPP, "names can't be exchanged any more")
+        elif not hidden:
+            # What was to be replaced had gone by then; the new file has its place.
+            self._observe("take_back", _path(entry))
+            os.rename(entry.name, new, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+
+    def _take_back_old(self, entry: Change, dir_fd: int, new: bytes, old: bytes) -> None:
+        """The same where names could not be exchanged: what was there has a hidden name of its own."""
+        if not exists(dir_fd, new):
+            self._observe("take_back", _path(entry))
+            with suppress(FileNotFoundError):  # somebody has removed it
+                os.rename(entry.name, new, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+        self._observe("put_back", _path(entry))
+        if exists(dir_fd, entry.name):
+            os.unlink(old, dir_fd=dir_fd)  # a second name of what is there
+        else:
+            os.rename(old, entry.name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+
+    def _adjust_back(self, was: Adjustment) -> None:
+        dir_fd = self._descriptors.of(was.directory)
+        descriptor = os.open(was.name, READ, dir_fd=dir_fd)
+        try:
+            status = os.fstat(descriptor)
+            if status.st_ino != was.inode:
+                return  # somebody has replaced it meanwhile
+            self._observe("adjust_back", _path(was))
+            uid, gid = was.uid, was.gid
+            before = Wanted(was.mode, uid, gid, was.atime_ns, was.mtime_ns, was.access_acl)
+            before.give(descriptor, status, read_acl(descriptor, ACCESS))
+        finally:
+            os.close(descriptor)
 
 
-def _remove_new(journal: Journal, descriptors: Descriptors, entry: Entry, observer: Observer) -> None:
-    if isinstance(entry, Change):
-        observer("discard", _path(entry))
-        remove_tree(descriptors.of(entry.directory), new_name(journal.token, entry.number))
-    elif isinstance(entry, Touched):
-        observer("restore", entry.path)
-        _restore_directory(descriptors.of(entry.path), entry)
+class _Clearing:
+    """Removing hidden names, and what only the previous revision had."""
+
+    def __init__(self, token: bytes, descriptors: Descriptors, observer: Observer) -> None:
+        self._hidden = hidden_prefix(token)
+        self._descriptors = descriptors
+        self._observe = observer
+        self.stuck: list[bytes] = []
+
+    def note_stuck(self, path: bytes, error: OSError) -> None:
+        """The Install has succeeded; what stays behind does not change that."""
+        log.warning("leftover_not_removed", path=os.fsdecode(path), error=error.strerror or str(error))
+        self.stuck.append(path)
+
+    def restore(self, entry: Entry) -> None:
+        """Afterwards the directory is as it was."""
+        if isinstance(entry, Touched):
+            for name in self._hidden_in(entry.path):
+                self._observe("discard", entry.path + b"/" + name)
+                remove_tree(self._descriptors.of(entry.path), name)
+            self._observe("restore", entry.path)
+            _restore_directory(self._descriptors.of(entry.path), entry)
+
+    def finish(self, entry: Entry) -> bool:
+        """Do what is left to do about this entry. Whether that was removing a file of the previous revision."""
+        if isinstance(entry, Touched):
+            self._forget_hidden(entry.path)
+        elif isinstance(entry, Leftover):
+            dir_fd = self._descriptors.of(entry.directory)
+            status = os.stat(entry.name, dir_fd=dir_fd, follow_symlinks=False)
+            if not is_as_left(entry.name, status, entry.record, dir_fd=dir_fd):
+                raise _Changed
+            self._observe("remove", _path(entry))
+            os.unlink(entry.name, dir_fd=dir_fd)
+            return True
+        elif isinstance(entry, LeftoverDirectory):
+            above, _slash, name = entry.path.rpartition(b"/")
+            self._observe("rmdir", entry.path)
+            os.rmdir(name, dir_fd=self._descriptors.of(above or b"/"))
+        elif isinstance(entry, LeftoverLabel):
+            drop_label(entry.path)
+        return False
+
+    def _forget_hidden(self, directory: bytes) -> None:
+        for name in self._hidden_in(directory):
+            try:
+                self._observe("forget", directory + b"/" + name)
+                remove_tree(self._descriptors.of(directory), name)
+            except OSError as error:
+                self.note_stuck(directory + b"/" + name, error)
+
+    def _hidden_in(self, directory: bytes) -> list[bytes]:
+        dir_fd = self._descriptors.of(directory)
+        descriptor = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
+        try:
+            with os.scandir(descriptor) as entries:
+                names = [os.fsencode(entry.name) for entry in entries]
+        finally:
+            os.close(descriptor)
+        return [name for name in names if name.startswith(self._hidden)]
+
+
+def _inode(dir_fd: int, name: bytes) -> int:
+    """Of what has this name; 0 when nothing has."""
+    try:
+        return os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_ino
+    except FileNotFoundError:
+        return 0
 
 
 def _restore_directory(dir_fd: int, was: Touched) -> None:
@@ -152,34 +276,3 @@ def _restore_directory(dir_fd: int, was: Touched) -> None:
     # Only its owner may set times; where we are not, the new ones do no harm.
     with suppress(PermissionError):
         os.utime(b".", ns=(was.atime_ns, was.mtime_ns), dir_fd=dir_fd)
-
-
-def _finish_entry(journal: Journal, descriptors: Descriptors, entry: Entry, observer: Observer) -> bool:
-    """Do what is left to do about this entry. Whether that was removing a file of the previous revision."""
-    if isinstance(entry, Change):
-        if entry.replaces:
-            observer("forget", _path(entry))
-            remove_tree(descriptors.of(entry.directory), old_name(journal.token, entry.number))
-    elif isinstance(entry, Leftover):
-        dir_fd = descriptors.of(entry.directory)
-        status = os.stat(entry.name, dir_fd=dir_fd, follow_symlinks=False)
-        if not is_as_left(entry.name, status, entry.record, dir_fd=dir_fd):
-            raise _Changed
-        observer("remove", _path(entry))
-        os.unlink(entry.name, dir_fd=dir_fd)
-        return True
-    elif isinstance(entry, LeftoverDirectory):
-        above, _slash, name = entry.path.rpartition(b"/")
-        observer("rmdir", entry.path)
-        os.rmdir(name, dir_fd=descriptors.of(above or b"/"))
-    elif isinstance(entry, LeftoverLabel):
-        drop_label(entry.path)
-    return False
-
-
-def _exists(dir_fd: int, name: bytes) -> bool:
-    try:
-        os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True

@@ -1,58 +1,133 @@
-"""A disk that really is full."""
+"""A disk that really is full, at any moment of an Install."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from typing import Any
+import re
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-SCRIPT = """
-import json, os, sys
-from pathlib import Path
-sys.path.insert(0, os.getcwd())
-from agent.appspec import parse_appspec
 from agent.errors import CommandFailure
-from agent.install import InstallRequest, install
+from agent.install import install
+from tests.install.host import failure_of
+from tests.install.mounts import Filler, needs_mounts, with_mounts
 
-base = Path(sys.argv[1])
-spec = f"version: 0.0\\nos: linux\\nfiles: [{{source: app, destination: {base}/small/app}}]\\n"
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-def deploy(name):
-    install(InstallRequest(appspec=parse_appspec(spec.encode(), path="appspec.yml"), archive=base / name,
-                           instructions_directory=base / "instructions", group_id="g", deployment_id=name))
+    from agent.install import InstallRequest
+    from tests.install.host import Host
 
-deploy("first")
-try:
-    deploy(sys.argv[2])
-except CommandFailure as error:
-    found = sorted(path.name for path in (base / "small/app").iterdir())
-    print(json.dumps([error.error_id, error.message, found, (base / "small/app/a").read_text()]))
-"""
+NUMBERS = re.compile(r"needs \d+ (bytes|MiB) and \d+ inodes; free are \d+ (bytes|MiB) and \d+ inodes")
+
+# Long names and several directories, so that the journal and each record need pages of their own.
+OLD: dict[str, Any] = {
+    **{f"app/old-{number}-{'o' * 60}": "old" for number in range(60)},
+    "app/a": "old",
+    "app/conf/b": "old",
+}
+NEW: dict[str, Any] = {
+    **{f"app/new-{number}-{'n' * 60}": "x" * 3000 for number in range(60)},
+    **{f"app/directory-{number}/sub/file": "x" for number in range(10)},
+    "app/a": "new " * 4000,
+    "app/conf/b": "new",
+    "app/link": {"link": "a"},
+}
+NOTHING_FREE = 0
 
 
+def names_of(revision: dict[str, Any]) -> set[str]:
+    """What is a file or a link."""
+    return {name for name in revision if not name.endswith("/")}
+
+
+def refusals(host: Host, new: InstallRequest, leave: Callable[[int], None], ample: int) -> int:
+    """Try with nothing free, then with a little more each time, until it works. How often it did not.
+
+    Each time the old revision must be whole, and the message must name needs and room.
+    """
+    for room in range(ample):
+        leave(room)
+        before = (host.everything(), host.records())
+        failure = failure_of(lambda: install(new))
+        if failure is None:
+            assert names_of(NEW) == {name for name in host.tree() if not name.endswith("/")}
+            assert [] == host.leftovers()
+            return room
+        assert failure.error_id == "install-disk-full", failure.message
+        assert NUMBERS.search(failure.message), failure.message
+        after = (host.everything(), host.records())
+        assert before == after, f"{room} free"
+    raise AssertionError("there was never enough room")
+
+
+def fill(filler: Filler, what: str) -> Callable[[int], None]:
+    """Which kind of room is short."""
+    return {"bytes": filler.leave_pages, "inodes": filler.leave_inodes}[what]
+
+
+@needs_mounts
 @pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
-@pytest.mark.parametrize(("revision", "option"), [("large", "size=1m"), ("many", "nr_inodes=60")])
-def test_a_full_disk_leaves_the_old_revision_whole(host: Any, revision: str, option: str) -> None:
-    """The application goes on to run, and the operator learns how much to free."""
-    host.write({"app/a": "old"}, host.base / "first")
-    host.write({"app/a": "new", **{f"app/{n}": "x" * 300_000 for n in range(6)}}, host.base / "large")
-    host.write({"app/a": "new", **{f"app/{n}": "" for n in range(100)}}, host.base / "many")
-    (host.base / "small").mkdir()
-    mount = f'mount -t tmpfs -o {option} none "$1/small" && exec "$2" -c "$3" "$1" "$4"'
+@pytest.mark.parametrize("short_of", ["bytes", "inodes"])
+@pytest.mark.parametrize("where", ["destination", "instructions"])
+def test_a_full_disk_leaves_the_old_revision_whole_until_there_is_room(
+    host: Host, where: str, short_of: str
+) -> None:
+    """The application goes on to run, the operator learns how much to free, and then it just works."""
+    full = host.base / "full"
+    if where == "destination":
+        host.dest = full / "dest"
+    else:
+        host.instructions = full / "instructions"
+    old, new = host.request(OLD), host.request(NEW)
 
-    done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", mount, "sh", str(host.base), sys.executable, SCRIPT, revision],
-        capture_output=True,
-        text=True,
-        check=True,
+    def body() -> int:
+        install(old)
+        filler = Filler(full)
+        refused = refusals(host, new, fill(filler, short_of), ample=300)
+        filler.remove()
+        install(old)
+        assert names_of(OLD) == {name for name in host.tree() if not name.endswith("/")}
+        return refused
+
+    # Places of Install's own on a full disk: content, directories, journal, records.
+    least = {"destination": {"bytes": 60, "inodes": 60}, "instructions": {"bytes": 3, "inodes": 3}}
+    assert with_mounts({full: "size=1m,nr_inodes=400,mode=755"}, body) >= least[where][short_of]
+
+
+@needs_mounts
+@pytest.mark.root
+def test_a_first_install_on_a_full_disk_leaves_nothing(host: Host) -> None:
+    """A host that could never hold the revision must not be left without any room at all."""
+    place = host.base / "small"
+    host.dest = place / "dest"
+    request = host.request(NEW)
+
+    def body() -> tuple[str, list[str]]:
+        with pytest.raises(CommandFailure) as caught:
+            install(request)
+        return caught.value.error_id, [path.name for path in place.iterdir()]
+
+    assert ("install-disk-full", []) == with_mounts({place: "size=128k"}, body)
+
+
+@needs_mounts
+@pytest.mark.root
+def test_one_of_two_full_disks_is_the_one_that_is_named(host: Host) -> None:
+    """Numbers of another file system would send the operator to free room where there is plenty."""
+    large, small = host.base / "large", host.base / "small"
+    appspec = (
+        "files: [{source: one, destination: '@BASE@/large'}, {source: two, destination: '@BASE@/small'}]"
     )
+    request = host.request({"one/a": "x" * 300_000, "two/b": "x" * 300_000}, appspec)
 
-    error_id, message, names, content = json.loads(done.stdout.splitlines()[-1])
-    assert ("install-disk-full", ["a"], "old") == (error_id, names, content)
-    assert ("needs 1800003 bytes and 7 inodes" in message) or ("101 inodes" in message)
-    assert "free are" in message
+    def body() -> tuple[str, int]:
+        with pytest.raises(CommandFailure) as caught:
+            install(request)
+        return caught.value.message, len([*large.iterdir(), *small.iterdir()])
+
+    message, left = with_mounts({large: "size=8m", small: "size=256k"}, body)
+
+    assert f"{small}/b" in message
+    assert "free are 262144 bytes" in message
+    assert left == 0

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MTIME_NS = 1_500_000_000 * 10**9
 
@@ -40,47 +42,68 @@ def write_tree(root: Path, tree: dict[str, Any]) -> None:
 def read_tree(root: Path) -> dict[str, Any]:
     """The same mapping for what is there; mode is left out where it is 0644 or 0755."""
     seen: dict[str, Any] = {}
-    for path in _all_paths(root):
-        name = path.relative_to(root).as_posix()
-        status = path.lstat()
-        mode = stat.S_IMODE(status.st_mode)
-        if stat.S_ISLNK(status.st_mode):
-            seen[name] = {"link": os.readlink(path)}
-        elif stat.S_ISDIR(status.st_mode):
+    for name, found in everything_about(root).items():
+        mode = stat.S_IMODE(found.mode)
+        if name == ".":
+            continue
+        if stat.S_ISLNK(found.mode):
+            seen[name] = {"link": os.fsdecode(found.content or b"")}
+        elif stat.S_ISDIR(found.mode):
             seen[name + "/"] = None if mode == 0o755 else {"mode": mode}
         else:
-            content = path.read_bytes().decode("utf-8", "surrogateescape")
+            content = (found.content or b"").decode("utf-8", "surrogateescape")
             seen[name] = content if mode == 0o644 else {"content": content, "mode": mode}
     return seen
 
 
-def everything_about(root: Path) -> dict[str, tuple[Any, ...]]:
-    """All that must be the same after an undo: kind, inode, mode, owner, times, content, ACLs."""
-    seen = {}
-    for path in [root, *_all_paths(root)]:
-        status = path.lstat()
-        if stat.S_ISLNK(status.st_mode):
-            content: object = os.readlink(path)
-        elif stat.S_ISREG(status.st_mode):
-            content = path.read_bytes()
-        else:
-            content = None
-        acls = () if path.is_symlink() else tuple(_acl(path, name) for name in ACL_NAMES)
-        owner = (status.st_uid, status.st_gid)
-        name = path.relative_to(root).as_posix()
-        seen[name] = (status.st_ino, status.st_mode, *owner, status.st_mtime_ns, content, acls)
-    return seen
+class Found(NamedTuple):
+    """All that is to be known about one name in a tree; `content` of a link is its target."""
+
+    inode: int
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
+    content: bytes | None
+    acls: tuple[bytes | None, ...]
+
+    def as_delivered(self) -> Found:
+        """Without what no two Installs of one revision have in common."""
+        own_time = not stat.S_ISDIR(self.mode)
+        return self._replace(inode=0, mtime_ns=self.mtime_ns if own_time else 0)
 
 
-def _all_paths(root: Path) -> list[Path]:
-    found = []
-    for directory, directories, files in os.walk(root):
-        found += [Path(directory, name) for name in directories + files]
-    return sorted(found)
+def everything_about(root: Path) -> dict[str, Found]:
+    """Relative name → all that must be the same after an undo. `.` is the root itself."""
+    seen: dict[str, Found] = {}
+    top = os.fsencode(root)
+    if os.path.lexists(top):
+        seen["."] = _found(top)
+        _walk(top, b"", seen)
+    return dict(sorted(seen.items()))
 
 
-def _acl(path: Path, name: str) -> bytes | None:
-    try:
-        return os.getxattr(path, name)
-    except OSError:
-        return None
+def _walk(directory: bytes, prefix: bytes, seen: dict[str, Found]) -> None:
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            name = prefix + entry.name
+            seen[os.fsdecode(name)] = _found(entry.path)
+            if entry.is_dir(follow_symlinks=False):
+                _walk(entry.path, name + b"/", seen)
+
+
+def _found(path: bytes) -> Found:
+    status = os.lstat(path)
+    content: bytes | None = None
+    acls: tuple[bytes | None, ...] = ()
+    if stat.S_ISLNK(status.st_mode):
+        content = os.readlink(path)
+    else:
+        present = os.listxattr(path)
+        acls = tuple(os.getxattr(path, name) if name in present else None for name in ACL_NAMES)
+        if stat.S_ISREG(status.st_mode):
+            with open(path, "rb", buffering=0) as stream:
+                content = stream.readall()
+    return Found(
+        status.st_ino, status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns, content, acls
+    )

@@ -1,0 +1,235 @@
+"""`agentctl recover`: undo or complete Installs that were interrupted."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import pwd
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from agent.cli.running import DONE, IMPOSSIBLE, agent_of, config_option, exit_impossible
+from agent.cli.terminal_text import readable
+from agent.deployments import DeploymentRoot, JobStore
+from agent.deployments.group_files import GroupFiles, interrupted_groups
+from agent.deployments.jobs import COMMIT, UNDO
+from agent.errors import CommandFailure
+from agent.install import recover_install
+from agent.logs import command_log, stderr_log
+from agent.protocol import INSTALL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agent.deployments import Job, JobState
+
+_FAILED = 1
+
+
+class GroupBusy(Exception):
+    """Another process works on the deployment group; the message says which."""
+
+
+@click.command("recover")
+@click.option("-g", "--deployment-group", "group_id", help="Id of the only group to look at. Default: all.")
+@config_option
+def command(group_id: str | None, config_file: Path) -> None:
+    """Undo or complete Installs that were interrupted: killed, out of memory, or cut off by a power failure.
+
+    An Install that had not taken effect is undone, so that the previous revision is whole again; one that had
+    is completed. The next start of the agent and the next Install of the group do the same; this does it now, also
+    where neither will come. A group that is being worked on is left alone. Run it as root, or as the agent's user.
+
+    Exit codes: 0 no interrupted Install is left, 1 one could not be recovered, or its group is being worked on,
+    2 bad input, 4 it can't be done: this user may not, or the deployment root can't be read.
+
+    \b
+    Examples:
+      agentctl recover
+      agentctl recover --deployment-group 6c1e2f4a-0000-0000-0000-000000000000
+    """  # noqa: D301 - click takes \b for: keep these lines
+    settings = agent_of(config_file).settings
+    root, jobs = DeploymentRoot(path=settings.root_dir), JobStore(settings.state_directory)
+    command_log.configure(stderr_log())
+    try:
+        chosen = [name for name in interrupted_groups(root.instructions) if group_id in {None, name}]
+    except OSError as error:
+        exit_impossible(error)
+    if not chosen:
+        whose = f" of group {readable(group_id)}" if group_id is not None else ""
+        click.echo(f"Nothing to recover: there is no interrupted Install{whose} in {root.instructions}.")
+    codes = {_recover(GroupFiles(directory=root.instructions, group_id=name), root, jobs) for name in chosen}
+    sys.exit(_FAILED if _FAILED in codes else max(codes, default=DONE))
+
+
+def worker_on_group(group: Path, group_id: str, jobs: JobStore) -> str | None:
+    """Which living process works on this group, in words; None when there is none.
+
+    Raises:
+        OSError: this user may not look.
+    """
+    try:
+        status = os.stat(group)
+    except FileNotFoundError:
+        holder = None
+    else:
+        holder = _lock_holder(status)
+    if holder is not None:
+        return _described(holder, jobs)
+    for job, state in _unfinished(group_id, jobs):
+        if job.is_alive():
+            return _described_worker(state)
+    return None
+
+
+def _recover(files: GroupFiles, root: DeploymentRoot, jobs: JobStore) -> int:
+    """Put this group in order and say so; the exit code that this alone would give."""
+    group_id, shown = files.group_id, readable(files.group_id)
+    try:
+        _check_allowed(files)
+        with _nobody_else_at(root.group(group_id), group_id, jobs) as lost:
+            has_taken_effect = files.committed_journal.exists()
+            if not has_taken_effect and files.journal.exists():
+                _note_undo(lost)
+            undone = recover_install(files.directory, group_id)
+    except GroupBusy as busy:
+        return _said(f"{shown}: left alone, because {busy}", _FAILED)
+    except CommandFailure as failure:
+        return _said(f"{shown}: {failure.message} [{failure.error_id}]", _FAILED)
+    except OSError as error:
+        hint = "; try again with sudo" if isinstance(error, PermissionError) else ""
+        where = os.fsdecode(error.filename or root.path)
+        return _said(f"{shown}: {where}: {error.strerror or error}{hint}", IMPOSSIBLE)
+    if has_taken_effect:
+        click.echo(f"{shown}: the Install had taken effect; what was left to do has been completed.")
+    if undone:
+        click.echo(f"{shown}: the interrupted Install has been undone; the previous revision is whole again.")
+    if not undone and not has_taken_effect:
+        # What was found was an Install at work.
+        click.echo(f"{shown}: nothing is left to recover; its Install has just come to an end.")
+    return DONE
+
+
+def _said(message: str, code: int) -> int:
+    click.echo(f"agentctl: {readable(message)}", err=True)
+    return code
+
+
+def _check_allowed(files: GroupFiles) -> None:
+    """Only who has made a journal, and root, may touch all the files that it is about.
+
+    Raises:
+        PermissionError: this process is neither.
+    """
+    for journal in (files.journal, files.committed_journal):
+        with contextlib.suppress(FileNotFoundError):
+            owner = os.stat(journal, follow_symlinks=False).st_uid
+            if os.geteuid() not in {0, owner}:
+                who = f"root and {_user_name(owner)}, who ran it," if owner else "root"
+                reason = f"only {who} may recover this Install"
+                raise PermissionError(errno.EPERM, reason, str(journal))
+
+
+@contextlib.contextmanager
+def _nobody_else_at(group: Path, group_id: str, jobs: JobStore) -> Iterator[list[tuple[Job, JobState]]]:
+    """Within the block no worker and no `agentctl deploy` works on this group, or begins to.
+
+    A worker that cleans up after a dead one does so under the lock of that one's record, without
+    the group's; so both are held. Yields the group's records whose workers have died.
+
+    Raises:
+        GroupBusy: somebody does now; nothing is waited for.
+        OSError: the group's directory can't be made, or a record can't be opened.
+    """
+    with contextlib.ExitStack() as held:
+        held.enter_context(_group_locked_at_once(group, jobs))
+        lost = []
+        for job, state in _unfinished(group_id, jobs):
+            if not job.hold():
+                raise GroupBusy(f"{_described_worker(state)} works on it, or is about to")
+            held.callback(job.let_go)
+            lost.append((job, state))
+        yield lost
+
+
+@contextlib.contextmanager
+def _group_locked_at_once(group: Path, jobs: JobStore) -> Iterator[None]:
+    """The same lock as `agent.deployments.group.group_lock`, but whoever has it is not waited for."""
+    group.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(group, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _lock_holder(os.fstat(descriptor))
+            who = "another process" if holder is None else _described(holder, jobs)
+            raise GroupBusy(f"{who} works on it") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _note_undo(lost: list[tuple[Job, JobState]]) -> None:
+    """Who comes to report such a command would otherwise take it for one that had taken effect."""
+    for job, state in lost:
+        if state.command.name == INSTALL and state.step == COMMIT:
+            job.note_step(UNDO)
+
+
+def _unfinished(group_id: str, jobs: JobStore) -> Iterator[tuple[Job, JobState]]:
+    """Records of commands of this group whose work is not known to be over."""
+    for job in jobs.jobs():
+        try:
+            state = job.read()
+        except PermissionError:
+            raise
+        except OSError:
+            # Nobody can use such a record, and nobody works by it.
+            continue
+        if state is None or state.result is not None or state.deployment is None:
+            continue
+        if state.deployment.deployment_group_id == group_id:
+            yield job, state
+
+
+def _lock_holder(directory: os.stat_result) -> int | None:
+    """Process that holds the lock on this directory, as far as the kernel tells."""
+    device = f"{os.major(directory.st_dev):02x}:{os.minor(directory.st_dev):02x}:{directory.st_ino}"
+    for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+        fields = line.split()
+        # Lines of those who wait for a lock have an arrow before its kind.
+        if fields[1] == "FLOCK" and fields[5] == device:
+            return int(fields[4])
+    return None
+
+
+def _described(pid: int, jobs: JobStore) -> str:
+    for job in jobs.jobs():
+        with contextlib.suppress(OSError):
+            state = job.read()
+            if state is not None and state.worker is not None and state.worker.pid == pid:
+                return _described_worker(state)
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+    except OSError:
+        # Locks are handed down to children, and this one has outlived whoever took it.
+        return f"a process that was started by pid {pid}"
+    return f"pid {pid} (`{os.fsdecode(b' '.join(words))}`)"
+
+
+def _described_worker(state: JobState) -> str:
+    pid = f"pid {state.worker.pid}" if state.worker is not None else "a worker"
+    whose = f" of deployment {state.deployment.deployment_id}" if state.deployment is not None else ""
+    return f"{pid} ({state.command.name}{whose})"
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"

@@ -1,0 +1,486 @@
+"""Making files ready: those that are there already are found out, the others copied under hidden names."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from array import array
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from agent.archive_index import digest_in, identity_of
+from agent.install.acl import ACCESS, read_acl
+from agent.install.copying import CREATE, READ, SMALL_BYTES, copy_content, copy_link, read_small
+from agent.install.destinations import Standing
+from agent.install.journal import new_name
+from agent.install.records import digest_if_untouched, file_fields, link_fields
+from agent.install.wanted import BITS, Wanted, wanted_of
+from agent.listings import content_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agent.archive_index import ArchiveIndex
+    from agent.install.attributes import Attributes
+    from agent.install.descriptors import Descriptors
+    from agent.install.plan import PlannedFiles
+    from agent.install.previous import PreviousFiles
+    from agent.install.request import Observer
+
+
+class StepFailed(Exception):
+    """A step of an Install failed on `path`; `error` says why."""
+
+    def __init__(self, path: bytes, error: OSError) -> None:
+        super().__init__(f"{os.fsdecode(path)}: {error.strerror or error}")
+        self.path = path
+        self.error = error
+
+
+class NewFile(NamedTuple):
+    """A file or link that waits under its hidden name.
+
+    Attributes:
+        position: in the planned files.
+        inode: of what it replaces; 0 = nothing is there.
+        digest: of its content, empty when not known; the target of a link.
+    """
+
+    position: int
+    inode: int
+    is_link: bool
+    digest: bytes
+    has_acl: bool
+
+
+class NewFiles:
+    """Many of them, column by column: a tuple for each of 100,000 takes three times the memory."""
+
+    def __init__(self) -> None:
+        self._positions = array("I")
+        self._inodes = array("Q")
+        self._digests: list[bytes] = []
+        self._kinds = bytearray()
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __iter__(self) -> Iterator[NewFile]:
+        for position, inode, digest, kind in zip(
+            self._positions, self._inodes, self._digests, self._kinds, strict=True
+        ):
+            yield NewFile(position, inode, bool(kind & 1), digest, bool(kind & 2))
+
+    def append(self, new: NewFile) -> None:
+        """Add one at the end."""
+        self._positions.append(new.position)
+        self._inodes.append(new.inode)
+        self._digests.append(new.digest)
+        self._kinds.append(new.is_link | new.has_acl << 1)
+
+
+class Adjusted(NamedTuple):
+    """A file that has the right content already, but not the right attributes."""
+
+    position: int
+    was: os.stat_result
+    was_acl: bytes | None
+    wanted: Wanted
+    digest: bytes
+
+
+@dataclass(slots=True)
+class Staged:
+    """What has become of planned files.
+
+    Attributes:
+        lines: for each name the fields of its manifest line; empty while it waits for the switch.
+        new: files that wait under hidden names.
+        adjusted: files that wait for other attributes.
+        linked: positions of files that have several names in the archive, and are still to be staged.
+        created, replaced, unchanged: numbers of files and links.
+        copied_bytes: content of the files that were written.
+    """
+
+    lines: list[bytes]
+    new: NewFiles = field(default_factory=NewFiles)
+    adjusted: list[Adjusted] = field(default_factory=list)
+    linked: list[int] = field(default_factory=list)
+    created: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+    copied_bytes: int = 0
+
+
+class Stager:
+    """Stages planned files, one directory of them at a time. The umask of the process must be 0."""
+
+    def __init__(
+        self,
+        previous: PreviousFiles,
+        index: ArchiveIndex,
+        token: bytes,
+        descriptors: Descriptors,
+        observer: Observer,
+    ) -> None:
+        self._previous = previous
+        self._index = index
+        self._token = token
+        self._descriptors = descriptors
+        self._observe = observer
+        self._is_root = os.geteuid() == 0
+
+    def stage(self, files: PlannedFiles) -> Staged:
+        """Afterwards what is new waits under hidden names, and nothing else has changed.
+
+        Raises:
+            StepFailed: the rest was not tried.
+        """
+        staged = Staged([b""] * len(files.names))
+        position = 0
+        try:
+            source_fd = os.open(files.source_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                work = _Directory(self, files, staged, source_fd)
+                for position in range(len(files.names)):
+                    work.stage(position)
+            finally:
+                os.close(source_fd)
+        except OSError as error:
+            raise StepFailed(files.prefix + files.names[position], error) from error
+        return staged
+
+    def compare(self, files: PlannedFiles) -> Staged:
+        """What `stage` would find to be there already, with nothing changed: `lines` and `adjusted` of those.
+
+        Raises:
+            StepFailed: something can't be read.
+        """
+        staged = Staged([b""] * len(files.names))
+        name = b""
+        try:
+            source_fd = os.open(files.source_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                work = _Directory(self, files, staged, source_fd)
+                for position, name in enumerate(files.names):
+                    if name in files.replaced:
+                        work.compare(position, name)
+            finally:
+                os.close(source_fd)
+        except OSError as error:
+            raise StepFailed(files.prefix + name, error) from error
+        return staged
+
+    def stage_linked(self, files: PlannedFiles, staged: Staged, links: Links) -> None:
+        """Stage what `stage` has left: files with several names in the archive have several names again.
+
+        Raises:
+            StepFailed: the rest was not tried.
+        """
+        position = 0
+        try:
+            source_fd = os.open(files.source_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                work = _Directory(self, files, staged, source_fd)
+                for position in staged.linked:
+                    work.stage_linked(position, links)
+            finally:
+                os.close(source_fd)
+        except OSError as error:
+            raise StepFailed(files.prefix + files.names[position], error) from error
+
+
+class _FirstName(NamedTuple):
+    """Where the first of several names of a file is, and what is known of it."""
+
+    real: bytes
+    name: bytes
+    attributes: Attributes | None
+    digest: bytes
+
+
+class Links:
+    """The files of the archive that have several names, as far as they are staged."""
+
+    def __init__(self) -> None:
+        self._first: dict[tuple[int, int], _FirstName] = {}
+
+    def first(self, source: os.stat_result) -> _FirstName | None:
+        return self._first.get((source.st_dev, source.st_ino))
+
+    def enter(self, source: os.stat_result, first: _FirstName) -> None:
+        self._first.setdefault((source.st_dev, source.st_ino), first)
+
+
+class _Directory:
+    """The files of one directory being staged."""
+
+    def __init__(self, stager: Stager, files: PlannedFiles, staged: Staged, source_fd: int) -> None:
+        self._files = files
+        self._staged = staged
+        self._source_fd = source_fd
+        self._real = files.directory.real
+        self._descriptors = stager._descriptors  # noqa: SLF001 - one class in two parts
+        self._dir_fd = self._descriptors.of(self._real)
+        self._token = stager._token  # noqa: SLF001
+        self._observe = stager._observe  # noqa: SLF001
+        self._is_root = stager._is_root  # noqa: SLF001
+        self._is_new = files.directory.standing is Standing.NEW
+        self._known = stager._previous.of(self._real) if files.replaced else {}  # noqa: SLF001
+        self._entries = stager._index.of(files.source_directory)  # noqa: SLF001
+        self._owner: tuple[int, int] | None = None
+
+    def stage(self, position: int) -> None:
+        """Stage one name, or note that it has others."""
+        name = self._files.names[position]
+        there = None
+        if name in self._files.replaced:
+            there = self._status(name)
+            if there is not None and self.compare(position, name, there):
+                return
+        if name in self._files.links:
+            self._stage_link(position, name, there)
+        else:
+            self._stage_file(position, name, there)
+
+    def compare(self, position: int, name: bytes, there: os.stat_result | None = None) -> bool:
+        """Whether the file or link is there already; only its attributes may have to be adjusted."""
+        there = there or self._status(name)
+        if there is None:
+            return False
+        source = os.stat(name, dir_fd=self._source_fd, follow_symlinks=False)
+        if name in self._files.links:
+            return self._is_same_link(position, name, source, there)
+        return self._is_same(position, name, source, there)
+
+    def _is_same(self, position: int, name: bytes, source: os.stat_result, there: os.stat_result) -> bool:
+        """Whether the file is there already; only its attributes may have to be adjusted."""
+        fields = self._known.get(name, b"")
+        wanted = wanted_of(source, self._files.attributes.get(name), is_root=self._is_root)
+        digest = digest_in(self._entries.get(name), identity_of(source))
+        has_acl = bool(wanted.access_acl) or not fields.endswith(b" -")
+        if (
+            digest
+            and not has_acl
+            and wanted.is_met_by(there)
+            and digest == digest_if_untouched(fields, there)
+        ):
+            # The usual case: nothing has been read.
+            self._staged.lines[position] = fields
+            self._staged.unchanged += 1
+            return True
+        if (
+            not stat.S_ISREG(there.st_mode)
+            or not stat.S_ISREG(source.st_mode)
+            or there.st_size != source.st_size
+        ):
+            return False
+        try:
+            same = self._same_digest(name, source.st_size, fields, there, digest)
+        except PermissionError:
+            return False  # what can't be read can still be replaced
+        if same is None:
+            return False
+        # An ACL that we have not given, such as one inherited from the directory, is none of our business.
+        ours = bool(wanted.access_acl) or fields.endswith(b" a")
+        return self._keep(position, name, there, wanted, same, is_acl_ours=ours)
+
+    def _same_digest(
+        self, name: bytes, size: int, fields: bytes, there: os.stat_result, digest: bytes | None
+    ) -> bytes | None:
+        """The digest of both contents if they are the same, empty when they are large; None if they are not."""
+        known = digest_if_untouched(fields, there)
+        if known and (digest or size <= SMALL_BYTES):
+            return known if known == (digest or self._digest_of(name, self._source_fd)) else None
+        if size <= SMALL_BYTES:
+            mine = digest or self._digest_of(name, self._source_fd)
+            return mine if self._digest_of(name, self._dir_fd) == mine else None
+        return (digest or b"") if self._are_equal(name) else None
+
+    def _digest_of(self, name: bytes, dir_fd: int) -> bytes:
+        descriptor = os.open(name, READ, dir_fd=dir_fd)
+        try:
+            return content_digest(read_small(descriptor, os.fstat(descriptor).st_size))
+        finally:
+            os.close(descriptor)
+
+    def _are_equal(self, name: bytes) -> bool:
+        with (
+            open(os.open(name, READ, dir_fd=self._source_fd), "rb", buffering=0) as one,
+            open(os.open(name, READ, dir_fd=self._dir_fd), "rb", buffering=0) as other,
+        ):
+            while piece := one.read(SMALL_BYTES):
+                if other.read(SMALL_BYTES) != piece:
+                    return False
+        return True
+
+    def _keep(
+        self,
+        position: int,
+        name: bytes,
+        there: os.stat_result,
+        wanted: Wanted,
+        digest: bytes,
+        *,
+        is_acl_ours: bool,
+    ) -> bool:
+        """Leave the file, and note what has to be adjusted. False when that is not possible in place."""
+        try:
+            descriptor = os.open(name, READ, dir_fd=self._dir_fd)
+        except PermissionError:
+            return False
+        try:
+            acl = read_acl(descriptor, ACCESS) if is_acl_ours else None
+        finally:
+            os.close(descriptor)
+        if acl == wanted.access_acl and wanted.is_met_by(there):
+            self._staged.unchanged += 1
+            self._staged.lines[position] = file_fields(there, digest, has_acl=acl is not None)
+            return True
+        if there.st_nlink > 1:
+            return False  # its other names are none of our business
+        self._staged.unchanged += 1
+        self._staged.adjusted.append(Adjusted(position, there, acl, wanted, digest))
+        return True
+
+    def _stage_file(self, position: int, name: bytes, there: os.stat_result | None) -> None:
+        descriptor = os.open(name, READ, dir_fd=self._source_fd)
+        try:
+            source = os.fstat(descriptor)
+            if not stat.S_ISREG(source.st_mode):
+                raise OSError(errno.EINVAL, "it is no longer a file in the archive")
+            if source.st_nlink > 1:
+                self._staged.linked.append(position)
+                return
+            self._copy(position, name, descriptor, source, there)
+        finally:
+            os.close(descriptor)
+
+    def _copy(
+        self,
+        position: int,
+        name: bytes,
+        descriptor: int,
+        source: os.stat_result,
+        there: os.stat_result | None,
+    ) -> bytes:
+        """Copy the open file; its digest."""
+        self._observe("copy", self._files.prefix + name)
+        digest = digest_in(self._entries.get(name), identity_of(source))
+        attributes = self._files.attributes.get(name)
+        mode = source.st_mode & BITS
+        place = name if self._is_new else new_name(self._token, self._files.number + position)
+        # Nobody else may open it before owner and mode are right.
+        target = os.open(place, CREATE, 0o600 if attributes else mode & 0o777, dir_fd=self._dir_fd)
+        try:
+            digest = copy_content(descriptor, source, target, digest)
+            os.utime(target, ns=(source.st_atime_ns, source.st_mtime_ns))
+            has_acl = self._give(target, source, attributes, mode)
+            if self._is_new:
+                self._staged.lines[position] = file_fields(os.fstat(target), digest, has_acl=has_acl)
+        finally:
+            os.close(target)
+        self._staged.copied_bytes += source.st_size
+        self._count(position, there, digest, has_acl=has_acl)
+        return digest
+
+    def _give(self, target: int, source: os.stat_result, attributes: Attributes | None, mode: int) -> bool:
+        """Give a fresh copy what it lacks; whether it has an ACL now."""
+        if self._owner is None:
+            status = os.fstat(target)
+            self._owner = (status.st_uid, status.st_gid)
+        if (
+            attributes is None
+            and mode <= 0o777
+            and (not self._is_root or (source.st_uid, source.st_gid) == self._owner)
+        ):
+            return False
+        wanted = wanted_of(source, attributes, is_root=self._is_root)
+        wanted.give(target, os.fstat(target), None)
+        return wanted.access_acl is not None
+
+    def _count(self, position: int, there: os.stat_result | None, digest: bytes, *, has_acl: bool) -> None:
+        if there is None:
+            self._staged.created += 1
+        else:
+            self._staged.replaced += 1
+        if not self._is_new:
+            inode = 0 if there is None else there.st_ino
+            self._staged.new.append(NewFile(position, inode, False, digest, has_acl))
+
+    def _stage_link(self, position: int, name: bytes, there: os.stat_result | None) -> None:
+        source = os.stat(name, dir_fd=self._source_fd, follow_symlinks=False)
+        target = os.readlink(name, dir_fd=self._source_fd)
+        wanted = wanted_of(source, self._files.attributes.get(name), is_root=self._is_root)
+        self._observe("link", self._files.prefix + name)
+        place = name if self._is_new else new_name(self._token, self._files.number + position)
+        status = copy_link(target, place, self._dir_fd, wanted)
+        if there is None:
+            self._staged.created += 1
+        else:
+            self._staged.replaced += 1
+        if self._is_new:
+            self._staged.lines[position] = link_fields(status, target)
+        else:
+            inode = 0 if there is None else there.st_ino
+            self._staged.new.append(NewFile(position, inode, True, target, has_acl=False))
+
+    def _is_same_link(
+        self, position: int, name: bytes, source: os.stat_result, there: os.stat_result
+    ) -> bool:
+        wanted = wanted_of(source, self._files.attributes.get(name), is_root=self._is_root)
+        if not stat.S_ISLNK(there.st_mode) or not wanted.is_met_by_link(there):
+            return False
+        target = os.readlink(name, dir_fd=self._source_fd)
+        if os.readlink(name, dir_fd=self._dir_fd) != target:
+            return False
+        self._staged.lines[position] = link_fields(there, target)
+        self._staged.unchanged += 1
+        return True
+
+    def _status(self, name: bytes) -> os.stat_result | None:
+        try:
+            return os.stat(name, dir_fd=self._dir_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return None  # it has gone since it was planned for
+
+    def stage_linked(self, position: int, links: Links) -> None:
+        """Stage a name of a file that has several: the first is copied, the others are linked to it."""
+        name = self._files.names[position]
+        there = self._status(name) if name in self._files.replaced else None
+        attributes = self._files.attributes.get(name)
+        place = name if self._is_new else new_name(self._token, self._files.number + position)
+        descriptor = os.open(name, READ, dir_fd=self._source_fd)
+        try:
+            source = os.fstat(descriptor)
+            first = links.first(source)
+            if first is None or first.attributes is not attributes or not self._linked(first, place):
+                digest = self._copy(position, name, descriptor, source, there)
+                links.enter(source, _FirstName(self._real, place, attributes, digest))
+                return
+        finally:
+            os.close(descriptor)
+        has_acl = attributes is not None and bool(attributes.access_acl)
+        self._count(position, there, first.digest, has_acl=has_acl)
+        if self._is_new:
+            self._staged.lines[position] = file_fields(self._status_of(place), first.digest, has_acl=has_acl)
+
+    def _status_of(self, place: bytes) -> os.stat_result:
+        return os.stat(place, dir_fd=self._dir_fd, follow_symlinks=False)
+
+    def _linked(self, first: _FirstName, place: bytes) -> bool:
+        """Give the first one's file another name; False where the file system can't."""
+        # The descriptor of this directory must outlive the look-up of the other one.
+        target_fd = os.dup(self._dir_fd)
+        try:
+            source_fd = self._descriptors.of(first.real)
+            os.link(first.name, place, src_dir_fd=source_fd, dst_dir_fd=target_fd, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}:
+                return False
+            raise
+        finally:
+            os.close(target_fd)
+            self._dir_fd = self._descriptors.of(self._real)
+        return True

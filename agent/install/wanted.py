@@ -1,0 +1,76 @@
+"""What attributes an installed file is to have, and giving them to it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, NamedTuple
+
+from agent.install.acl import ACCESS, encode_acl, write_acl
+
+if TYPE_CHECKING:
+    from agent.install.attributes import Attributes
+
+BITS = 0o7777
+
+
+class Wanted(NamedTuple):
+    """Attributes of a file; owner and group are None where they stay what they are."""
+
+    mode: int
+    uid: int | None
+    gid: int | None
+    atime_ns: int
+    mtime_ns: int
+    access_acl: bytes | None
+
+    def is_met_by(self, there: os.stat_result) -> bool:
+        """Whether this is a file with all that, as far as a status tells. The time of access does not count."""
+        # With an ACL, the bits of the group are its mask.
+        differing = there.st_mode ^ (self.mode | stat.S_IFREG)
+        if self.access_acl is not None:
+            differing &= ~stat.S_IRWXG
+        return not differing and self.is_met_by_link(there)
+
+    def is_met_by_link(self, there: os.stat_result) -> bool:
+        """The same for a link, which has no mode of its own."""
+        return (
+            there.st_mtime_ns == self.mtime_ns
+            and (self.uid is None or there.st_uid == self.uid)
+            and (self.gid is None or there.st_gid == self.gid)
+        )
+
+    def give(self, descriptor: int, status: os.stat_result, acl: bytes | None) -> None:
+        """Afterwards the open file has all that.
+
+        Args:
+            descriptor: of the file.
+            status: as it is now.
+            acl: as it is now.
+        """
+        # Owner first: a change of owner takes the setuid and setgid bits away.
+        uid = -1 if self.uid is None or self.uid == status.st_uid else self.uid
+        gid = -1 if self.gid is None or self.gid == status.st_gid else self.gid
+        if (uid, gid) != (-1, -1):
+            os.fchown(descriptor, uid, gid)
+        if acl is not None and self.access_acl is None:
+            write_acl(descriptor, ACCESS, None)
+        # After a change of owner or ACL, the mode is another one.
+        if stat.S_IMODE(os.fstat(descriptor).st_mode) != self.mode:
+            os.fchmod(descriptor, self.mode)
+        if self.access_acl is not None:
+            write_acl(descriptor, ACCESS, self.access_acl)
+        if status.st_mtime_ns != self.mtime_ns:
+            os.utime(descriptor, ns=(self.atime_ns, self.mtime_ns))
+
+
+def wanted_of(source: os.stat_result, attributes: Attributes | None, *, is_root: bool) -> Wanted:
+    """What a file installed from this one is to have. Only root can keep the archive's owners."""
+    uid, gid = (source.st_uid, source.st_gid) if is_root else (None, None)
+    mode, acl = source.st_mode & BITS, None
+    if attributes is not None:
+        mode = mode if attributes.mode is None else attributes.mode
+        uid = uid if attributes.uid is None else attributes.uid
+        gid = gid if attributes.gid is None else attributes.gid
+        acl = encode_acl(mode, attributes.access_acl) if attributes.access_acl else None
+    return Wanted(mode, uid, gid, source.st_atime_ns, source.st_mtime_ns, acl)
