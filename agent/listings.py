@@ -6,7 +6,6 @@ stays one text in memory, and only the lines of that directory are taken apart.
 
 from __future__ import annotations
 
-import re
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
@@ -16,7 +15,8 @@ if TYPE_CHECKING:
 
 DIGEST_BYTES = 16
 
-_DIRECTORY_LINE = re.compile(rb"^([cd]) (.*)\n", re.MULTILINE)
+_KINDS = (b"\nc ", b"\nd ")
+
 # Names that were taken apart are kept up to this number, since the same directory is often asked for again.
 _MOST_KEPT = 20_000
 
@@ -57,14 +57,17 @@ class Sections:
 
     def directories(self) -> Iterator[tuple[bytes, bytes]]:
         """Kind and path of each directory line, in order; reads all of the text."""
-        path, start = None, 0
-        for match in _DIRECTORY_LINE.finditer(self._content):
+        content, path, begin = self._content, None, 0
+        for start in _directory_lines(content):
             if path is not None:
-                self._parts.setdefault(path, []).append((start, match.start()))
-            path, start = unescape(match[2]), match.end()
-            yield match[1], path
+                self._parts.setdefault(path, []).append((begin, start))
+            begin = content.find(b"\n", start) + 1
+            if not begin:
+                return
+            path = unescape(content[start + 2 : begin - 1])
+            yield content[start : start + 1], path
         if path is not None:
-            self._parts.setdefault(path, []).append((start, self._content.rfind(b"\n") + 1))
+            self._parts.setdefault(path, []).append((begin, content.rfind(b"\n") + 1))
 
     def of(self, path: bytes) -> dict[bytes, bytes]:
         """Name → fields, of this directory. To be asked once `directories` is through."""
@@ -88,3 +91,13 @@ class Sections:
             self._kept_names = 0
         self._kept[path] = names
         self._kept_names += len(names)
+
+
+def _directory_lines(content: bytes) -> Iterator[int]:
+    """Where the lines of directories begin. There are few among many, so they are searched for."""
+    starts = [0 if content.startswith(kind[1:]) else content.find(kind) + 1 or -1 for kind in _KINDS]
+    while wanted := [start for start in starts if start >= 0]:
+        start = min(wanted)
+        yield start
+        number = starts.index(start)
+        starts[number] = content.find(_KINDS[number], start) + 1 or -1

@@ -15,15 +15,18 @@ from agent.install.destinations import Directory, Standing
 from agent.install.journal import (
     Adjustment,
     Change,
+    Hiding,
     Label,
     Leftover,
     LeftoverDirectory,
     LeftoverLabel,
     Touched,
+    encode,
+    encode_changes,
     new_name,
     old_name,
 )
-from agent.install.lanes import stage_all
+from agent.install.lanes import MIN_FILES, do_all
 from agent.install.plan import PlannedDirectory, PlannedFiles
 from agent.install.records import decode_record, file_fields, link_fields
 from agent.install.renames import Renames
@@ -32,13 +35,12 @@ from agent.install.staging import Links, NewFiles, Staged, Stager, StepFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from agent.install.attributes import Attributes
     from agent.install.descriptors import Descriptors
     from agent.install.journal import Entry
     from agent.install.plan import InstallPlan
-    from agent.install.request import Observer
+    from agent.install.request import InstallRequest, Observer
     from agent.install.staging import Adjusted, NewFile
 
 CREATED_DIRECTORY_MODE = 0o755
@@ -54,7 +56,12 @@ class Application:
     """
 
     def __init__(
-        self, plan: InstallPlan, archive: Path, token: bytes, descriptors: Descriptors, observer: Observer
+        self,
+        plan: InstallPlan,
+        request: InstallRequest,
+        token: bytes,
+        descriptors: Descriptors,
+        observer: Observer,
     ) -> None:
         self.plan = plan
         self.staged: list[Staged] = []
@@ -65,14 +72,15 @@ class Application:
         self._files = [step for step in plan.steps if isinstance(step, PlannedFiles)]
         self._directories = [step for step in plan.steps if isinstance(step, PlannedDirectory)]
         self._renames = Renames()
-        self._archive = archive
+        self._archive = request.archive
+        self._processes = request.options.processes if plan.file_count >= MIN_FILES else 1
 
     def touched(self) -> Iterator[Touched]:
         """What the journal has to say before anything is staged."""
         for directory in _existing_directories(self.plan):
             yield self._touched(directory)
 
-    def stage(self, *, processes: int) -> None:
+    def stage(self) -> None:
         """Afterwards all new content exists under hidden names, and nothing else has changed.
 
         Raises:
@@ -82,34 +90,41 @@ class Application:
         try:
             for step in self._directories:
                 self._stage_directory(step)
-            self._stage_files(processes)
+            self._stage_files()
             for step in reversed(self._directories):
                 if step.attributes is not None and step.directory.standing is Standing.NEW:
                     self._give_attributes(step)
         finally:
             os.umask(previous_umask)
 
-    def _stage_files(self, processes: int) -> None:
+    def _stage_files(self) -> None:
         # What was listed of the previous revision and of the archive goes when this returns: it is large.
         previous = self.plan.previous.files.taken()
         stager = Stager(previous, ArchiveIndex(self._archive), self._token, self._descriptors, self._observe)
-        self.staged = stage_all(stager, self._files, processes=processes)
+        planned = self._files
+        self.staged = do_all(
+            lambda number: stager.stage(planned[number]), len(planned), processes=self._processes
+        )
         links = Links()
         for files, staged in zip(self._files, self.staged, strict=True):
             if staged.linked:
                 stager.stage_linked(files, staged, links)
 
-    def changes(self) -> Iterator[Entry]:
-        """What the journal has to say before anything takes its place."""
+    def changes(self) -> Iterator[bytes]:
+        """What the journal has to say before anything takes its place, as lines."""
         for step in self._directories:
             if _is_hidden(step):
-                yield self._directory_change(step)
+                change = self._directory_change(step)
+                yield encode(Hiding(change.directory)) + encode(change)
         for files, staged in zip(self._files, self.staged, strict=True):
-            real, names, number = files.directory.real, files.names, files.number
-            for new in staged.new:
-                yield Change(number + new.position, new.inode, real, names[new.position])
+            real, names = files.directory.real, files.names
+            yield from encode_changes(files.number, real, names, staged.new)
             for adjusted in staged.adjusted:
-                yield _adjustment(real, names[adjusted.position], adjusted)
+                yield encode(_adjustment(real, names[adjusted.position], adjusted))
+        yield from map(encode, self._rest())
+
+    def _rest(self) -> Iterator[Entry]:
+        """What is about other things than files that are installed."""
         labelled = {
             path
             for path, attributes, _ in self.plan.attributes()
@@ -131,10 +146,20 @@ class Application:
         for step in self._directories:
             if _is_hidden(step):
                 self._switch_directory(step)
-        for files, staged in zip(self._files, self.staged, strict=True):
-            if staged.new or staged.adjusted:
-                self._switch_files(files, staged)
-                staged.new = NewFiles()
+        changing = [
+            (files, staged)
+            for files, staged in zip(self._files, self.staged, strict=True)
+            if staged.new or staged.adjusted
+        ]
+        count = sum(len(staged.new) + len(staged.adjusted) for _, staged in changing)
+        answers = do_all(
+            lambda number: self._switch_files(*changing[number]),
+            len(changing),
+            processes=self._processes if count >= MIN_FILES else 1,
+        )
+        for (_, staged), lines in zip(changing, answers, strict=True):
+            staged.lines = lines
+            staged.new = NewFiles()
         for files, staged in zip(self._files, self.staged, strict=True):
             if staged.linked:
                 self._look_again(files, staged)
@@ -185,7 +210,8 @@ class Application:
         except OSError as error:
             raise StepFailed(directory.path, error) from error
 
-    def _switch_files(self, files: PlannedFiles, staged: Staged) -> None:
+    def _switch_files(self, files: PlannedFiles, staged: Staged) -> list[bytes]:
+        """Let these files take their places; the fields of all manifest lines of this directory."""
         position = 0
         try:
             dir_fd = self._descriptors.of(files.directory.real)
@@ -200,6 +226,7 @@ class Application:
                 self._adjust(dir_fd, files, staged, adjusted)
         except OSError as error:
             raise StepFailed(files.prefix + files.names[position], error) from error
+        return staged.lines
 
     def _take_place(self, dir_fd: int, name: bytes, number: int, *, replaces: bool) -> None:
         hidden = new_name(self._token, number)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from agent.install.previous import Previous
 
 _NONE: set[bytes] = set()
+_LINKS_OF_DIRECTORY = 2  # its name, and `.` in it
 
 
 class Standing(Enum):
@@ -118,15 +119,15 @@ def vanishing_directories(previous: Previous) -> set[bytes]:
 
 
 def _holds_only_ours(real: bytes, previous: Previous, vanishing: set[bytes]) -> bool:
-    names = previous.files.of(real)
+    names, prefix = previous.files.of(real), real.rstrip(b"/") + b"/"
     try:
+        others = set(os.listdir(real)).difference(names)
+        if not all(prefix + name in vanishing for name in others):
+            return False
+        # Most file systems count the directories in a directory, so that nothing has to be looked at one by one.
+        if os.stat(real).st_nlink == _LINKS_OF_DIRECTORY + len(others):
+            return True
         with os.scandir(real) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    if real.rstrip(b"/") + b"/" + entry.name not in vanishing:
-                        return False
-                elif entry.name not in names:
-                    return False
+            return all(entry.name in others for entry in entries if entry.is_dir(follow_symlinks=False))
     except OSError:
         return False
-    return True

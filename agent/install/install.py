@@ -59,7 +59,7 @@ def install(request: InstallRequest, *, observer: Observer = _unobserved) -> Ins
     plan = plan_install(request)
     token = secrets.token_hex(6)
     with closing(Descriptors()) as descriptors:
-        application = Application(plan, request.archive, token.encode(), descriptors, observer)
+        application = Application(plan, request, token.encode(), descriptors, observer)
         try:
             _carry_out(files, token, request, application, observer)
         except BaseException as error:
@@ -67,7 +67,7 @@ def install(request: InstallRequest, *, observer: Observer = _unobserved) -> Ins
             if isinstance(error, (StepFailed, OSError)):
                 raise _failure(plan, error, str(files.directory)) from error
             raise
-    return _summary(plan, application, _complete(files, observer))
+    return _summary(plan, application, _complete(files, observer, request.options.processes))
 
 
 def recover_install(instructions_directory: Path, group_id: str) -> bool:
@@ -97,7 +97,7 @@ def _carry_out(
     files.directory.mkdir(parents=True, exist_ok=True)
     observer("journal", os.fsencode(files.journal))
     write_journal(files.journal, token.encode(), application.touched())
-    application.stage(processes=request.options.processes)
+    application.stage()
     observer("switch", os.fsencode(files.journal))
     complete_journal(files.journal, application.changes())
     application.switch()
@@ -109,7 +109,7 @@ def _carry_out(
     mark_committed(files.journal, files.committed_journal)
 
 
-def _complete(files: GroupFiles, observer: Observer) -> Finish:
+def _complete(files: GroupFiles, observer: Observer, processes: int = 1) -> Finish:
     """Publish the records and remove the old files; after a crash, the next one does the same.
 
     While some of them can't be removed, the journal stays, so that it is tried again.
@@ -118,7 +118,7 @@ def _complete(files: GroupFiles, observer: Observer) -> Finish:
     try:
         observer("publish", os.fsencode(files.manifest))
         publish_records(files, journal.token.decode())
-        finished = finish(journal, observer)
+        finished = finish(journal, observer, processes=processes)
         if not finished.stuck:
             files.committed_journal.unlink()
     except OSError as error:

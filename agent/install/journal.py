@@ -7,6 +7,7 @@ it had come, and the journal need not be written again for each step:
     install-journal 2 <phase> <token>
     t <o if it is ours, or -> <atime ns> <mtime ns> <mode> <uid> <gid> <access ACL, hex, or -> <default ACL> <path>
                                     a directory that was there, and how it was; hidden names are made in it
+    h <directory>                   hidden names have been made in it
     n <number> <directory> <name>   will be created; nothing was there
     r <number> <inode> <directory> <name>   will be replaced; the inode is that of what was there
     m <inode> <atime ns> <mtime ns> <mode> <uid> <gid> <access ACL, hex, or -> <directory> <name>
@@ -17,8 +18,8 @@ it had come, and the journal need not be written again for each step:
     b <path>                        the same, an SELinux rule
 
 Names are escaped as in the manifest. The hidden names are made of token and number. In the phase
-`staging` only hidden names have been made, and the journal ends with the directories. Before the
-phase `switching`, the rest is added, and then everything new takes its place.
+`staging` only hidden names have been made, and the journal ends with the directories that were
+there. Before the phase `switching`, the rest is added, and then everything new takes its place.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.install.records import Record
+    from agent.install.staging import NewFiles
 
 _MAGIC = b"install-journal 2 "
 _STAGING, _SWITCHING = b"staging  ", b"switching"
@@ -78,6 +80,12 @@ class Adjustment(NamedTuple):
     name: bytes
 
 
+class Hiding(NamedTuple):
+    """A directory in which hidden names have been made."""
+
+    path: bytes
+
+
 class Label(NamedTuple):
     """A path that gets an SELinux rule."""
 
@@ -104,7 +112,9 @@ class LeftoverLabel(NamedTuple):
     path: bytes
 
 
-Entry: TypeAlias = Touched | Change | Adjustment | Label | Leftover | LeftoverDirectory | LeftoverLabel
+Entry: TypeAlias = (
+    Touched | Hiding | Change | Adjustment | Label | Leftover | LeftoverDirectory | LeftoverLabel
+)
 
 
 def hidden_prefix(token: bytes) -> bytes:
@@ -126,16 +136,21 @@ def write_journal(path: Path, token: bytes, entries: Iterable[Touched]) -> None:
     """Afterwards the journal is on the disk, in the phase `staging`. There must be none yet."""
     with open(path, "xb") as stream:
         stream.write(_MAGIC + _STAGING + b" " + token + b"\n")
-        stream.writelines(_encoded(entry) + b"\n" for entry in entries)
+        stream.writelines(map(encode, entries))
         stream.flush()
         os.fsync(stream.fileno())
     sync_directory(path.parent)
 
 
-def complete_journal(path: Path, entries: Iterable[Entry]) -> None:
-    """Afterwards the journal on the disk says all, and is in the phase `switching`."""
+def complete_journal(path: Path, lines: Iterable[bytes]) -> None:
+    """Afterwards the journal on the disk says all, and is in the phase `switching`.
+
+    Args:
+        path: of the journal.
+        lines: from `encode` and `encode_changes`.
+    """
     with open(path, "ab") as stream:
-        stream.writelines(_encoded(entry) + b"\n" for entry in entries)
+        stream.writelines(lines)
         stream.flush()
         os.fsync(stream.fileno())
     _mark(path, _SWITCHING)
@@ -184,6 +199,11 @@ class Journal:
         self.is_switching = head.startswith(_MAGIC + _SWITCHING)
         self.token = head[len(_MAGIC) + len(_SWITCHING) + 1 :]
 
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self._content)
+
     def entries(self, kinds: bytes) -> Iterator[Entry]:
         """The entries of these kinds, which are letters, in the order of the Install."""
         for line in self._lines():
@@ -205,8 +225,29 @@ class Journal:
             start = end + 1
 
 
+def encode_changes(number: int, directory: bytes, names: list[bytes], new: NewFiles) -> Iterator[bytes]:
+    """Lines of all `Change`s of one directory: there can be very many."""
+    if not len(new):
+        return
+    real = escape(directory)
+    yield b"h " + real + b"\n"
+    for position, inode, _is_link, _digest, _has_acl in new:
+        name = escape(names[position])
+        if inode:
+            yield b"r %d %d %b %b\n" % (number + position, inode, real, name)
+        else:
+            yield b"n %d %b %b\n" % (number + position, real, name)
+
+
+def encode(entry: Entry) -> bytes:
+    """The line of one entry."""
+    return _encoded(entry) + b"\n"
+
+
 def _encoded(entry: Entry) -> bytes:  # noqa: PLR0911 - one for each kind
     match entry:
+        case Hiding():
+            return b"h " + escape(entry.path)
         case Touched():
             acls = _hex(entry.access_acl) + b" " + _hex(entry.default_acl)
             ours = b"o" if entry.is_ours else b"-"
@@ -245,6 +286,8 @@ def _decoded(line: bytes) -> Entry:  # noqa: PLR0911 - one for each kind
         times = (int(atime), int(mtime))
         numbers = (int(mode), int(uid), int(gid))
         return Touched(unescape(path), *times, *numbers, _unhex(access), _unhex(default), ours == b"o")
+    if kind == b"h":
+        return Hiding(unescape(rest))
     if kind == b"n":
         number, directory, name = rest.split(b" ")
         return Change(int(number), 0, unescape(directory), unescape(name))

@@ -1,6 +1,6 @@
-"""Staging planned files in two processes.
+"""Doing the same with many things, in two processes.
 
-One process is busy with the calls of each file, and not with the disk: with two, an Install of many
+One process is busy with the calls for each file, and not with the disk: with two, an Install of many
 files takes little more than half the time. Threads would wait for each other.
 """
 
@@ -14,85 +14,88 @@ import os
 import pickle
 import signal
 import struct
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 from agent.install.staging import StepFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
-    from agent.install.plan import PlannedFiles
-    from agent.install.staging import Staged, Stager
+T = TypeVar("T")
 
 MIN_FILES = 1000
 """With fewer files, starting a process costs more than it saves."""
 
-_NUMBER = struct.Struct("=I")
+_RANGE = struct.Struct("=II")
+_MOST_RANGES = 4096  # as many as a pipe holds, and half of that
 _PR_SET_PDEATHSIG = 1
 
 
-def stage_all(stager: Stager, planned: Sequence[PlannedFiles], *, processes: int) -> list[Staged]:
-    """What has become of each of the planned files, in their order.
+def do_all(work: Callable[[int], T], length: int, *, processes: int) -> list[T]:
+    """What `work` answers for 0, 1, and so on, below `length`.
 
     Args:
-        stager: used in both processes.
-        planned: what is to be staged.
+        work: called in either process, for each number once; its answers can be pickled, and it
+            raises nothing but StepFailed and what ends a process.
+        length: how many numbers.
         processes: 1 or 2.
 
     Raises:
         StepFailed: of either process; when it is raised, neither does anything any more.
     """
-    if processes < 2 or sum(len(files.names) for files in planned) < MIN_FILES:
-        return [stager.stage(files) for files in planned]
-    queue = _Queue(len(planned))
+    if processes < 2:
+        return [work(number) for number in range(length)]
+    queue = _Queue(length)
     try:
-        with _Helper(stager, planned, queue) as helper:
-            staged = _stage_from(queue, stager, planned)
-            staged.update(helper.results())
+        with _Helper(work, queue) as helper:
+            answers = _work_from(queue, work)
+            answers.update(helper.answers())
     finally:
         queue.close()
-    return [staged[number] for number in range(len(planned))]
+    return [answers[number] for number in range(length)]
 
 
 class _Queue:
-    """Numbers of what is to be done. Each is taken once: all processes read from one open file."""
+    """Ranges of numbers, of which each is taken once: all processes read from one pipe."""
 
     def __init__(self, length: int) -> None:
-        self._descriptor = os.memfd_create("install-queue")
-        with open(self._descriptor, "wb", closefd=False) as stream:
-            stream.writelines(map(_NUMBER.pack, range(length)))
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        each = max(1, -(-length // _MOST_RANGES))
+        self._reader, writer = os.pipe2(os.O_CLOEXEC)
+        for start in range(0, length, each):
+            os.write(writer, _RANGE.pack(start, min(start + each, length)))
+        os.close(writer)
 
-    def take(self) -> int | None:
-        """The next number; None when there are no more."""
-        taken = os.read(self._descriptor, _NUMBER.size)
-        return int(_NUMBER.unpack(taken)[0]) if taken else None
+    def take(self) -> range:
+        """The next numbers; empty when there are no more."""
+        taken = os.read(self._reader, _RANGE.size)
+        return range(*_RANGE.unpack(taken)) if taken else range(0)
 
     def close(self) -> None:
         """Forget it."""
-        os.close(self._descriptor)
+        os.close(self._reader)
 
 
-def _stage_from(queue: _Queue, stager: Stager, planned: Sequence[PlannedFiles]) -> dict[int, Staged]:
-    staged = {}
-    while (number := queue.take()) is not None:
-        staged[number] = stager.stage(planned[number])
-    return staged
+def _work_from(queue: _Queue, work: Callable[[int], T]) -> dict[int, T]:
+    answers = {}
+    while numbers := queue.take():
+        for number in numbers:
+            answers[number] = work(number)
+    return answers
 
 
-class _Helper:
+class _Helper(Generic[T]):
     """A second process that takes from the queue as well. It is gone when the block ends, and when we die."""
 
-    def __init__(self, stager: Stager, planned: Sequence[PlannedFiles], queue: _Queue) -> None:
-        reader, writer = os.pipe()
+    def __init__(self, work: Callable[[int], T], queue: _Queue) -> None:
+        reader, writer = os.pipe2(os.O_CLOEXEC)
         parent = os.getpid()
         self._pid = os.fork()
         if self._pid == 0:
-            _help(parent, writer, stager, planned, queue)
+            _help(parent, writer, work, queue)
         os.close(writer)
         self._reader = reader
 
-    def __enter__(self) -> _Helper:
+    def __enter__(self) -> _Helper[T]:
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -101,8 +104,8 @@ class _Helper:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self._pid, 0)
 
-    def results(self) -> dict[int, Staged]:
-        """What it has staged, once it is through.
+    def answers(self) -> dict[int, T]:
+        """What it has been answered, once it is through.
 
         Raises:
             StepFailed: it has failed, or died.
@@ -111,17 +114,15 @@ class _Helper:
             content = stream.read()
         if not content:
             raise StepFailed(b"", OSError(errno.ECHILD, "the second process of this Install was killed"))
-        found: Any = pickle.loads(content)  # noqa: S301 - our own, through a pipe that nobody else has
+        found = pickle.loads(content)  # noqa: S301 - our own, through a pipe that nobody else has
         if isinstance(found, dict):
             return found
         path, number, reason = found
         raise StepFailed(path, OSError(number, reason))
 
 
-def _help(
-    parent: int, writer: int, stager: Stager, planned: Sequence[PlannedFiles], queue: _Queue
-) -> NoReturn:
-    """Stage what is in the queue, and say what came of it."""
+def _help(parent: int, writer: int, work: Callable[[int], T], queue: _Queue) -> NoReturn:
+    """Work on what is in the queue, and say what came of it."""
     try:
         gc.disable()  # a collection would copy every page that we share with the other process
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -129,7 +130,7 @@ def _help(
             os._exit(1)
         found: object
         try:
-            found = _stage_from(queue, stager, planned)
+            found = _work_from(queue, work)
         except StepFailed as failure:
             found = (failure.path, failure.error.errno, failure.error.strerror)
         with open(writer, "wb") as stream:

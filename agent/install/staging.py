@@ -143,8 +143,8 @@ class Stager:
             source_fd = os.open(files.source_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 work = _Directory(self, files, staged, source_fd)
-                for position in range(len(files.names)):
-                    work.stage(position)
+                for position, there in work.not_as_they_are():
+                    work.stage(position, there)
             finally:
                 os.close(source_fd)
         except OSError as error:
@@ -231,14 +231,68 @@ class _Directory:
         self._entries = stager._index.of(files.source_directory)  # noqa: SLF001
         self._owner: tuple[int, int] | None = None
 
-    def stage(self, position: int) -> None:
-        """Stage one name, or note that it has others."""
-        name = self._files.names[position]
-        there = None
-        if name in self._files.replaced:
+    def not_as_they_are(self) -> Iterator[tuple[int, os.stat_result | None]]:
+        """The names of which something has to be done; the other files are there already, just as they are to be.
+
+        This is the loop that an Install without changes consists of: it reads nothing, and makes two
+        calls for each file.
+
+        Yields:
+            The position of the name, and the status of what it is known to replace.
+        """
+        files, entries, known, lines = self._files, self._entries, self._known, self._staged.lines
+        source_fd, dir_fd, owners = self._source_fd, self._dir_fd, self._is_root
+        if not files.replaced or files.attributes or files.links or not known or not entries:
+            yield from ((position, None) for position in range(len(files.names)))
+            return
+        for position, name in enumerate(files.names):
+            fields, entry = known.get(name), entries.get(name)
+            if not fields or entry is None:
+                yield position, None
+                continue
+            # The index holds the status of the archive's file, and the manifest that of ours.
+            source = os.stat(name, dir_fd=source_fd, follow_symlinks=False)
+            try:
+                there = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+            except FileNotFoundError:
+                yield position, None
+                continue
+            of_source = b"%d %d %d %d " % (
+                source.st_ino,
+                source.st_size,
+                source.st_mtime_ns,
+                source.st_ctime_ns,
+            )
+            of_ours = b"f %d %d %d %d " % (there.st_ino, there.st_size, there.st_mtime_ns, there.st_ctime_ns)
+            if not entry.startswith(of_source) or not fields.startswith(of_ours):
+                yield position, None
+            elif fields[len(of_ours) : -2] != entry[len(of_source) :]:
+                yield position, there if stat.S_ISREG(source.st_mode) else None
+            elif (
+                there.st_mode == source.st_mode
+                and there.st_mtime_ns == source.st_mtime_ns
+                and (not owners or (there.st_uid == source.st_uid and there.st_gid == source.st_gid))
+                and fields.endswith(b" -")
+            ):
+                lines[position] = fields
+                self._staged.unchanged += 1
+            else:
+                yield position, None
+
+    def stage(self, position: int, other: os.stat_result | None) -> None:
+        """Stage one name, or note that it has others.
+
+        Args:
+            position: in the planned files.
+            other: status of what it replaces, when that is known to have another content.
+        """
+        name, there = self._files.names[position], other
+        if other is None and name in self._files.replaced:
             there = self._status(name)
             if there is not None and self.compare(position, name, there):
                 return
+            if there is not None and stat.S_ISDIR(there.st_mode) and name in self._known:
+                raise OSError(errno.EISDIR, "somebody has put a directory in the place of this file")
         if name in self._files.links:
             self._stage_link(position, name, there)
         else:

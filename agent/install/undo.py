@@ -27,6 +27,7 @@ from agent.install.journal import (
     new_name,
     old_name,
 )
+from agent.install.lanes import do_all
 from agent.install.removals import is_as_left
 from agent.install.renames import Renames, exists
 from agent.install.selinux import drop_label
@@ -78,13 +79,26 @@ class Finish(NamedTuple):
     stuck: list[bytes]
 
 
-def finish(journal: Journal, observer: Observer) -> Finish:
-    """Afterwards what only the previous revision had is gone, and all hidden names, as far as that is possible."""
+def finish(journal: Journal, observer: Observer, *, processes: int = 1) -> Finish:
+    """Afterwards what only the previous revision had is gone, and all hidden names, as far as that is possible.
+
+    Args:
+        journal: of the Install.
+        observer: told before each removal.
+        processes: how many may do this, where there is much to be removed.
+    """
     removed = 0
     kept: list[bytes] = []
     with closing(Descriptors()) as descriptors:
         clearing = _Clearing(journal.token, descriptors, observer)
-        for entry in journal.entries(b"txDb"):
+        hiding = sorted({_path(entry) for entry in journal.entries(b"h")})
+        answers = do_all(
+            lambda number: clearing.forget_hidden(hiding[number]),
+            len(hiding),
+            processes=processes if journal.size >= _MUCH_BYTES else 1,
+        )
+        clearing.stuck += [path for stuck in answers for path in stuck]
+        for entry in journal.entries(b"xDb"):
             try:
                 if clearing.finish(entry):
                     removed += 1
@@ -92,7 +106,8 @@ def finish(journal: Journal, observer: Observer) -> Finish:
                 kept.append(_path(entry))
             except OSError as error:
                 if error.errno not in _GONE:
-                    clearing.note_stuck(_path(entry), error)
+                    _log_stuck(_path(entry), error)
+                    clearing.stuck.append(_path(entry))
     return Finish(removed, kept, clearing.stuck)
 
 
@@ -100,6 +115,7 @@ class _Changed(Exception):
     """Somebody has changed this file since Install wrote it."""
 
 
+_MUCH_BYTES = 50_000  # of a journal, which has a line for each change
 _GONE = frozenset({errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.ELOOP})
 
 
@@ -198,11 +214,6 @@ class _Clearing:
         self._observe = observer
         self.stuck: list[bytes] = []
 
-    def note_stuck(self, path: bytes, error: OSError) -> None:
-        """The Install has succeeded; what stays behind does not change that."""
-        log.warning("leftover_not_removed", path=os.fsdecode(path), error=error.strerror or str(error))
-        self.stuck.append(path)
-
     def restore(self, entry: Entry) -> None:
         """Afterwards the directory is as it was."""
         if isinstance(entry, Touched):
@@ -214,9 +225,7 @@ class _Clearing:
 
     def finish(self, entry: Entry) -> bool:
         """Do what is left to do about this entry. Whether that was removing a file of the previous revision."""
-        if isinstance(entry, Touched):
-            self._forget_hidden(entry.path)
-        elif isinstance(entry, Leftover):
+        if isinstance(entry, Leftover):
             dir_fd = self._descriptors.of(entry.directory)
             status = os.stat(entry.name, dir_fd=dir_fd, follow_symlinks=False)
             if not is_as_left(entry.name, status, entry.record, dir_fd=dir_fd):
@@ -224,7 +233,7 @@ class _Clearing:
             self._observe("remove", _path(entry))
             os.unlink(entry.name, dir_fd=dir_fd)
             return True
-        elif isinstance(entry, LeftoverDirectory):
+        if isinstance(entry, LeftoverDirectory):
             above, _slash, name = entry.path.rpartition(b"/")
             self._observe("rmdir", entry.path)
             os.rmdir(name, dir_fd=self._descriptors.of(above or b"/"))
@@ -232,13 +241,23 @@ class _Clearing:
             drop_label(entry.path)
         return False
 
-    def _forget_hidden(self, directory: bytes) -> None:
-        for name in self._hidden_in(directory):
+    def forget_hidden(self, directory: bytes) -> list[bytes]:
+        """Remove the hidden names in this directory; paths of those that can't be removed."""
+        stuck: list[bytes] = []
+        try:
+            names, dir_fd = self._hidden_in(directory), self._descriptors.of(directory)
+        except OSError as error:
+            if error.errno not in _GONE:
+                _log_stuck(directory, error)
+            return stuck
+        for name in names:
             try:
                 self._observe("forget", directory + b"/" + name)
-                remove_tree(self._descriptors.of(directory), name)
+                remove_tree(dir_fd, name)
             except OSError as error:
-                self.note_stuck(directory + b"/" + name, error)
+                _log_stuck(directory + b"/" + name, error)
+                stuck.append(directory + b"/" + name)
+        return stuck
 
     def _hidden_in(self, directory: bytes) -> list[bytes]:
         dir_fd = self._descriptors.of(directory)
@@ -249,6 +268,11 @@ class _Clearing:
         finally:
             os.close(descriptor)
         return [name for name in names if name.startswith(self._hidden)]
+
+
+def _log_stuck(path: bytes, error: OSError) -> None:
+    # The Install has succeeded; what stays behind does not change that.
+    log.warning("leftover_not_removed", path=os.fsdecode(path), error=error.strerror or str(error))
 
 
 def _inode(dir_fd: int, name: bytes) -> int:

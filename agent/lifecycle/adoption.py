@@ -10,11 +10,16 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.lifecycle.context import HookProcess
+from agent.lifecycle.descendants import Bystanders
+from agent.processes import start_ticks
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -41,10 +46,61 @@ def bury_orphans(*, spared: int) -> None:
             os.waitpid(dead.si_pid, os.WNOHANG)
 
 
-def own_children() -> tuple[int, ...]:
-    """Pids of the children of this process; empty where the kernel was built without telling."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlierProcesses:
+    """What this process, its children and theirs have left running before a script is started.
+
+    Attributes:
+        processes: each as it was then, since its pid may be another one's later.
+        sessions: ids of the sessions that are none of the script's.
+    """
+
+    processes: frozenset[HookProcess]
+    sessions: frozenset[int]
+
+    def bystanders(self) -> Bystanders:
+        """Those that are still there."""
+        pids = {process.pid for process in self.processes if _ticks(process.pid) == process.start_ticks}
+        return Bystanders(pids=pids, sessions=self.sessions)
+
+
+def find_earlier_processes(leaders: Collection[int]) -> EarlierProcesses:
+    """What is there before another script is started; no processes where the kernel was built without telling.
+
+    Not only our children: an application that an earlier script has started may still be a child of
+    its launcher. It becomes ours when that ends, and must not be taken for something of a later script.
+
+    Args:
+        leaders: pids of the earlier scripts, which are the ids of their sessions, too.
+    """
+    pids = _descendants_of(os.getpid())
+    processes = {HookProcess(pid=pid, start_ticks=ticks) for pid in pids if (ticks := _ticks(pid))}
+    sessions = {os.getsid(0), *leaders}
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            sessions.add(os.getsid(pid))
+    return EarlierProcesses(processes=frozenset(processes), sessions=frozenset(sessions))
+
+
+def _descendants_of(pid: int) -> list[int]:
+    found = [pid]
+    for parent in found:  # grows meanwhile
+        found.extend(_children_of(parent))
+    return found[1:]
+
+
+def _children_of(pid: int) -> list[int]:
+    # Each thread has children of its own.
+    children: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            listed = Path(f"/proc/{pid}/task/{thread}/children").read_bytes()
+            children.extend(int(child) for child in listed.split())
+    return children
+
+
+def _ticks(pid: int) -> int | None:
     try:
-        listed = Path(f"/proc/self/task/{os.getpid()}/children").read_bytes()
-    except OSError:
-        return ()
-    return tuple(int(pid) for pid in listed.split())
+        return start_ticks(pid)
+    except OSError:  # too many open files
+        return None

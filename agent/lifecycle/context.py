@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agent.rotation import MAX_BYTES
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -21,6 +23,27 @@ class HookProcess:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long we wait for what a script, or what it needs, may take; all in seconds.
+
+    Attributes:
+        term_s: from SIGTERM until what is left of a script gets SIGKILL.
+        kill_s: from SIGKILL until what is left of it is given up.
+        output_s: after a script, for pipelines such as `exec > >(tee setup.log)` to finish.
+        open_output_s: the same where `fail_on_open_output` is set, for background processes to end.
+        busy_s: for whoever has a script open for writing, and keeps it from being started.
+        recorder_s: for an answer of the process that records the output; then it is replaced.
+    """
+
+    term_s: float = 5.0
+    kill_s: float = 2.0
+    output_s: float = 0.5
+    open_output_s: float = 5.0
+    busy_s: float = 2.0
+    recorder_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HookContext:
     """What all scripts of one event have in common.
 
@@ -33,6 +56,8 @@ class HookContext:
         scripts_log: the deployment's own log; directories are made.
         deployments_log: the log of all deployments; None = not wanted.
         fail_on_open_output: a script whose output is still open after it ended has failed.
+        patience: how long things may take.
+        max_log_bytes: size at which either log is rotated.
         on_started: told of each script by its own process, right before that becomes the script: it may
             write to what is open, and must not raise.
         on_ended: told when it runs no more, if it did; what it left running is on its own from then on.
@@ -46,5 +71,7 @@ class HookContext:
     scripts_log: Path
     deployments_log: Path | None
     fail_on_open_output: bool = False
+    patience: Patience = Patience()
+    max_log_bytes: int = MAX_BYTES
     on_started: Callable[[HookProcess], None] = lambda _process: None
     on_ended: Callable[[], None] = lambda: None

@@ -19,38 +19,66 @@ class Process:
     is_alive: bool = True
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bystanders:
+    """What was there before a script: neither it, nor what descends from it or is in its sessions, is the script's."""
+
+    pids: Collection[int] = ()
+    sessions: Collection[int] = ()
+
+
 def descendants(
-    table: Sequence[Process], *, leader: int, heir: int | None, earlier: Collection[int]
+    table: Sequence[Process],
+    *,
+    leader: int | None,
+    heir: int | None,
+    bystanders: Bystanders,
+    marked: Collection[int] = (),
 ) -> list[int]:
     """Pids of the living processes that the script started, itself among them, in the table's order.
 
-    They are: what descends from the script; what is in its session; and what has become a child of
-    the heir since the script was started, with all that descends from it.
+    They are: what descends from the script; what is in its session; and, of what does not go back
+    to bystanders, what has become a child of the heir or is marked, with all that descends from it.
 
     Args:
         table: all processes of the host.
-        leader: pid of the script.
+        leader: pid of the script; None = it is another process's by now.
         heir: the process that orphans become children of; None = init, which has many others.
-        earlier: children of the heir that are none of this script's.
+        bystanders: children of the heir, and marked processes, that are none of this script's.
+        marked: pids of processes that show by themselves that they are the script's.
     """
     by_pid = {process.pid: process for process in table}
-    return [
-        process.pid
-        for process in table
-        if process.is_alive and _belongs(process, by_pid, leader, heir, earlier)
-    ]
+    found = []
+    for process in table:
+        lineage = _lineage(process, by_pid, heir)
+        if process.is_alive and _belongs(lineage, leader, heir, bystanders, marked):
+            found.append(process.pid)
+    return found
+
+
+def _lineage(process: Process, by_pid: dict[int, Process], heir: int | None) -> list[Process]:
+    """The process, its parent and so on; without the heir and what is above it."""
+    lineage: list[Process] = []
+    seen: set[int] = set()
+    line: Process | None = process
+    while line is not None and line.pid not in seen and line.pid != heir:
+        lineage.append(line)
+        seen.add(line.pid)
+        line = by_pid.get(line.parent)
+    return lineage
 
 
 def _belongs(
-    process: Process, by_pid: dict[int, Process], leader: int, heir: int | None, earlier: Collection[int]
+    lineage: list[Process],
+    leader: int | None,
+    heir: int | None,
+    bystanders: Bystanders,
+    marked: Collection[int],
 ) -> bool:
-    line: Process | None = process
-    seen: set[int] = set()
-    while line is not None and line.pid not in seen:
-        if line.pid == heir or line.pid in earlier:
-            return False
-        if leader in (line.pid, line.session) or (heir is not None and line.parent == heir):
-            return True
-        seen.add(line.pid)
-        line = by_pid.get(line.parent)
-    return False
+    if leader is not None and any(leader in (process.pid, process.session) for process in lineage):
+        return True
+    if any(process.pid in bystanders.pids or process.session in bystanders.sessions for process in lineage):
+        return False
+    if heir is not None and lineage and lineage[-1].parent == heir:
+        return True
+    return any(process.pid in marked for process in lineage)

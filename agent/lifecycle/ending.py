@@ -1,119 +1,120 @@
 """Ending a script with everything that it has started.
 
 A timeout must leave nothing behind, also not what has left the process group or the session.
-Only loaded when a script has to be ended, or left something behind: psutil costs 12 ms.
+Only loaded when a script has to be ended: psutil costs 12 ms.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import signal
+import subprocess
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import psutil
 
-from agent.lifecycle.descendants import Process, descendants
+from agent.lifecycle.context import Patience
+from agent.lifecycle.hook_processes import AbandonedProcesses, describe_process
 from agent.processes import start_ticks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from agent.lifecycle.context import HookProcess
 
-TERM_GRACE_S = 5.0
-KILL_GRACE_S = 2.0
+_SUDO_S = 10.0  # it may ask a directory service who we are
 
-_MAX_COMMAND_CHARACTERS = 80
+
+class Processes(Protocol):
+    """Tells, again and again, which processes are to be ended."""
+
+    def find(self) -> list[psutil.Process]:
+        """Those that live now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """What came of it.
+    """What came of it; each process as `pid 88 apt-get install nginx`.
 
     Attributes:
-        running: what ran when it began, each as `pid 88 apt-get install nginx`.
+        running: what ran when it began.
+        ended: what of that is gone.
         survivors: what was still there after SIGKILL: nobody can end it, or it belongs to another user.
     """
 
     running: tuple[str, ...]
+    ended: tuple[str, ...]
     survivors: tuple[str, ...]
 
 
-class HookProcesses:
-    """Finds what belongs to one script.
+def end_processes(
+    processes: Processes, wait: Callable[[float], object], *, patience: Patience, sudo: str | None
+) -> Ending:
+    """Afterwards none of the processes is left: SIGTERM, 5 s, SIGKILL, 2 s.
 
     Args:
-        leader: pid of the script, which is the id of its session, too.
-        heir: pid of the process that adopts the script's orphans; None when nobody does.
-        earlier: children of the heir that were there before the script.
+        processes: asked anew again and again, since they may start others meanwhile.
+        wait: called with seconds; lets the time pass, and reaps what has ended.
+        patience: the two times.
+        sudo: path of the program through which we signal what we may not signal ourselves; None = don't.
     """
-
-    def __init__(self, leader: int, *, heir: int | None, earlier: Iterable[int] = ()) -> None:
-        self._leader = leader
-        self._heir = heir
-        self._earlier = frozenset(earlier)
-
-    def find(self) -> list[psutil.Process]:
-        """Those that live now; zombies do not."""
-        handles = {}
-        table = []
-        for handle in psutil.process_iter(["ppid", "status"]):
-            with contextlib.suppress(ProcessLookupError):
-                session = os.getsid(handle.pid)
-                handles[handle.pid] = handle
-                is_alive = handle.info["status"] not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-                table.append(
-                    Process(pid=handle.pid, parent=handle.info["ppid"], session=session, is_alive=is_alive)
-                )
-        found = descendants(table, leader=self._leader, heir=self._heir, earlier=self._earlier)
-        return [handles[pid] for pid in found]
+    running = {process.pid: describe_process(process.pid) for process in processes.find()}
+    if not _signal_until_gone(processes, signal.SIGTERM, patience.term_s, wait, sudo):
+        _signal_until_gone(processes, signal.SIGKILL, patience.kill_s, wait, sudo)
+    left = [process.pid for process in processes.find()]
+    return Ending(
+        running=tuple(running.values()),
+        ended=tuple(text for pid, text in running.items() if pid not in left),
+        survivors=tuple(map(describe_process, left)),
+    )
 
 
-def end_processes(processes: HookProcesses, wait: Callable[[float], object]) -> Ending:
-    """Afterwards none of the processes is left: TERM, 5 s, KILL, 2 s.
-
-    Args:
-        processes: found anew again and again, since they may start others meanwhile.
-        wait: called with seconds; lets the time pass, and goes on reading what they print.
-    """
-    running = tuple(describe_process(process.pid) for process in processes.find())
-    if not _signal_until_gone(processes, psutil.Process.terminate, TERM_GRACE_S, wait):
-        _signal_until_gone(processes, psutil.Process.kill, KILL_GRACE_S, wait)
-    survivors = tuple(describe_process(process.pid) for process in processes.find())
-    return Ending(running=running, survivors=survivors)
-
-
-def end_abandoned_hook(hook: HookProcess) -> Ending:
+def end_abandoned_hook(
+    hook: HookProcess, *, deployment_id: str = "", event: str = "", patience: Patience | None = None
+) -> Ending:
     """Afterwards nothing is left of a script whose worker has died.
 
-    Only what still descends from the script, or is in its session, is found: nobody has adopted
-    its orphans. To be called in a process that may load psutil.
+    Found is what descends from the script, what is in its session, and what carries the event's
+    DEPLOYMENT_ID and LIFECYCLE_EVENT in its environment and is no older than the script, with all that
+    descends from that. What scripts left running that had ended before stays. To be called in a process
+    that may load psutil.
 
     Args:
         hook: as `HookContext.on_started` was told, during the same boot.
+        deployment_id: the deployment that its event belongs to; empty = nothing is found by its environment.
+        event: name of the lifecycle event; the same.
+        patience: how long to wait between signals.
     """
-    if start_ticks(hook.pid) not in (None, hook.start_ticks):
-        return Ending(running=(), survivors=())  # the pid is another process's by now
-    return end_processes(HookProcesses(hook.pid, heir=None), time.sleep)
+    marks: frozenset[bytes] = frozenset()
+    if deployment_id and event:
+        marks = frozenset((f"DEPLOYMENT_ID={deployment_id}".encode(), f"LIFECYCLE_EVENT={event}".encode()))
+    is_reused = start_ticks(hook.pid) not in (None, hook.start_ticks)
+    processes = AbandonedProcesses(
+        leader=None if is_reused else hook.pid, since_ticks=hook.start_ticks, marks=marks
+    )
+    # Whether the script had been started through sudo, nobody knows any more. An agent that is root needs none.
+    sudo = shutil.which("sudo") if os.geteuid() != 0 else None
+    return end_processes(processes, time.sleep, patience=patience or Patience(), sudo=sudo)
 
 
 def _signal_until_gone(
-    processes: HookProcesses,
-    signal: Callable[[psutil.Process], None],
+    processes: Processes,
+    number: signal.Signals,
     within_s: float,
     wait: Callable[[float], object],
+    sudo: str | None,
 ) -> bool:
     """Signal each process once; whether none was left at the end."""
     end = time.monotonic() + within_s
     signalled: set[psutil.Process] = set()
     pause_s = 0.005
     while found := processes.find():
-        for process in [process for process in found if process not in signalled]:
-            signalled.add(process)
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                signal(process)
+        _signal([process for process in found if process not in signalled], number, sudo)
+        signalled.update(found)
         if time.monotonic() >= end:
             return False
         wait(pause_s)
@@ -121,30 +122,29 @@ def _signal_until_gone(
     return True
 
 
-def describe_process(pid: int) -> str:
-    """`pid 88 apt-get install nginx`, cut to a line's length."""
-    try:
-        process = psutil.Process(pid)
-        command = " ".join(process.cmdline()) or process.name()
-    except psutil.Error:
-        return f"pid {pid}"
-    return f"pid {pid} {command[:_MAX_COMMAND_CHARACTERS]}"
+def _signal(processes: Iterable[psutil.Process], number: signal.Signals, sudo: str | None) -> None:
+    refused = []
+    for process in processes:
+        try:
+            process.send_signal(number)
+        except psutil.NoSuchProcess:
+            continue
+        except psutil.AccessDenied:
+            refused.append(process)
+    if refused and sudo:
+        _signal_through_sudo(sudo, refused, number)
 
 
-def find_holders(pipes: set[str], *, spared: Collection[int]) -> tuple[int, ...]:
-    """Pids of the processes that have one of these pipes open.
-
-    Args:
-        pipes: as /proc names them, `pipe:[123]`.
-        spared: pids of processes that read them, and don't count.
-    """
-    others = (pid for pid in psutil.pids() if pid not in spared)
-    return tuple(pid for pid in others if not pipes.isdisjoint(_open_files(pid)))
-
-
-def _open_files(pid: int) -> Iterator[str]:
-    directory = f"/proc/{pid}/fd"
-    with contextlib.suppress(OSError):
-        for entry in os.listdir(directory):
-            with contextlib.suppress(OSError):
-                yield os.readlink(f"{directory}/{entry}")
+def _signal_through_sudo(sudo: str, processes: Iterable[psutil.Process], number: signal.Signals) -> None:
+    """Signal processes of other users, each as its own user: nothing more may be allowed to us."""
+    by_user: dict[int, list[str]] = {}
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            by_user.setdefault(process.uids().real, []).append(str(process.pid))
+    for user, pids in by_user.items():
+        command = [sudo, "-n", "-u", f"#{user}", "--", "kill", f"-{number.value}", *pids]
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            # Not subprocess.run, which would wait for ever: a sudo that hangs we could not kill.
+            subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ).wait(_SUDO_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
@@ -9,15 +10,18 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from agent.errors import CommandFailure
 from agent.lifecycle.accounts import find_sudo
 from agent.lifecycle.context import HookProcess
 from agent.lifecycle.launch_failure import (
+    describe_script,
     explain_hidden_failure,
     explain_launch_failure,
-    is_for_other_machine,
+    is_binary,
 )
 from agent.lifecycle.login import login_command, login_environment
 from agent.processes import start_ticks
+from agent.protocol import ErrorCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,8 +32,6 @@ if TYPE_CHECKING:
     from agent.lifecycle.environment import HookEnvironment
     from agent.lifecycle.streams import ScriptStreams
 
-# Another process may have had the script open for writing when it forked; that passes.
-_BUSY_PATIENCE_S = 2.0
 _BUSY_PAUSE_S = 0.05
 
 
@@ -40,6 +42,7 @@ def start_script(
     streams: ScriptStreams,
     environment: HookEnvironment,
     *,
+    busy_s: float,
     on_started: Callable[[HookProcess], None],
 ) -> subprocess.Popen[bytes]:
     """The running script: leader of a session of its own, with no standard input.
@@ -50,6 +53,7 @@ def start_script(
         account: as whom it runs; None = as the agent.
         streams: where its output goes; holds on to its writing ends.
         environment: what all scripts of the event get.
+        busy_s: how long to wait for whoever has the file open for writing.
         on_started: see `HookContext`.
 
     Raises:
@@ -71,12 +75,23 @@ def start_script(
 
     def announce() -> None:
         pid = os.getpid()
-        on_started(HookProcess(pid=pid, start_ticks=start_ticks(pid) or 0))
+        with contextlib.suppress(
+            OSError
+        ):  # too many open files: a script that nobody noted is better than none
+            on_started(HookProcess(pid=pid, start_ticks=start_ticks(pid) or 0))
 
     try:
-        return _start_as_shell_would(replace(launch, announce=announce), path, streams)
+        return _start_as_shell_would(replace(launch, announce=announce), path, streams, busy_s)
     except OSError as error:
         raise explain_launch_failure(error, path, script, account) from error
+    except subprocess.SubprocessError as error:  # all that Popen tells of an exception in the new process
+        raise CommandFailure(
+            "hook-not-startable",
+            f"{describe_script(script)} can't be started: its process was made, but could not get ready. "
+            "Look at the memory and the process limits of the host.",
+            code=ErrorCode.SCRIPT_FAILED,
+            script_name=script.location,
+        ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,18 +117,21 @@ def _through_sudo(path: Path, script: HookScript, environment: HookEnvironment) 
     return _Launch(command=command, account=None, environment=variables)
 
 
-def _start_as_shell_would(launch: _Launch, path: Path, streams: ScriptStreams) -> subprocess.Popen[bytes]:
+def _start_as_shell_would(
+    launch: _Launch, path: Path, streams: ScriptStreams, busy_s: float
+) -> subprocess.Popen[bytes]:
     """Start the script; one that names no interpreter, through /bin/sh."""
     try:
-        return _start_when_not_busy(launch, streams)
+        return _start_when_not_busy(launch, streams, busy_s)
     except OSError as error:
-        if error.errno != errno.ENOEXEC or is_for_other_machine(path):
+        if error.errno != errno.ENOEXEC or is_binary(path):
             raise
     return _start(replace(launch, command=["/bin/sh", *launch.command]), streams)
 
 
-def _start_when_not_busy(launch: _Launch, streams: ScriptStreams) -> subprocess.Popen[bytes]:
-    end = time.monotonic() + _BUSY_PATIENCE_S
+def _start_when_not_busy(launch: _Launch, streams: ScriptStreams, busy_s: float) -> subprocess.Popen[bytes]:
+    """Start the script, once nobody has it open for writing: a process may have forked at the wrong moment."""
+    end = time.monotonic() + busy_s
     while True:
         try:
             return _start(launch, streams)

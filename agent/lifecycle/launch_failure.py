@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from agent.lifecycle.accounts import Account
 
 _MAX_FIRST_LINE = 512
+_SEARCHED_BYTES = 2**16  # of a script, for Windows line ends
+# Those that take a carriage return as part of a command; other interpreters don't mind.
+_SHELLS = ("sh", "bash", "dash", "ash", "ksh", "mksh", "zsh")
 _ELF = b"\x7fELF"
 
 
@@ -82,23 +85,44 @@ def describe_script(script: HookScript) -> str:
     return f"Script at specified location: {script.location}{user}"
 
 
-def is_for_other_machine(path: Path) -> bool:
-    """Whether a file that the kernel does not know how to execute is no text, either."""
+def is_binary(path: Path) -> bool:
+    """Whether the file is a program rather than text for an interpreter."""
     return b"\0" in first_line(path)
 
 
-def has_windows_line_ends(path: Path) -> bool:
-    """Whether the first line ends as on Windows."""
-    return first_line(path).endswith(b"\r")
+def first_windows_line(path: Path) -> int:
+    """Number of the first line that ends as on Windows, from 1; 0 = there is none, or it does no harm."""
+    first, *others = _beginning(path, _SEARCHED_BYTES).split(b"\n")
+    if first.endswith(b"\r"):
+        return 1
+    if b"\0" in first or not _is_run_by_shell(first):
+        return 0
+    return next((number for number, line in enumerate(others, 2) if line.endswith(b"\r")), 0)
 
 
 def first_line(path: Path) -> bytes:
     """The first line without its line feed, or the first 512 bytes; empty when the file can't be read."""
+    return _beginning(path, _MAX_FIRST_LINE).partition(b"\n")[0]
+
+
+def _beginning(path: Path, size: int) -> bytes:
+    """The first bytes of the file; empty when it can't be read."""
     try:
-        with path.open("rb") as file:
-            return file.read(_MAX_FIRST_LINE).partition(b"\n")[0]
+        # A script may put a named pipe in its own place, and reading that would never end.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            return file.read(size) or b""
     except OSError:
         return b""
+
+
+def _is_run_by_shell(line: bytes) -> bool:
+    """Whether a script with this first line is run by a shell, such as one that names no interpreter."""
+    words = line.removeprefix(b"#!").split() if line.startswith(b"#!") else []
+    names = [os.path.basename(word).decode("ascii", "replace") for word in words if not word.startswith(b"-")]
+    if names[:1] == ["env"]:
+        names = names[1:]
+    return not names or names[0] in _SHELLS
 
 
 def _missing_interpreter(path: Path, script: HookScript) -> CommandFailure:

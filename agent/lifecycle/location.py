@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from agent.appspec import HookScript
     from agent.lifecycle.accounts import Account
 
+# Opening the first of these would wait for ever. Directories are told of when they are started.
+_SPECIAL = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 _MAX_SEARCHED = 5000  # files of an archive that are looked through for similar names
 
 
@@ -27,7 +34,7 @@ def find_script(script: HookScript, archive: Path) -> Path:
         archive: the deployment archive, an absolute path.
 
     Raises:
-        CommandFailure: there is no such file, or it lies elsewhere.
+        CommandFailure: there is no such file, it lies elsewhere, or it is nothing that could be run.
     """
     relative = os.path.normpath(script.location.lstrip("/"))
     if relative.split("/")[0] == "..":
@@ -42,6 +49,14 @@ def find_script(script: HookScript, archive: Path) -> Path:
         )
     if not target.exists():
         raise _missing(script, path, f"it is a symlink to {target}, which does not exist")
+    if kind := _SPECIAL.get(stat.S_IFMT(target.stat().st_mode)):
+        raise CommandFailure(
+            "hook-script-not-a-file",
+            f"Script at specified location: {script.location} can't be started: {path} is {kind}. "
+            f"Put a file in its place, or correct the location in line {script.line} of the AppSpec file.",
+            code=ErrorCode.SCRIPT_FAILED,
+            script_name=script.location,
+        )
     return path
 
 
@@ -52,7 +67,7 @@ def make_executable(path: Path, script: HookScript, account: Account | None) -> 
         CommandFailure: the mode can't be changed.
     """
     facts = os.stat(path)
-    if stat.S_ISDIR(facts.st_mode) or _may_execute(facts, account):
+    if stat.S_ISDIR(facts.st_mode) or _may(facts, account, stat.S_IXOTH):
         return
     try:
         os.chmod(path, stat.S_IMODE(facts.st_mode) | 0o111)  # noqa: S103 - scripts are there to be executed
@@ -66,16 +81,25 @@ def make_executable(path: Path, script: HookScript, account: Account | None) -> 
         ) from error
 
 
-def _may_execute(facts: os.stat_result, account: Account | None) -> bool:
+def may_read(path: Path, account: Account | None) -> bool:
+    """Whether the mode of the file lets whoever runs it read it, too, as an interpreter has to."""
+    try:
+        return _may(os.stat(path), account, stat.S_IROTH)
+    except OSError:  # scripts may remove themselves
+        return True
+
+
+def _may(facts: os.stat_result, account: Account | None, bit: int) -> bool:
+    """Whether the mode grants this; `bit` as it is written for others."""
     uid = account.uid if account else os.geteuid()
     groups = account.groups if account else (os.getegid(), *os.getgroups())
     if uid == 0:
-        return bool(facts.st_mode & 0o111)
+        return bit != stat.S_IXOTH or bool(facts.st_mode & 0o111)
     if uid == facts.st_uid:
-        return bool(facts.st_mode & stat.S_IXUSR)
+        return bool(facts.st_mode & bit << 6)
     if facts.st_gid in groups:
-        return bool(facts.st_mode & stat.S_IXGRP)
-    return bool(facts.st_mode & stat.S_IXOTH)
+        return bool(facts.st_mode & bit << 3)
+    return bool(facts.st_mode & bit)
 
 
 def _missing(script: HookScript, path: Path, why: str) -> CommandFailure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from agent.errors import CommandFailure
@@ -20,6 +21,13 @@ _LAST_SIGNAL = 64
 _MAX_DESCRIBED = 5
 
 
+class Silence(Enum):
+    """Why it can't be said how long ago a script last printed something."""
+
+    ENTIRE = "it never did"
+    UNKNOWN = "who knew that has gone"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exited:
     """The script's main process has ended by itself, or by a signal that was not ours."""
@@ -27,7 +35,10 @@ class Exited:
     code: int
     """Exit code; negative = minus the number of the signal."""
     path_variable: str
-    has_windows_line_ends: bool
+    windows_line: int
+    """Number of the first line that ends as on Windows; 0 = none."""
+    is_readable: bool
+    """Whether the interpreter could read the script."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,14 +46,14 @@ class Ended:
     """We ended the script: at its timeout, or because the deployment was stopped.
 
     Attributes:
-        running: what ran when we did, each as `pid 88 apt-get install nginx`.
-        survivors: what is left of that nevertheless.
-        silent_s: how long the script had printed nothing; None = it never did.
+        running: what ran when we did and has ended, each as `pid 88 apt-get install nginx`.
+        survivors: what is left nevertheless.
+        silent_s: how long the script had printed nothing then.
     """
 
     running: tuple[str, ...]
     survivors: tuple[str, ...]
-    silent_s: float | None
+    silent_s: float | Silence
 
 
 def exit_failure(script: HookScript, outcome: Exited) -> CommandFailure:
@@ -104,10 +115,15 @@ def describe_all(processes: tuple[str, ...]) -> str:
 
 
 def _meaning(outcome: Exited) -> str:
-    if outcome.has_windows_line_ends:
+    if outcome.windows_line:
         return (
-            ". The script has Windows line ends, and a shell takes the carriage return as part of each command. "
-            "Save it with Unix line ends (dos2unix)."
+            f". The script has Windows line ends (the first in line {outcome.windows_line}), and a shell takes the "
+            "carriage return as part of the command. Save it with Unix line ends (dos2unix)."
+        )
+    if not outcome.is_readable:
+        return (
+            ". Its user may execute the script, but not read it, and an interpreter has to read what it runs. "
+            "Let others read it (chmod a+r)."
         )
     if outcome.code == _NOT_EXECUTABLE:
         return (
@@ -142,14 +158,20 @@ def _who_signals(number: int) -> str:
 
 
 def _last_words(outcome: Ended) -> str:
-    printed = (
-        "It had printed nothing. "
-        if outcome.silent_s is None
-        else f"Its last output came {outcome.silent_s:.0f} s before. "
-    )
+    ended = f"Running then, and ended: {describe_all(outcome.running)}. " if outcome.running else ""
     left = (
         f"These could not be ended, look at them: {describe_all(outcome.survivors)}. "
         if outcome.survivors
         else ""
     )
-    return f"Running then, and ended: {describe_all(outcome.running)}. {printed}{left}"
+    return f"{ended}{_last_output(outcome.silent_s)}{left}"
+
+
+def _last_output(silent_s: float | Silence) -> str:
+    match silent_s:
+        case Silence.ENTIRE:
+            return "It had printed nothing. "
+        case Silence.UNKNOWN:
+            return "When its last output came is not known. "
+        case float():
+            return f"Its last output came {silent_s:.0f} s before. "

@@ -10,6 +10,9 @@ import re
 from agent.lifecycle.diagnostics import MAX_LOG_CHARACTERS
 from agent.lifecycle.streams import Stream
 
+# How the line begins with which the output of an event starts.
+EVENT_NOTE = "LifecycleEvent - "
+
 # A line that is longer is logged in pieces, so that no output can fill the memory.
 MAX_LINE_BYTES = 2**20
 
@@ -28,11 +31,18 @@ _GAP = "[...]\n"
 _CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
 _ESCAPE_SEQUENCE = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor movements
-    r"|\x1b[\]PX^_].*?(?:\x1b\\|\x07)"  # OSC and other strings: window titles, links
-    r"|\x1b[ -/]*[0-~]",  # two-character sequences
-    re.DOTALL,
+    # OSC and other strings: window titles, links. To the next ESC or line end at most: one without an end,
+    # in output that is nothing but their beginnings, must not be looked for all the way to the end each time.
+    r"|\x1b[\]PX^_][^\x07\x1b\n]*(?:\x1b\\|\x07)"
+    r"|\x1b[ -/]*[0-~]"  # two-character sequences
 )
-_OVERWRITTEN = re.compile(r"[^\n]*\r(?=[^\n])")  # what a progress bar printed before it started the line anew
+# What a progress bar printed before it started the line anew.
+_OVERWRITTEN = re.compile(r"^[^\n]*\r(?=[^\n])", re.MULTILINE)
+# A line of the script log: time, mark, text.
+_LOGGED = re.compile(
+    rb"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (%b)?(.*\n)" % b"|".join(re.escape(stream.value) for stream in Stream),
+    re.MULTILINE,
+)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f]")
 
 
@@ -105,6 +115,21 @@ class Tail:
         self._searched_bytes += len(lines)
         if found := _ERROR_LINE.search(lines[:_SEARCHED_BYTES]):
             self._first_error = found[0][: 4 * _MAX_ERROR_CHARACTERS]
+
+
+def recalled(logged: bytes) -> Tail:
+    """The tail of the event that this end of a script log belongs to, as it was when that was written.
+
+    Args:
+        logged: lines with the time before each; others are left out.
+    """
+    tail = Tail()
+    for line in _LOGGED.finditer(logged):
+        mark, text = line[1] or b"", line[2]
+        if not mark and text.startswith(EVENT_NOTE.encode()):
+            tail = Tail()
+        tail.append(text, mark)
+    return tail
 
 
 def marked(lines: bytes, mark: bytes) -> bytes:

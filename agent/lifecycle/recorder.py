@@ -8,9 +8,11 @@ import os
 import select
 import signal
 import socket
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agent.lifecycle.outcome import Silence
 from agent.lifecycle.recording import MAX_MESSAGE, Request, record
 from agent.logs import get_logger
 
@@ -27,7 +29,7 @@ log = get_logger()
 LATE_OUTPUT_S = 900.0
 LATE_OUTPUT_BYTES = 16 * 2**20
 
-_ANSWER_S = 60.0  # beyond what was asked for; a recorder that takes longer is stuck, as on a dead disk
+_STUCK_ANSWER_S = 1.0  # once one has been stuck: on a dead disk the next one is, too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +38,12 @@ class OutputState:
 
     Attributes:
         is_open: somebody may still write to it.
-        silent_s: how long ago the last of it came; None = there was none.
+        silent_s: how long ago the last of it came, now or when `mark_silence` was called.
         trouble: why some of it is missing in the logs; None = it is all there.
     """
 
     is_open: bool
-    silent_s: float | None
+    silent_s: float | Silence
     trouble: str | None = None
 
 
@@ -50,19 +52,33 @@ class Recorder:
 
     A recorder that has itself been killed is replaced by a new one, and the script notices nothing.
 
+    Args:
+        script_log: where the output goes.
+        answer_s: how long to wait for an answer, beyond what was asked for. A recorder that takes longer is
+            stuck, as on a dead disk, and is replaced.
+        late_s: see LATE_OUTPUT_S.
+        late_bytes: the same.
+
     Raises:
         OSError: no process is to be had, or no descriptor.
     """
 
     def __init__(
-        self, script_log: ScriptLog, *, late_s: float = LATE_OUTPUT_S, late_bytes: int = LATE_OUTPUT_BYTES
+        self,
+        script_log: ScriptLog,
+        *,
+        answer_s: float = 5.0,
+        late_s: float = LATE_OUTPUT_S,
+        late_bytes: int = LATE_OUTPUT_BYTES,
     ) -> None:
         self._log = script_log
+        self._answer_s = self._patience_s = answer_s
         self._late_s = late_s
         self._late_bytes = late_bytes
         self._streams: tuple[int, ...] = ()
         self._trouble: str | None = None
         self._is_lost = False
+        self._is_silence_known = True
         self._start()
 
     def fileno(self) -> int:
@@ -77,11 +93,16 @@ class Recorder:
     def following(self, readers: Sequence[int]) -> Iterator[None]:
         """What comes from these streams is logged, to its end; meanwhile they must stay open here, too."""
         self._streams = tuple(readers)
+        self._is_silence_known = True
         try:
             self._send(Request.STREAMS, b"")
             yield
         finally:
             self._streams = ()
+
+    def mark_silence(self) -> None:
+        """The states of this script from now on tell how long it has printed nothing by now."""
+        self._send(Request.MARK, str(time.monotonic()).encode())
 
     def settle(self, *, within_s: float) -> OutputState:
         """Afterwards all that the script has printed is logged.
@@ -91,8 +112,11 @@ class Recorder:
         """
         answer = self._ask(Request.SETTLE, str(within_s).encode(), within_s)
         if answer is None:
-            return OutputState(is_open=False, silent_s=None)
-        state = OutputState(**json.loads(answer))
+            return OutputState(is_open=False, silent_s=Silence.UNKNOWN)
+        facts = json.loads(answer)
+        if facts["silent_s"] is None:
+            facts["silent_s"] = Silence.ENTIRE if self._is_silence_known else Silence.UNKNOWN
+        state = OutputState(**facts)
         if state.trouble and state.trouble != self._trouble:
             self._trouble = state.trouble
             log.warning("script_log_not_written", error=state.trouble)
@@ -109,6 +133,8 @@ class Recorder:
     def revive(self) -> bool:
         """Replace a recorder that has gone; False where that is not possible now, as without a free process."""
         gone = self._connection
+        self._is_silence_known = False
+        self._log.note_interruption()
         try:
             self._start()
             gone.close()
@@ -148,13 +174,15 @@ class Recorder:
             self._send(request, content)
             poll = select.poll()
             poll.register(self._connection, select.POLLIN)
-            if not poll.poll((wait_s + _ANSWER_S) * 1000):
+            if not poll.poll((wait_s + self._patience_s) * 1000):
                 log.warning("hook_output_recorder_stuck", pid=self.pid)
+                self._patience_s = min(_STUCK_ANSWER_S, self._answer_s)
                 os.kill(self.pid, signal.SIGKILL)
                 self.revive()
                 continue
             with contextlib.suppress(ConnectionError):
                 if answer := self._connection.recv(MAX_MESSAGE):
+                    self._patience_s = self._answer_s
                     return answer
         return None
 

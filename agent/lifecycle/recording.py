@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import time
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -28,6 +29,8 @@ MAX_MESSAGE = 2**16
 
 _NAME = b"hook-output"
 _DESCRIPTORS = 2**12  # more than a worker has, where /proc does not tell which
+# Whoever has gone takes what an application prints along, and in the end the application waits for ever.
+_NEVER_OUT_OF_MEMORY = b"-1000"
 _LOOK_AGAIN_S = 1.0  # at lines without end
 
 
@@ -38,6 +41,8 @@ class Request(Enum):
     """Log the rest of the message as a line of our own."""
     STREAMS = b"S"
     """Read the descriptors that come with the message."""
+    MARK = b"M"
+    """Remember how long the script has printed nothing at this time of the monotonic clock."""
     SETTLE = b"W"
     """Log all there is, and wait so many seconds for the end of it; answered by its state."""
     TAIL = b"T"
@@ -59,6 +64,7 @@ def record(connection: socket.socket, log: ScriptLog, *, late_s: float, late_byt
     """
     try:
         connection = _leave_worker(connection)
+        log.recall_tail()
         capture = Capture(log)
         _Service(connection, capture, log).run()
         connection.close()
@@ -74,6 +80,18 @@ def record(connection: socket.socket, log: ScriptLog, *, late_s: float, late_byt
         os._exit(0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Mark:
+    """What is known, at one time of the monotonic clock, about the output of the current script."""
+
+    at: float
+    last_output_at: float | None
+
+    @property
+    def silent_s(self) -> float | None:
+        return None if self.last_output_at is None else max(self.at - self.last_output_at, 0.0)
+
+
 class _Service:
     """Doing what the worker asks for."""
 
@@ -81,6 +99,7 @@ class _Service:
         self._connection = connection
         self._capture = capture
         self._log = log
+        self._mark: _Mark | None = None
 
     def run(self) -> None:
         """Return when the worker has gone."""
@@ -102,7 +121,10 @@ class _Service:
             case Request.NOTE:
                 self._log.note(content)
             case Request.STREAMS:
+                self._mark = None
                 self._capture.add(descriptors)
+            case Request.MARK:
+                self._mark = _Mark(at=float(content), last_output_at=self._capture.last_output_at)
             case Request.SETTLE:
                 self._settle(float(content))
             case Request.TAIL:
@@ -112,10 +134,10 @@ class _Service:
 
     def _settle(self, within_s: float) -> None:
         self._capture.read_to_end(within_s=within_s)
-        last = self._capture.last_output_at
+        mark = self._mark or _Mark(at=time.monotonic(), last_output_at=self._capture.last_output_at)
         state = {
             "is_open": self._capture.is_open,
-            "silent_s": None if last is None else time.monotonic() - last,
+            "silent_s": mark.silent_s,
             "trouble": self._log.trouble,
         }
         self._connection.send(json.dumps(state).encode())
@@ -154,6 +176,8 @@ def _leave_worker(connection: socket.socket) -> socket.socket:
                 os.close(descriptor)
     with contextlib.suppress(OSError):
         Path("/proc/self/comm").write_bytes(_NAME)
+    with contextlib.suppress(OSError):  # only root may
+        Path("/proc/self/oom_score_adj").write_bytes(_NEVER_OUT_OF_MEMORY)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=kept)
     connection.setblocking(False)
     return connection

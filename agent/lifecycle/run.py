@@ -9,6 +9,7 @@ from agent.errors import CommandFailure
 from agent.lifecycle.accounts import find_account
 from agent.lifecycle.adoption import adopting_orphans
 from agent.lifecycle.environment import is_refused
+from agent.lifecycle.output import EVENT_NOTE
 from agent.lifecycle.recorder import Recorder
 from agent.lifecycle.script_log import ScriptLog
 from agent.lifecycle.script_run import ScriptRun
@@ -60,12 +61,14 @@ def run_event(
     """
     _warn_of_refused_variables(scripts, context)
     recorder = _start_recorder(context)
-    recorder.note(f"LifecycleEvent - {context.event}")
+    recorder.note(f"{EVENT_NOTE}{context.event}")
     try:
         accounts = [find_account(script) for script in scripts]
         with adopting_orphans() as heir:
+            leaders: list[int] = []
             for script, account in zip(scripts, accounts, strict=True):
-                ScriptRun(script, account, context, recorder, heir).run(cancelled)
+                run = ScriptRun(script, account, context, recorder, heir=heir, leaders=leaders)
+                leaders.append(run.run(cancelled))
     except CommandFailure as failure:
         _complete(failure, context, recorder.failure_tail())
         raise
@@ -77,7 +80,13 @@ def run_event(
 
 def _start_recorder(context: HookContext) -> Recorder:
     try:
-        return Recorder(ScriptLog(context.scripts_log, context.deployments_log, context.deployment_id))
+        script_log = ScriptLog(
+            context.scripts_log,
+            context.deployments_log,
+            context.deployment_id,
+            max_bytes=context.max_log_bytes,
+        )
+        return Recorder(script_log, answer_s=context.patience.recorder_s)
     except OSError as error:
         raise CommandFailure(
             "hook-not-startable",

@@ -9,16 +9,20 @@ The format is that of the existing agents; tools read it. Both are rotated by si
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from typing import TYPE_CHECKING
 
-from agent.lifecycle.output import Tail, marked
-from agent.rotation import RotatingFile
+from agent.lifecycle.output import Tail, marked, recalled
+from agent.rotation import MAX_BYTES, RotatingFile
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.lifecycle.streams import Stream
+
+
+_RECALLED_BYTES = 2**16  # more than a tail, as each line has the time before it
 
 
 class ScriptLog:
@@ -27,15 +31,29 @@ class ScriptLog:
     A log that can't be written, as on a full disk, is no reason to fail a deployment: the lines
     are dropped.
 
+    Args:
+        scripts_log: the deployment's own log.
+        deployments_log: the log of all deployments; None = not wanted.
+        deployment_id: whose output it is.
+        max_bytes: size at which either log is rotated.
+
     Attributes:
         trouble: why a log could not be written last; None = all lines are there.
     """
 
-    def __init__(self, scripts_log: Path, deployments_log: Path | None, deployment_id: str) -> None:
-        self._scripts = RotatingFile(scripts_log)
-        self._deployments = RotatingFile(deployments_log) if deployments_log else None
+    def __init__(
+        self,
+        scripts_log: Path,
+        deployments_log: Path | None,
+        deployment_id: str,
+        *,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        self._scripts = RotatingFile(scripts_log, max_bytes=max_bytes)
+        self._deployments = RotatingFile(deployments_log, max_bytes=max_bytes) if deployments_log else None
         self._deployment_id = deployment_id.encode()
         self._tail = Tail()
+        self._is_interrupted = False
         self.trouble: str | None = None
         for path in filter(None, (scripts_log, deployments_log)):
             with contextlib.suppress(OSError):
@@ -50,6 +68,19 @@ class ScriptLog:
     def failure_tail(self) -> str:
         """The same for an event that failed: with the first error of its last script, if that was long ago."""
         return self._tail.failure_text()
+
+    def note_interruption(self) -> None:
+        """Remember that the process that wrote this log so far has gone, and took the tail along."""
+        self._is_interrupted = True
+
+    def recall_tail(self) -> None:
+        """After an interruption, the tail is again what it was, as far as that had been written."""
+        if not self._is_interrupted:
+            return
+        with contextlib.suppress(OSError), self._scripts.path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(size - _RECALLED_BYTES, 0))
+            self._tail = recalled(file.read())
 
     def note(self, line: bytes) -> None:
         """Log a line of our own, such as `Script - start.sh`; without a line end."""

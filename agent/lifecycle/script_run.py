@@ -13,10 +13,13 @@ import select
 import time
 from typing import TYPE_CHECKING
 
-from agent.lifecycle.adoption import bury_orphans, own_children
+from agent.errors import CommandFailure
+from agent.lifecycle.accounts import find_sudo
+from agent.lifecycle.adoption import bury_orphans, find_earlier_processes
+from agent.lifecycle.descendants import Bystanders
 from agent.lifecycle.launch import start_script
-from agent.lifecycle.launch_failure import explain_launch_failure, has_windows_line_ends
-from agent.lifecycle.location import find_script, make_executable
+from agent.lifecycle.launch_failure import explain_launch_failure, first_windows_line, is_binary
+from agent.lifecycle.location import find_script, make_executable, may_read
 from agent.lifecycle.outcome import (
     Ended,
     Exited,
@@ -30,7 +33,7 @@ from agent.logs import get_logger
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
     from agent.appspec import HookScript
@@ -39,11 +42,6 @@ if TYPE_CHECKING:
     from agent.lifecycle.recorder import Recorder
 
 log = get_logger()
-
-# After the main process has ended, for pipelines such as `exec > >(tee setup.log)` to finish.
-OUTPUT_GRACE_S = 0.5
-# With fail_on_open_output, for background processes to end.
-STRICT_OUTPUT_GRACE_S = 5.0
 
 _TICK_S = 0.25  # how often we look whether the deployment was stopped
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.05  # between looks at a process that can't wake us
@@ -58,17 +56,19 @@ class ScriptRun:
         account: Account | None,
         context: HookContext,
         recorder: Recorder,
+        *,
         heir: int | None,
+        leaders: Collection[int],
     ) -> None:
         self._script = script
         self._account = account
         self._context = context
         self._recorder = recorder
         self._heir = heir
-        self._earlier = own_children()
+        self._earlier = find_earlier_processes(leaders)
 
-    def run(self, cancelled: Callable[[], bool]) -> None:
-        """Afterwards the script has run and succeeded.
+    def run(self, cancelled: Callable[[], bool]) -> int:
+        """Afterwards the script has run and succeeded; its pid.
 
         Raises:
             CommandFailure: it has not.
@@ -87,10 +87,12 @@ class ScriptRun:
                     self._account,
                     streams,
                     self._context.environment,
+                    busy_s=self._context.patience.busy_s,
                     on_started=self._context.on_started,
                 )
                 streams.close_writers()
                 self._carry(process, streams, path, cancelled)
+                return process.pid
             finally:
                 self._context.on_ended()
 
@@ -158,19 +160,22 @@ class ScriptRun:
     def _end(self, process: subprocess.Popen[bytes]) -> Ended:
         """End the script with everything that it started."""
         # Imported here: psutil costs 12 ms, and few scripts need to be ended.
-        from agent.lifecycle.ending import HookProcesses, end_processes  # noqa: PLC0415
+        from agent.lifecycle.ending import end_processes  # noqa: PLC0415
+        from agent.lifecycle.hook_processes import HookProcesses  # noqa: PLC0415
 
-        silent_s = self._recorder.settle(within_s=0).silent_s
+        # The answer comes later: a recorder that is stuck must not delay the end of the script.
+        self._recorder.mark_silence()
 
         def wait(seconds: float) -> None:
             time.sleep(seconds)
             process.poll()
             self._bury(process)
 
-        earlier = (*self._earlier, self._recorder.pid)
-        ending = end_processes(HookProcesses(process.pid, heir=self._heir, earlier=earlier), wait)
+        processes = HookProcesses(process.pid, heir=self._heir, bystanders=self._bystanders)
+        patience = self._context.patience
+        ending = end_processes(processes, wait, patience=patience, sudo=self._sudo())
         wait(_FIRST_PAUSE_S)
-        self._recorder.settle(within_s=OUTPUT_GRACE_S)
+        state = self._recorder.settle(within_s=patience.output_s)
         log.warning(
             "hook_ended_by_agent",
             script=self._script.location,
@@ -178,15 +183,30 @@ class ScriptRun:
             running=ending.running,
             survivors=ending.survivors,
         )
-        return Ended(running=ending.running, survivors=ending.survivors, silent_s=silent_s)
+        return Ended(running=ending.ended, survivors=ending.survivors, silent_s=state.silent_s)
+
+    def _bystanders(self) -> Bystanders:
+        """What is none of the script's; the recorder may have been replaced since the script was started."""
+        earlier = self._earlier.bystanders()
+        return Bystanders(pids={*earlier.pids, self._recorder.pid}, sessions=earlier.sessions)
+
+    def _sudo(self) -> str | None:
+        """Through what we may end a script that was started through it."""
+        if not self._script.sudo:
+            return None
+        try:
+            return find_sudo(self._script, self._variables())
+        except CommandFailure:  # gone since the script was started
+            return None
 
     def _finish_output(self, streams: ScriptStreams) -> tuple[str, ...]:
         """Have what is left recorded; who still holds the output then, each as `pid 88 node app.js`."""
+        patience = self._context.patience
         is_strict = self._context.fail_on_open_output
-        state = self._recorder.settle(within_s=STRICT_OUTPUT_GRACE_S if is_strict else OUTPUT_GRACE_S)
+        state = self._recorder.settle(within_s=patience.open_output_s if is_strict else patience.output_s)
         if not state.is_open:
             return ()
-        from agent.lifecycle.ending import describe_process, find_holders  # noqa: PLC0415 - as above
+        from agent.lifecycle.hook_processes import describe_process, find_holders  # noqa: PLC0415 - as above
 
         reader = self._recorder.pid
         spared = (os.getpid(), reader)
@@ -199,12 +219,16 @@ class ScriptRun:
             bury_orphans(spared=process.pid)
 
     def _exited(self, code: int, path: Path) -> Exited:
-        variables = self._context.environment.for_script(self._script.environment, user={})
         return Exited(
             code=code,
-            path_variable=variables.get("PATH", ""),
-            has_windows_line_ends=has_windows_line_ends(path),
+            path_variable=self._variables().get("PATH", ""),
+            windows_line=first_windows_line(path),
+            is_readable=is_binary(path) or may_read(path, self._account),
         )
+
+    def _variables(self) -> dict[str, str]:
+        """Its environment, but for what belongs to its user."""
+        return self._context.environment.for_script(self._script.environment, user={})
 
 
 @contextlib.contextmanager

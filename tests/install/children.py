@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_readers: dict[int, int] = {}
+
 _CHANGING = frozenset(
     [
         "os.chmod",
@@ -52,20 +54,28 @@ def in_child(body: Callable[[], T]) -> T:
 
 def start(body: Callable[[], object]) -> int:
     """Process id of a fork that runs the body, and nothing else."""
+    reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             sys.dont_write_bytecode = True
             body()
         except BaseException:  # noqa: BLE001 - nothing may escape into the forked test session
+            os.write(2, traceback.format_exc().encode())
             os._exit(1)
         os._exit(0)
+    os.close(writing)
+    _readers[child] = reading
     return child
 
 
 def ended(child: int) -> bool:
     """Wait for the end of this process. Whether SIGKILL was its cause; anything else but success fails."""
     status = os.waitpid(child, 0)[1]
+    # What it had forked dies with it, but a moment later: then nobody can write to the pipe any more.
+    reading = _readers.pop(child)
+    os.read(reading, 1)
+    os.close(reading)
     if os.WIFSIGNALED(status):
         assert signal.SIGKILL == os.WTERMSIG(status)
         return True

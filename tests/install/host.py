@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from typing import TYPE_CHECKING, Any
 
 from agent.appspec import parse_appspec
+from agent.archive_index import IndexWriter, index_of
 from agent.errors import CommandFailure
 from agent.install import InstallOptions, InstallRequest, install, recover_install
+from agent.listings import content_digest
 from agent.protocol import FileExistsBehavior
 from tests.install.trees import everything_about, read_tree, write_tree
 
@@ -64,13 +68,19 @@ class Host:
         appspec: str = FILES,
         *,
         behavior: FileExistsBehavior = FileExistsBehavior.DISALLOW,
-        **options: bool,
+        is_indexed: bool = True,
+        **options: Any,
     ) -> InstallRequest:
-        """The request to install this archive. `@DEST@` and `@BASE@` in the AppSpec stand for our directories."""
+        """The request to install this archive. `@DEST@` and `@BASE@` in the AppSpec stand for our directories.
+
+        The archive has an index, as if it had been unpacked from a bundle, unless `is_indexed` says otherwise.
+        """
         self._number += 1
         deployment_id = f"d-{self._number:09}"
         root = self.base / "root" / self.group_id / deployment_id / "deployment-archive"
         self.write(archive, root)
+        if is_indexed:
+            write_index(root)
         text = appspec.replace("@DEST@", str(self.dest)).replace("@BASE@", str(self.base))
         if "version:" not in text:
             text = "version: 0.0\nos: linux\n" + text
@@ -112,3 +122,17 @@ class Host:
             (self.instructions / f"{self.group_id}-cleanup").read_bytes().decode("utf-8", "surrogateescape")
         )
         return text.replace(str(self.dest), "@DEST@").splitlines()
+
+
+def write_index(archive: Path) -> None:
+    """The index that unpacking a bundle leaves beside its archive."""
+    writer = IndexWriter()
+    for directory, _, names in os.walk(os.fsencode(archive)):
+        for name in names:
+            path = os.path.join(directory, name)
+            status = os.lstat(path)
+            if stat.S_ISREG(status.st_mode):
+                with open(path, "rb") as stream:
+                    digest = content_digest(stream.read())
+                writer.add(path[len(os.fsencode(archive)) + 1 :], status, digest)
+    writer.write(index_of(archive))

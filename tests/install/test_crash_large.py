@@ -46,7 +46,7 @@ class Alternation:
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self.requests = [host.request(revision(letter), FILES) for letter in "ab"]
+        self.requests = [host.request(revision(letter), FILES, processes=2) for letter in "ab"]
         self.delivered: list[State] = []
         install(self.requests[1])
         self._durations_s: list[float] = []

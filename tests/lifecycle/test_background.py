@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 import signal
+import sys
+import termios
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +16,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.appspec import HookScript
+from agent.lifecycle.context import Patience
 from agent.lifecycle.recorder import Recorder
 from agent.lifecycle.script_log import ScriptLog
 from agent.lifecycle.streams import ScriptStreams
 from tests.lifecycle.isolation import IsolatedFailure, run_isolated
-from tests.lifecycle.waiting import is_running, read, wait_until
+from tests.lifecycle.waiting import is_running, read, recorders, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,13 +61,6 @@ def application(event: Event) -> Iterator[Application]:
     made = Application(event)
     yield made
     made.end()
-
-
-def recorders() -> list[int]:
-    """Pids of the processes that record for this one."""
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split()
-    names = {int(pid): Path(f"/proc/{pid}/comm") for pid in children}
-    return [pid for pid, name in names.items() if is_running(pid) and name.read_text() == "hook-output\n"]
 
 
 def test_a_script_ends_with_its_main_process(event: Event, application: Application) -> None:
@@ -115,7 +113,7 @@ def test_it_may_go_on_printing_when_the_deployment_has_been_cleaned_up(
 
 def test_a_host_may_want_open_output_to_be_a_failure(event: Event, application: Application) -> None:
     """`fail_on_open_output: true` is what the existing agents did; code 6."""
-    event.options["fail_on_open_output"] = True
+    event.options.update(fail_on_open_output=True, patience=Patience(open_output_s=0.3))
     failure = event.fail_one(APPLICATION)
     assert (failure.error_id, int(failure.code)) == ("hook-output-left-open", 6)
     assert f"pid {application.pid} " in failure.message
@@ -125,7 +123,7 @@ def test_a_host_may_want_open_output_to_be_a_failure(event: Event, application: 
 def test_where_open_output_is_a_failure_a_background_process_has_time_to_end(event: Event) -> None:
     """Only what stays is meant."""
     event.options["fail_on_open_output"] = True
-    log = event.run_one("#!/bin/bash\n(sleep 1; echo late) &\necho main-done\n")
+    log = event.run_one("#!/bin/bash\n(sleep 0.2; echo late) &\necho main-done\n")
     assert log.tail.endswith("[stdout]main-done\n[stdout]late\n")
 
 
@@ -194,6 +192,36 @@ def test_a_script_survives_the_end_of_everything_else(event: Event, application:
     wait_until(lambda: read(application.done) == "0\n")
 
 
+def test_what_nobody_reads_any_more_waits_once_its_pipe_is_full_and_is_not_killed(
+    event: Event, application: Application
+) -> None:
+    """The limit of what can be done when everything of ours has been killed; whoever reads the pipe sets it free."""
+
+    def be_killed() -> bool:
+        if application.pids.exists() and application.pids.read_text():
+            for pid in (*recorders(), os.getpid()):
+                os.kill(pid, signal.SIGKILL)
+        return False
+
+    event.cancelled = be_killed
+    much = "#!/bin/bash\n( read -r line < $FIFO; head -c 1000000 /dev/zero; echo $? > $DONE ) &\necho $! > $P\nwait\n"
+    with pytest.raises(IsolatedFailure):
+        run_isolated(lambda: event.run_one(much).tail)
+    with open(f"/proc/{application.pid}/fd/1", "rb", buffering=0) as pipe:
+        application.go_on()
+        wait_until(lambda: waiting_bytes(pipe.fileno()) >= 65536)
+        assert is_running(application.pid)
+        while not application.done.exists() and waiting_bytes(pipe.fileno()):
+            pipe.read(2**20)
+            wait_until(lambda: waiting_bytes(pipe.fileno()) or application.done.exists())
+        wait_until(lambda: read(application.done) == "0\n")
+
+
+def waiting_bytes(pipe: int) -> int:
+    """How much has been written to the pipe that nobody has read."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
 def test_a_killed_recorder_is_replaced(event: Event, capfd: pytest.CaptureFixture[str]) -> None:
     """Nothing that happens to a process of ours may fail a script, or lose what it prints from then on."""
     ready = event.directory / "ready"
@@ -210,6 +238,55 @@ def test_a_killed_recorder_is_replaced(event: Event, capfd: pytest.CaptureFixtur
     event.run_one(f"#!/bin/bash\ntouch {ready}; while [ -e {ready} ]; do sleep 0.01; done; echo after\n")
     assert "[stdout]after\n" in read(event.scripts_log)
     assert "hook_output_recorder_replaced" in capfd.readouterr().err
+
+
+def test_the_report_holds_what_came_before_the_recorder_was_replaced(event: Event) -> None:
+    """The error that explains the failure may be there."""
+    ready = event.directory / "ready"
+    event.scripts_log.parent.mkdir()
+    event.scripts_log.write_text("2025-03-01 12:00:00 LifecycleEvent - BeforeInstall\n")
+
+    def kill_recorder() -> bool:
+        if ready.exists():
+            os.kill(recorders()[0], signal.SIGKILL)
+            ready.unlink()
+        return False
+
+    event.cancelled = kill_recorder
+    script = f"#!/bin/bash\necho error: x >&2\ntouch {ready}; while [ -e {ready} ]; do sleep 0.01; done; echo after\n"
+    log = event.fail_one(f"{script}exit 1\n").log
+    assert log == "LifecycleEvent - AfterInstall\nScript - h.sh\n[stderr]error: x\n[stdout]after\n"
+
+
+def test_when_the_last_output_came_is_not_claimed_after_the_recorder_was_replaced(event: Event) -> None:
+    """`It had printed nothing` would send people looking in the wrong place."""
+    killed: list[int] = []
+
+    def kill_recorder() -> bool:
+        if not killed and "out" in read(event.scripts_log):
+            killed.extend(recorders())
+            os.kill(killed[0], signal.SIGKILL)
+        return False
+
+    event.cancelled = kill_recorder
+    failure = event.fail_one("#!/bin/bash\necho out\nsleep 1000\n", timeout_s=1)
+    assert killed
+    assert "When its last output came is not known." in failure.message
+
+
+def test_a_recorder_is_the_last_that_is_killed_when_memory_runs_out(event: Event) -> None:
+    """Without it, whatever still prints waits for ever; it is tiny, so nothing would be won."""
+    event.run_one(f"#!/bin/bash\nsleep 1000 & echo $! > {event.directory}/pid\n")
+    (recorder,) = recorders()
+    os.kill(int(read(event.directory / "pid")), signal.SIGKILL)
+
+    def lowest_allowed() -> str:
+        adjustment = Path("/proc/self/oom_score_adj")
+        with contextlib.suppress(OSError):
+            adjustment.write_text("-1000")
+        return adjustment.read_text()
+
+    assert Path(f"/proc/{recorder}/oom_score_adj").read_text() == run_isolated(lowest_allowed)
 
 
 def test_a_script_goes_on_where_no_recorder_is_to_be_had(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import resource
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +15,14 @@ import pytest
 
 from agent.appspec import HookScript
 from agent.lifecycle.accounts import find_account
+from agent.lifecycle.context import Patience
 from agent.lifecycle.environment import DEFAULT_PATH
 from tests.lifecycle.isolation import run_isolated
 from tests.lifecycle.waiting import read
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.lifecycle.conftest import Event
 
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
@@ -160,6 +164,58 @@ def test_a_failure_in_an_earlier_revisions_script_says_whose_it_is(event: Event)
     assert "d-NEW" in message
 
 
+def test_a_script_that_an_earlier_revision_lacks_says_whose_revision_that_is(event: Event) -> None:
+    """People look for the missing script in the revision that they deploy, and there it is."""
+    event.options["scripts_of"] = "d-OLD"
+    event.write("scripts/stop_server.sh", "#!/bin/bash\n")
+    failure = event.fail(HookScript(location="stop-server.sh"))
+    assert failure.error_id == "hook-script-missing"
+    assert "the revision has scripts/stop_server.sh" in failure.message
+    assert "At AfterInstall the scripts of deployment d-OLD run" in failure.message
+    assert "not those of d-NEW" in failure.message
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, make_socket])
+def test_what_is_no_file_is_not_opened(event: Event, make: Callable[[Path], object]) -> None:
+    """Reading a named pipe that nobody writes to never ends, and no timeout would be running yet."""
+    make(event.archive / "h.sh")
+    failure = event.fail(HookScript(location="h.sh", line=7))
+    assert (failure.error_id, failure.script_name, failure.code) == ("hook-script-not-a-file", "h.sh", 4)
+    assert "line 7" in failure.message
+
+
+def test_a_script_that_puts_something_else_in_its_place_ends_in_a_result(event: Event) -> None:
+    """Whoever explains its exit code looks into the file again."""
+    assert event.fail_one('#!/bin/bash\nrm "$0"; mkfifo "$0"; exit 3\n').error_id == "hook-failed"
+    (event.archive / "h.sh").unlink()
+    assert event.fail_one('#!/bin/bash\nrm "$0"; exit 3\n').error_id == "hook-failed"
+
+
+def test_windows_line_ends_are_only_blamed_where_they_matter(event: Event) -> None:
+    """Python does not mind them, so there the reason is another one."""
+    failure = event.fail_one("#!/usr/bin/env python3\nimport sys\r\nsys.exit(3)\r\n")
+    assert "failed with exit code 3. " in failure.message
+    assert "Windows" not in failure.message
+
+
+def test_both_logs_are_rotated_by_size(event: Event) -> None:
+    """A deployment that prints without end must not fill the disk."""
+    event.options["max_log_bytes"] = 10_000
+    event.write("h.sh", "#!/bin/bash\nseq -f %090g $1 $(($1 + 39))\n")
+    event.run(*(HookScript(location="h.sh", args=(str(start),)) for start in range(1, 241, 40)))
+    for log in (event.scripts_log, event.deployments_log):
+        files = sorted(log.parent.iterdir(), reverse=True)
+        assert len(files) > 2
+        assert max(file.stat().st_size for file in files) <= 10_000
+        printed = [line for file in files for line in read(file).splitlines() if "[stdout]" in line]
+        assert [int(line.partition("[stdout]")[2]) for line in printed] == list(range(1, 241))
+
+
 def test_a_script_that_is_being_written_is_waited_for(event: Event) -> None:
     """Another process that forked at the wrong moment has it open for an instant."""
     path = event.write("h.sh", "#!/bin/bash\necho ran\n")
@@ -169,6 +225,7 @@ def test_a_script_that_is_being_written_is_waited_for(event: Event) -> None:
     ) as writer:
         assert writer.stdin and writer.stdout  # noqa: PT018
         writer.stdout.readline()
+        event.options["patience"] = Patience(busy_s=0.2)
         failure = event.fail(HookScript(location="h.sh"))
         assert failure.error_id == "hook-script-busy"
         writer.stdin.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +14,8 @@ TABLE = {
     "plain text": (b"[stdout]a\n", "[stdout]a\n"),
     "colours": (b"[stdout]\x1b[1;31mred\x1b[0m\n", "[stdout]red\n"),
     "a window title": (b"[stdout]\x1b]0;title\x07text\n", "[stdout]text\n"),
+    "a link": (b"[stdout]\x1b]8;;http://x\x1b\\text\x1b]8;;\x1b\\\n", "[stdout]text\n"),
+    "a window title without its end": (b"[stdout]\x1b]0;a\n[stdout]b\x07\n", "[stdout]0;a\n[stdout]b\n"),
     "a charset switch": (b"[stdout]\x1b(Btext\n", "[stdout]text\n"),
     "NUL and other control characters": (b"[stdout]a\0b\x08c\td\n", "[stdout]abc\td\n"),
     "bytes that are no UTF-8": (b"[stdout]\xe9\xff\n", "[stdout]��\n"),
@@ -47,6 +51,14 @@ def test_no_output_makes_a_report_too_long_or_holds_control_characters(output: b
     text = reported(output)
     assert len(text) <= 2048
     assert not {character for character in text if character < " "} - {"\n", "\t"}
+
+
+@pytest.mark.parametrize("odd", [b"\x1b]", b"\x1bP", b"\x1b[", b"\x1b ", b"x", b"x\r", b"\x1b[0"])
+def test_no_output_takes_long_to_be_made_a_report(odd: bytes) -> None:
+    """The worker, and everybody who waits for it, would stand still."""
+    start = time.process_time()
+    reported(odd * (2**17 // len(odd)))
+    assert time.process_time() - start < 2
 
 
 @given(st.lists(st.binary(max_size=100)))

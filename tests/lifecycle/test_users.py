@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pwd
+import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from agent.appspec import HookScript
 from agent.errors import CommandFailure
+from agent.lifecycle.context import Patience
+from agent.lifecycle.ending import end_processes
+from agent.lifecycle.outcome import Ended, Silence, timeout_failure
+from agent.logs import get_logger
 from tests.lifecycle.isolation import run_isolated
+from tests.lifecycle.waiting import is_running, read
 
 if TYPE_CHECKING:
     from tests.lifecycle.conftest import Event
@@ -77,6 +86,85 @@ def test_a_script_that_only_root_may_execute_is_made_executable_for_its_user(eve
     log = event.run(HookScript(location="h.sh", runas="nobody"))
     assert log.tail.endswith("[stdout]ran\n")
     assert path.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.root
+@needs_root
+def test_a_script_that_its_user_may_not_read_is_explained(event: Event) -> None:
+    """It is made executable, but a shell has to read it, too, and only says `exit code 2`."""
+    event.write("h.sh", "#!/bin/sh\necho ran\n", mode=0o700)
+    failure = event.fail(HookScript(location="h.sh", runas="nobody"))
+    assert failure.error_id == "hook-failed"
+    assert "but not read it" in failure.message
+
+
+@pytest.mark.root
+@needs_root
+def test_an_agent_that_is_not_root_ends_what_it_has_started_through_sudo(event: Event) -> None:
+    """It may not signal the processes of another user itself."""
+    event.directory.chmod(0o777)
+    event.write("h.sh", "#!/bin/sh\nsetsid sleep 1000 & echo $! > $P\nsleep 1000\n")
+    pids = event.directory / "pids"
+    event.additions["P"] = str(pids)
+    event.cancelled = lambda: read(pids) != ""
+
+    def child() -> list[str]:
+        # That user may not be able to read what is loaded later.
+        get_logger().warning("about_to_become_nobody")
+        if missing := missing_for_sudo_of_nobody():
+            return ["skip", missing]
+        os.setgroups([])
+        os.setgid(NOBODY.pw_gid)
+        os.setuid(NOBODY.pw_uid)
+        failure = event.fail(HookScript(location="h.sh", sudo=True))
+        return [failure.error_id, failure.message + failure.log]
+
+    error_id, message = run_isolated(child)
+    if error_id == "skip":
+        pytest.skip(message)
+    assert error_id == "hook-cancelled", message
+    assert "could not be ended" not in message
+    assert "sleep 1000" in message
+    assert not is_running(int(read(pids)))
+
+
+def missing_for_sudo_of_nobody() -> str:
+    """Allow it, in a mount namespace of our own so that nobody else sees it; why not, where it can't be had."""
+    private_mounts, new_namespace = "--make-rprivate", 0x00020000
+    if shutil.which("sudo") is None or ctypes.CDLL(None).unshare(new_namespace) != 0:
+        return "no sudo, or no mount namespaces"
+    for command in (
+        ["mount", private_mounts, "/"],
+        ["mount", "-t", "tmpfs", "-o", "mode=755", "none", "/etc/sudoers.d"],
+    ):
+        if subprocess.run(command, check=False, capture_output=True).returncode:
+            return "may not mount here"
+    rules = Path("/etc/sudoers.d/rules")
+    rules.write_text("nobody ALL=(ALL) NOPASSWD:SETENV: ALL\n")
+    rules.chmod(0o440)
+    return ""
+
+
+@pytest.mark.root
+@needs_root
+def test_what_could_not_be_ended_is_not_said_to_have_been() -> None:
+    """It is still there, and holds whatever it held."""
+    script, own = HookScript(location="h.sh"), psutil.Process()
+
+    class Own:
+        def find(self) -> list[psutil.Process]:
+            return [own]
+
+    def child() -> list[str]:
+        os.setgid(NOBODY.pw_gid)
+        os.setuid(NOBODY.pw_uid)
+        ending = end_processes(Own(), time.sleep, patience=Patience(term_s=0.02, kill_s=0.02), sudo=None)
+        ended = Ended(running=ending.ended, survivors=ending.survivors, silent_s=Silence.ENTIRE)
+        return [*ending.running, timeout_failure(script, ended).message]
+
+    running, message = run_isolated(child)
+    assert f"These could not be ended, look at them: {running}." in message
+    assert "and ended" not in message
 
 
 @pytest.mark.root

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from agent.appspec import read_appspec
@@ -86,6 +87,7 @@ class InstallRun:
             options=InstallOptions(
                 follow_directory_symlinks=settings.follow_directory_symlinks,
                 reject_symlink_permission_targets=settings.reject_symlink_permission_targets,
+                processes=len(os.sched_getaffinity(0)),
                 undo_patience_s=_UNDO_PATIENCE_S,
             ),
         )
