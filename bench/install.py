@@ -121,7 +121,7 @@ class Place:
             instructions_directory=self._root.instructions,
             group_id=GROUP,
             deployment_id=archive.parent.name,
-            options=InstallOptions(durable=durable),
+            options=InstallOptions(processes=len(os.sched_getaffinity(0)), durable=durable),
         )
         self._settle()
         return forked(lambda: install(request))

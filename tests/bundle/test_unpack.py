@@ -81,7 +81,7 @@ def test_an_archive_in_one_top_level_directory_loses_that_directory(deployment: 
 
     assert ["appspec.yaml", "sub", "sub/x"] == list(tree_of(archive))
     assert 0o755 == archive.stat().st_mode & 0o7777
-    assert ["bundle.tar", "deployment-archive"] == deployment.left()
+    assert [".archive-index", "bundle.tar", "deployment-archive"] == deployment.left()
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_bundle_replaces_the_whole_archive_of_an_earlier_attempt(deployment: D
     deployment.unpack(tar_bytes(APPSPEC), TAR)
 
     assert ["appspec.yml"] == list(tree_of(deployment.archive))
-    assert ["bundle.tar", "deployment-archive"] == deployment.left()
+    assert [".archive-index", "bundle.tar", "deployment-archive"] == deployment.left()
 
 
 def test_hard_links_within_the_archive_stay_hard_links(deployment: Deployment) -> None:
