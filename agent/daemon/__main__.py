@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
-import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agent.daemon.daemon import Daemon, starting_status
+from agent.daemon.daemon import Connected, Daemon
 from agent.daemon.host import HostFinder, control_stack, s3_url
 from agent.daemon.launch import receive_launch
 from agent.daemon.lock import AgentLock
 from agent.daemon.notification import ServiceNotifier
-from agent.daemon.running import Workers
-from agent.daemon.wakeups import PollAbandoned, Wakeups
-from agent.deployments import StatusFile
+from agent.daemon.running import Repairs, Workers
+from agent.daemon.wakeups import Wakeups
 from agent.endpoint import Connection, HostCommandClient, proxy_for, tls_context, wait_readable
 from agent.errors import AgentError, ConfigurationError
 from agent.files import replace_file
@@ -28,10 +26,12 @@ from agent.worker.context import HostContext, WorkerContext
 from agent.worker.process import fork_worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import timedelta
+    from pathlib import Path
 
     from agent.daemon.launch import Launch
+    from agent.deployments import Job
     from agent.identity.endpoints import ControlEndpoint
     from agent.identity.host import HostIdentity
 
@@ -51,12 +51,8 @@ def main(descriptor: int) -> int:
     lock = AgentLock(settings.root_dir, settings.pid_dir)
     try:
         lock.acquire()
-        pid_file = settings.pid_dir / f"{settings.program_name}.pid"
-        replace_file(pid_file, f"{os.getpid()}\n".encode(), durable=False)
-        try:
+        with _pid_file(settings.pid_dir / f"{settings.program_name}.pid", log):
             _Process(launch, sink, log, lock, environment).run()
-        finally:
-            pid_file.unlink(missing_ok=True)
     except ConfigurationError as error:
         log.error("configuration_wrong", error=error.message, error_id=error.error_id)
         return _BAD_CONFIGURATION
@@ -64,6 +60,20 @@ def main(descriptor: int) -> int:
         log.error("agent_failed", error=error.message, error_id=error.error_id)
         return 1
     return 0
+
+
+@contextlib.contextmanager
+def _pid_file(path: Path, log: Log) -> Iterator[None]:
+    """Within the block the file holds our pid, for those who look there; it is the lock that counts."""
+    try:
+        replace_file(path, f"{os.getpid()}\n".encode(), durable=False)
+    except OSError as error:
+        log.warning("pid_file_not_written", path=str(path), error=str(error))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 class _Process:
@@ -78,7 +88,6 @@ class _Process:
         self._sink = sink
         self._log = log
         self._lock = lock
-        self._notifier = ServiceNotifier(os.environ)
         self._tick: Callable[[], None] = lambda: None
         self._wakeups = Wakeups(lambda: self._tick(), tick_interval_s=_TICK_S)  # noqa: PLW0108 - set later
         self._tls = tls_context(os.environ)
@@ -86,82 +95,67 @@ class _Process:
         self._daemon: Daemon | None = None
 
     def run(self) -> None:
-        """Find out who this host is, then be its agent."""
+        """Be the agent of this host."""
         self._wakeups.catch(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
         self._log.info("agent_started", pid=os.getpid(), root=str(self._settings.root_dir))
-        identity = self._find_host()
-        if identity is None:
-            return
-        stack = control_stack(self._settings, identity)
-        self._log.info("host_identified", host=identity.describe(), endpoint=stack.url)
+        finder = HostFinder(self._launch, os.environ, self._log)
         self._daemon = Daemon(
             settings=self._settings,
-            client=self._client(stack, identity, self._wakeups.wait_for_socket),
+            connect=lambda: self._connect(finder),
+            repairs=self._repairs(),
             wakeups=self._wakeups,
-            workers=self._workers(stack, identity),
-            notifier=self._notifier,
+            notifier=ServiceNotifier(os.environ),
             log=self._log,
-            status=starting_status(host_identifier=identity.host_identifier, endpoint=stack.url),
         )
         self._tick = self._daemon.tick
         self._daemon.run()
 
-    def _find_host(self) -> HostIdentity | None:
-        """Who this host is, however long that takes to find out; None when told to stop meanwhile."""
-        status_file = StatusFile(self._settings.state_directory)
-        status = starting_status(host_identifier="", endpoint="")
-        status_file.write(status)
-        # Ready to work, as far as this host is concerned; during boot the rest may take its time.
-        self._notifier.ready()
-        self._notifier.status("finding out who this host is")
-        finder = HostFinder(self._launch, os.environ, self._log)
-        stops = 0
+    def _connect(self, finder: HostFinder) -> Connected | float:
+        identity, wait_s = finder.try_once()
+        if identity is None:
+            return wait_s
+        stack = control_stack(self._settings, identity)
+        self._log.info("host_identified", host=identity.describe(), endpoint=stack.url)
+        return Connected(
+            client=self._client(stack, identity, self._wakeups.wait_for_socket),
+            workers=self._workers(stack, identity),
+            host_identifier=identity.host_identifier,
+            endpoint=stack.url,
+        )
 
-        def is_stopped() -> bool:
-            nonlocal stops
-            stops += sum(number in (signal.SIGTERM, signal.SIGINT) for number in self._wakeups.take_signals())
-            return stops > 0
+    def _host(self, identity: HostIdentity | None) -> HostContext:
+        """In a worker: what it has to know of this host."""
+        command_log.configure(self._sink)
+        return HostContext(
+            settings=self._settings,
+            identity=identity,
+            s3_url=s3_url(self._settings, identity) if identity else "",
+            environment=self._environment,
+        )
 
-        self._wakeups.cut_short = is_stopped
-        while not is_stopped():
-            try:
-                with self._wakeups.interruptible():
-                    identity, wait_s = finder.try_once()
-            except PollAbandoned:
-                break
-            if identity is not None:
-                return identity
-            self._wakeups.sleep_until(time.monotonic() + wait_s)
-        status_file.write(replace(status, state="stopped"))
-        self._log.info("agent_stopped", workers_left=0)
-        return None
+    def _repairs(self) -> Repairs:
+        return Repairs(
+            restore=lambda job: self._fork(lambda: _restore(job, self._host(None))),
+            mend=lambda: self._fork(lambda: _mend(self._host(None))),
+        )
 
     def _workers(self, stack: ControlEndpoint, identity: HostIdentity) -> Workers:
         def context() -> WorkerContext:
-            command_log.configure(self._sink)
-            host = HostContext(
-                settings=self._settings,
-                identity=identity,
-                s3_url=s3_url(self._settings, identity),
-                environment=self._environment,
-            )
             return WorkerContext(
-                host=host,
+                host=self._host(identity),
                 host_identifier=identity.host_identifier,
                 client=self._client(stack, identity, wait_readable),
                 make_client=lambda: self._client(stack, identity, wait_readable),
             )
 
         return Workers(
-            carry=lambda job: fork_worker(lambda: finish(job, context()), leave_daemon=self._leave_daemon),
-            refuse=lambda command, reason: fork_worker(
-                lambda: report_refusal(command, reason, context()), leave_daemon=self._leave_daemon
-            ),
-            abandon=lambda job: fork_worker(
-                lambda: report_abandoned(job, context()), leave_daemon=self._leave_daemon
-            ),
-            mend=lambda: fork_worker(lambda: _mend(context().host), leave_daemon=self._leave_daemon),
+            carry=lambda job: self._fork(lambda: finish(job, context())),
+            refuse=lambda command, reason: self._fork(lambda: report_refusal(command, reason, context())),
+            abandon=lambda job: self._fork(lambda: report_abandoned(job, context())),
         )
+
+    def _fork(self, work: Callable[[], None]) -> int:
+        return fork_worker(work, leave_daemon=self._leave_daemon)
 
     def _client(
         self, stack: ControlEndpoint, identity: HostIdentity, wait: Callable[..., None]
@@ -191,9 +185,15 @@ class _Process:
             self._daemon.close_in_worker()
 
 
-def _mend(host: HostContext) -> None:
+def _restore(job: Job, host: HostContext) -> None:
     # Rarely needed, and not by the daemon.
-    from agent.worker.recovery import recover_interrupted  # noqa: PLC0415
+    from agent.worker.recovery import restore  # noqa: PLC0415
+
+    restore(job, host)
+
+
+def _mend(host: HostContext) -> None:
+    from agent.worker.recovery import recover_interrupted  # noqa: PLC0415 - as above
 
     recover_interrupted(host)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from agent import __version__
@@ -18,8 +18,10 @@ from agent.errors import EndpointError, IdentityError, Throttled
 from agent.processes import start_ticks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agent.daemon.notification import ServiceNotifier
-    from agent.daemon.running import Workers
+    from agent.daemon.running import Repairs, Workers
     from agent.deployments import Job
     from agent.endpoint import HostCommandClient
     from agent.logs import Log
@@ -31,6 +33,16 @@ _TICK_S = 1.0
 _SHOWN_CHARACTERS = 500
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connected:
+    """What there is once the host knows who it is."""
+
+    client: HostCommandClient
+    workers: Workers
+    host_identifier: str
+    endpoint: str
+
+
 class Daemon:
     """One agent at work. Single-threaded: `run` returns when the daemon is to end."""
 
@@ -38,22 +50,33 @@ class Daemon:
         self,
         *,
         settings: Settings,
-        client: HostCommandClient,
+        connect: Callable[[], Connected | float],
+        repairs: Repairs,
         wakeups: Wakeups,
-        workers: Workers,
         notifier: ServiceNotifier,
         log: Log,
-        status: DaemonStatus,
     ) -> None:
+        """Make a daemon.
+
+        Args:
+            settings: of the agent.
+            connect: finds out who this host is, which may take its time during boot: answers with how
+                many seconds to wait before the next try until it knows.
+            repairs: what can be done before.
+            wakeups: of this process.
+            notifier: told what happens.
+            log: of the agent.
+        """
         self._settings = settings
-        self._client = client
+        self._connect = connect
+        self._client: HostCommandClient | None = None
         self._wakeups = wakeups
         self._notifier = notifier
         self._log = log
-        self._status = status
+        self._status = _starting_status()
         self._status_file = StatusFile(settings.state_directory)
         self._store = JobStore(settings.state_directory)
-        self._running = RunningWorkers(workers, self._store, log, self._show_work)
+        self._running = RunningWorkers(repairs, self._store, log)
         self._history = History(settings.state_directory)
         self._throttle = SharedThrottle(settings.state_directory)
         self._drain_mark = DrainMark(settings.state_directory)
@@ -61,17 +84,48 @@ class Daemon:
         self._must_look_again = False
         self._stop_requests = 0
         self._trouble = ""
-        self._alive_at = 0.0
 
     def run(self) -> None:
         """Poll until a signal says stop, then wait for the workers as long as the settings allow."""
-        self._wakeups.abandon_poll = lambda: self._is_stopping or self._is_draining
-        self._wakeups.cut_short = lambda: self._must_hurry or self._running.has_one_ended
+        self._tell(state="starting")
         self._running.recover()
         if self._is_install_interrupted():
             self._running.mend()
+        # Ready to work, as far as this host is concerned; during boot the rest may take its time.
+        self._notifier.ready()
+        self._notifier.status("finding out who this host is")
+        connected = self._connect_at_last()
+        if connected is not None:
+            self._poll_until_stopped(connected)
+        self._wait_for_workers()
+        self._tell(state="stopped")
+        self._log.info("agent_stopped", workers_left=len(self._running))
+
+    def _connect_at_last(self) -> Connected | None:
+        """Return when the host knows who it is, however long that takes; None when told to stop meanwhile."""
+        self._wakeups.cut_short = lambda: self._is_stopping
+        next_at = time.monotonic()
+        while True:
+            self._wakeups.sleep_until(next_at)
+            if self._is_stopping:
+                return None
+            try:
+                with self._wakeups.interruptible():
+                    connected = self._connect()
+            except PollAbandoned:
+                continue
+            if isinstance(connected, Connected):
+                return connected
+            next_at = time.monotonic() + connected
+
+    def _poll_until_stopped(self, connected: Connected) -> None:
+        self._client = connected.client
+        self._wakeups.abandon_poll = lambda: self._is_stopping or self._is_draining
+        self._wakeups.cut_short = lambda: self._must_hurry or self._running.has_one_ended
+        self._running.on_change = self._show_work
+        self._running.connect(connected.workers)
         # Before the first look at the mark: whoever puts it there and then reads `starting` can rely on that.
-        self._tell(state="polling")
+        self._tell(state="polling", host_identifier=connected.host_identifier, endpoint=connected.endpoint)
         self._notifier.status("polling")
         while not self._is_stopping:
             self._look_at_drain_mark()
@@ -80,10 +134,7 @@ class Daemon:
                 continue
             self._wait_for_slot()
             if not self._must_hurry:
-                self._wakeups.sleep_until(self._poll())
-        self._wait_for_workers()
-        self._tell(state="stopped")
-        self._log.info("agent_stopped", workers_left=len(self._running))
+                self._wakeups.sleep_until(self._poll(connected.client))
 
     def tick(self) -> None:
         """What has to be done about once a second, and whenever a signal comes."""
@@ -95,10 +146,7 @@ class Daemon:
                 self._must_look_again = True
                 self._is_draining = self._drain_mark.counts()
         self._running.reap()
-        now = time.monotonic()
-        if self._notifier.watchdog_interval_s and now - self._alive_at >= self._notifier.watchdog_interval_s:
-            self._alive_at = now
-            self._notifier.alive()
+        self._notifier.keep_alive()
 
     # -- polling ---------------------------------------------------------------------------------
 
@@ -133,13 +181,13 @@ class Daemon:
             self._wakeups.sleep_until(time.monotonic() + pause)
             pause = self._throttle.wait_s()
 
-    def _poll(self) -> float:
+    def _poll(self, client: HostCommandClient) -> float:
         """Ask once for a command and start it; returns when to ask again (monotonic seconds)."""
         began = time.monotonic()
         self._running.has_one_ended = False
         try:
             with self._wakeups.interruptible():
-                command = self._client.poll_host_command()
+                command = client.poll_host_command()
         except PollAbandoned:
             return began
         except Throttled as error:
@@ -201,16 +249,24 @@ class Daemon:
             log.error("command_ignored", reason="it has no CommandName")
             return False
         try:
-            if self._store.find(command.identifier):
-                log.info("command_ignored", reason="it was delivered before and is being worked on")
-                return False
+            if delivered := self._store.find(command.identifier):
+                return self._take_again(delivered, log)
             job = self._record(command, log)
         except OSError as error:
             log.error("command_refused", error=str(error))
-            self._running.refuse(command, _no_record(error))
+            self._running.refuse(command, error)
             return True
         self._running.carry(job)
         return True
+
+    def _take_again(self, job: Job, log: Log) -> bool:
+        """A command of which there is a record: a finished one is reported again, any other is under way."""
+        is_finished = self._running.report_again(job)
+        if is_finished:
+            log.info("command_redelivered")
+        else:
+            log.info("command_ignored", reason="it was delivered before and is being worked on")
+        return is_finished
 
     def _is_install_interrupted(self) -> bool:
         try:
@@ -263,21 +319,22 @@ class Daemon:
 
     def close_in_worker(self) -> None:
         """Close everything that a forked worker must not share with the daemon."""
-        self._client.close()
+        if self._client is not None:
+            self._client.close()
         self._status_file.close()
         self._running.close_in_worker()
 
 
-def starting_status(*, host_identifier: str, endpoint: str) -> DaemonStatus:
-    """What the status file says before the first poll."""
+def _starting_status() -> DaemonStatus:
+    """What the status file says until the host knows who it is."""
     return DaemonStatus(
         pid=os.getpid(),
         start_ticks=start_ticks(os.getpid()) or 0,
         version=__version__,
         state="starting",
         started_at=time.time(),
-        host_identifier=host_identifier,
-        endpoint=endpoint,
+        host_identifier="",
+        endpoint="",
     )
 
 
@@ -286,10 +343,3 @@ def _without_request_id(error: EndpointError | IdentityError) -> str:
     if isinstance(error, EndpointError) and error.request_id:
         return error.message.replace(error.request_id, "")
     return error.message
-
-
-def _no_record(error: OSError) -> str:
-    return (
-        f"The agent can't keep a record of this command in {error.filename or 'its state directory'}: "
-        f"{error.strerror or error}. Free some space there and deploy again."
-    )

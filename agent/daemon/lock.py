@@ -6,7 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from agent.errors import AgentAlreadyRuns
+from agent.errors import AgentAlreadyRuns, AgentError
 
 
 class AgentLock:
@@ -21,19 +21,30 @@ class AgentLock:
 
         Raises:
             AgentAlreadyRuns: another one owns one of them; the message names it.
+            AgentError: one of them can't be locked.
         """
         for directory in self._directories:
-            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            self._descriptors.append(descriptor)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = _holder(os.fstat(descriptor))
+                self._acquire(directory)
+            except OSError as error:
                 self.forget()
-                raise AgentAlreadyRuns(
-                    f"Another agent {holder} owns {directory}. Stop that one first, or give this one a root_dir "
-                    "and a pid_dir of its own."
-                ) from None
+                raise AgentError(
+                    f"{directory} can't be locked, which would keep a second agent away from it: "
+                    f"{error.strerror or error}. Look at its permissions, its file system and the open files of the host."
+                ) from error
+
+    def _acquire(self, directory: Path) -> None:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._descriptors.append(descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _holder(os.fstat(descriptor))
+            self.forget()
+            raise AgentAlreadyRuns(
+                f"Another agent {holder} owns {directory}. Stop that one first, or give this one a root_dir "
+                "and a pid_dir of its own."
+            ) from None
 
     def forget(self) -> None:
         """Close our copies of the locks; for a forked worker, which must not keep them alive."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,8 +22,9 @@ class ServiceNotifier:
         watchdog_pid = environment.pop("WATCHDOG_PID", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
         is_ours = watchdog_pid in ("", str(os.getpid()))
-        self.watchdog_interval_s = int(watchdog_us) / 2e6 if watchdog_us.isdigit() and is_ours else 0.0
+        self._watchdog_interval_s = int(watchdog_us) / 2e6 if watchdog_us.isdigit() and is_ours else 0.0
         self._last_status = ""
+        self._alive_at = 0.0
 
     def ready(self) -> None:
         """The daemon does its work from now on."""
@@ -32,9 +34,12 @@ class ServiceNotifier:
         """The daemon is about to end."""
         self._send("STOPPING=1")
 
-    def alive(self) -> None:
-        """The daemon is not stuck."""
-        self._send("WATCHDOG=1")
+    def keep_alive(self) -> None:
+        """The daemon is not stuck; to be called often, and sent as often as the service manager asks for it."""
+        now = time.monotonic()
+        if self._watchdog_interval_s and now - self._alive_at >= self._watchdog_interval_s:
+            self._alive_at = now
+            self._send("WATCHDOG=1")
 
     def status(self, text: str) -> None:
         """One line for `systemctl status`."""

@@ -18,53 +18,85 @@ MAX_RESTARTS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Repairs:
+    """How the host is put in order, which takes nothing but the host: each function forks, and returns the pid.
+
+    Attributes:
+        restore: ends and undoes what the lost command of this record has left, and keeps its result.
+        mend: undoes or completes Installs that were interrupted, of which there is no record.
+    """
+
+    restore: Callable[[Job], int]
+    mend: Callable[[], int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Workers:
-    """How work is started: each function forks, and returns the pid of the worker.
+    """How work for the control endpoint is started: each function forks, and returns the pid of the worker.
 
     Attributes:
         carry: brings the command of this record to its end, wherever that stopped.
         refuse: reports a command of which no record could be made, for this reason.
         abandon: reports the command of this record as lost, without a further try to clean up after it.
-        mend: undoes or completes Installs that were interrupted, whoever had begun them.
     """
 
     carry: Callable[[Job], int]
-    refuse: Callable[[HostCommand, str], int]
+    refuse: Callable[[HostCommand, OSError], int]
     abandon: Callable[[Job], int]
-    mend: Callable[[], int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Child:
+    """A process that we have forked. `job` None: it works on no record; a repair is not the last to do so."""
+
+    job: Job | None = None
+    is_repair: bool = False
 
 
 class RunningWorkers:
     """Every command that is at work on this host, whoever started its worker.
 
+    Until `connect`, only repairs are started; what takes a control endpoint waits.
+
     Attributes:
+        on_change: called when there are more or fewer of them.
         has_one_ended: set when a worker has ended; for the daemon to unset.
     """
 
-    def __init__(self, workers: Workers, store: JobStore, log: Log, on_change: Callable[[], None]) -> None:
-        """`on_change` is called when there are more or fewer of them."""
-        self._workers = workers
+    def __init__(self, repairs: Repairs, store: JobStore, log: Log) -> None:
+        self._repairs = repairs
+        self._workers: Workers | None = None
         self._store = store
         self._log = log
-        self._on_change = on_change
-        self._children: dict[int, Job | None] = {}
+        self._children: dict[int, _Child] = {}
         self._adopted: list[Job] = []
+        self._waiting: list[Job] = []
         self._unstarted: list[tuple[Job, Callable[[Job], int]]] = []
         self._restarts: dict[str, int] = {}
+        self.on_change: Callable[[], None] = lambda: None
         self.has_one_ended = False
 
     def __len__(self) -> int:
+        """How many are at work; not those that wait for `connect`, whose next step may be another daemon's."""
         return len(self._children) + len(self._adopted) + len(self._unstarted)
+
+    def connect(self, workers: Workers) -> None:
+        """From now on commands can be carried out, and reported: those that wait are."""
+        self._workers = workers
+        waiting, self._waiting = self._waiting, []
+        for job in waiting:
+            with self._noting_unusable(job):
+                self._go_on_with(job)
 
     def close_in_worker(self) -> None:
         """In a forked worker: let go of the other workers' records."""
-        for job in [*self._adopted, *(job for job, _ in self._unstarted)]:
+        for job in [*self._adopted, *self._waiting, *(job for job, _ in self._unstarted)]:
             job.let_go()
 
-    def refuse(self, command: HostCommand, reason: str) -> None:
+    def refuse(self, command: HostCommand, reason: OSError) -> None:
         """Have a worker report this command, of which there is no record, as failed."""
         try:
-            self._children[self._workers.refuse(command, reason)] = None
+            self._children[self._connected.refuse(command, reason)] = _Child()
         except OSError as error:
             # Nothing has been done and nobody told; the service delivers it again.
             self._log.error("worker_not_started", error=str(error))
@@ -72,14 +104,33 @@ class RunningWorkers:
     def mend(self) -> None:
         """Have a worker undo or complete what was interrupted."""
         try:
-            self._children[self._workers.mend()] = None
+            self._children[self._repairs.mend()] = _Child()
         except OSError as error:
             # The next command of each group begins with the same.
             self._log.error("worker_not_started", error=str(error))
 
     def carry(self, job: Job) -> None:
         """Have a worker bring the command of this record, which this process holds, to its end."""
-        self._start(job, self._workers.carry)
+        self._start(job, self._connected.carry)
+
+    def report_again(self, job: Job) -> bool:
+        """Have a worker report what this record of a finished command has kept; False while somebody works on it.
+
+        Raises:
+            OSError: the record can't be used.
+        """
+        ours = [*self._adopted, *(child.job for child in self._children.values())]
+        ours += [job for job, _ in self._unstarted]
+        if any(other is not None and other.directory == job.directory for other in ours) or not job.hold():
+            return False
+        self.carry(job)
+        return True
+
+    @property
+    def _connected(self) -> Workers:
+        if self._workers is None:
+            raise AssertionError("commands come after `connect`")
+        return self._workers
 
     def _start(self, job: Job, work: Callable[[Job], int]) -> None:
         """Fork a worker; where there is no process to be had, every tick tries again."""
@@ -92,8 +143,8 @@ class RunningWorkers:
     def _fork(self, job: Job, work: Callable[[Job], int]) -> None:
         pid = work(job)
         job.let_go()
-        self._children[pid] = job
-        self._on_change()
+        self._children[pid] = _Child(job=job, is_repair=work is self._repairs.restore)
+        self.on_change()
 
     def _start_again(self) -> None:
         while self._unstarted:
@@ -126,7 +177,19 @@ class RunningWorkers:
             job.remove_if_possible()
         else:
             self._log.warning("command_recovered", job=job.directory.name)
-            self.carry(job)
+            self._go_on_with(job)
+
+    def _go_on_with(self, job: Job) -> None:
+        """Start whatever comes next for this record, which this process holds, or let it wait for `connect`."""
+        state = job.read()
+        is_hopeless = self._restarts.get(job.directory.name, 0) > MAX_RESTARTS
+        if self._workers is not None:
+            # Whatever has killed the workers would kill the next one that does the same.
+            self._start(job, self._workers.abandon if is_hopeless else self._workers.carry)
+        elif state is not None and state.is_lost and not is_hopeless:
+            self._start(job, self._repairs.restore)
+        else:
+            self._waiting.append(job)
 
     @contextlib.contextmanager
     def _noting_unusable(self, job: Job) -> Iterator[None]:
@@ -151,17 +214,33 @@ class RunningWorkers:
         self._start_again()
 
     def _worker_over(self, pid: int, wait_status: int) -> None:
-        if pid not in self._children:
+        child = self._children.pop(pid, None)
+        if child is None:
             return
         self.has_one_ended = True
-        job = self._children.pop(pid)
+        code = os.waitstatus_to_exitcode(wait_status)
+        job = child.job
         if job is not None and not job.directory.exists():
             self._restarts.pop(job.directory.name, None)
-        elif job is not None:
-            code = os.waitstatus_to_exitcode(wait_status)
+        elif job is not None and code != 0:
             self._log.error("worker_died", pid=pid, exit_code=code, job=job.directory.name)
             self._restart(job)
-        self._on_change()
+        elif job is not None and child.is_repair:
+            self._repaired(job)
+        elif job is not None:
+            # Its worker has said why. It is reported once more at the next start, or when it is delivered again.
+            self._log.warning("record_kept", job=job.directory.name)
+        self.on_change()
+
+    def _repaired(self, job: Job) -> None:
+        """The host is in order; what is left is to say so."""
+        with self._noting_unusable(job):
+            if not job.hold():
+                self._adopted.append(job)
+            elif self._workers is None:
+                self._waiting.append(job)
+            else:
+                self._start(job, self._workers.carry)
 
     def _let_go_of_adopted(self) -> None:
         for job in [job for job in self._adopted if not self._is_alive(job)]:
@@ -170,7 +249,7 @@ class RunningWorkers:
             if job.directory.exists():
                 self._log.error("worker_died", job=job.directory.name)
                 self._restart(job)
-            self._on_change()
+            self.on_change()
 
     def _is_alive(self, job: Job) -> bool:
         try:
@@ -191,13 +270,10 @@ class RunningWorkers:
             self._adopted.append(job)
             return
         restarts = self._restarts[job.directory.name] = self._restarts.get(job.directory.name, 0) + 1
-        if restarts <= MAX_RESTARTS:
-            self._start(job, self._workers.carry)
-            return
-        self._log.error("command_abandoned", job=job.directory.name, restarts=restarts - 1)
-        if restarts == MAX_RESTARTS + 1:
-            # Whatever kills the workers would kill the next one that does the same. This one only reports.
-            self._start(job, self._workers.abandon)
+        if restarts > MAX_RESTARTS:
+            self._log.error("command_abandoned", job=job.directory.name, restarts=restarts - 1)
+        if restarts <= MAX_RESTARTS + 1:
+            self._go_on_with(job)
         else:
-            # Not even that. The next start of the agent tries again.
+            # Not even a report. The next start of the agent tries again.
             job.let_go()

@@ -13,7 +13,8 @@ after a crash knows how far the work can have come:
     result     what is about to be reported             (worker)
 
 The worker holds a lock on the file while it lives. A record goes when its result has been
-delivered; what remains is a line of the history.
+delivered and is a line of the history; where that can't be written, as on a full disk, it stays:
+the same command must not be carried out again when it is delivered again.
 """
 
 from __future__ import annotations
@@ -98,6 +99,11 @@ class JobState:
     def has_begun(self) -> bool:
         """Whether a worker may have changed something on the host."""
         return self.attempts > 0 and self.step in BEGUN_STEPS
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether, its worker being dead, nobody knows what has become of it."""
+        return self.has_begun and self.result is None
 
 
 class Job:
@@ -201,17 +207,6 @@ class Job:
         finally:
             os.close(descriptor)
         return False
-
-    def wait_until_over(self) -> None:
-        """Return when no living process holds this record any more."""
-        try:
-            descriptor = os.open(self.record, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-        finally:
-            os.close(descriptor)
 
     def remove(self) -> None:
         """Afterwards there is no such record.

@@ -3,13 +3,16 @@
 from agent.endpoint.backoff import wait_after_failures
 from agent.endpoint.client import HostCommandClient, SpecificationAnswer
 from agent.endpoint.connection import Connection, tls_context, wait_readable
-from agent.endpoint.persistence import ask_until_answered
+from agent.endpoint.persistence import FOR_QUESTIONS, FOR_REPORTS, Patience, ask_until_answered
 from agent.endpoint.proxy import proxy_for
 from agent.endpoint.throttle import SharedThrottle
 
 __all__ = [
+    "FOR_QUESTIONS",
+    "FOR_REPORTS",
     "Connection",
     "HostCommandClient",
+    "Patience",
     "SharedThrottle",
     "SpecificationAnswer",
     "ask_until_answered",

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _STALE_CREDENTIALS = frozenset({"ExpiredTokenException", "UnrecognizedClientException"})
 _MAY_BE_CLOCK = frozenset({400, 401, 403})
 _CONTENT_TYPE = "application/x-amz-json-1.1"
+_PORTAL_ADVICE = "Check that no portal or proxy answers in its place."
+_OTHER_ADVICE = "Compare address, credentials and clock of this host with what the endpoint expects."
 
 
 class Stack(Protocol):
@@ -53,7 +55,8 @@ class HostCommandClient:
     """Speaks for this host.
 
     Every method raises EndpointUnavailable, Throttled or RequestRefused when there is no good answer,
-    and IdentityError when there are no credentials to sign with.
+    and IdentityError when there are no credentials to sign with. RequestRefused always has the
+    service's own word for why: an answer without one is none of the service's.
     """
 
     def __init__(
@@ -202,8 +205,7 @@ class HostCommandClient:
 
     def _nonsense(self, operation: str, why: str) -> EndpointUnavailable:
         return EndpointUnavailable(
-            f"The control endpoint {self._stack.url} answered {operation} with nonsense: {why}. "
-            "Check that no portal or proxy answers in its place."
+            f"The control endpoint {self._stack.url} answered {operation} with nonsense: {why}. {_PORTAL_ADVICE}"
         )
 
 
@@ -228,8 +230,11 @@ def _refusal(stack: Stack, operation: str, response: Response) -> EndpointError:
         return EndpointUnavailable(
             f"{about}. Nothing to do on this host; it is tried again.", request_id=request_id
         )
+    if not error_type:
+        # The service always names a type: this was a proxy, a portal or a firewall, whatever it means.
+        return EndpointUnavailable(f"{about}. {_PORTAL_ADVICE}", request_id=request_id)
     return RequestRefused(
-        f"{about}. {_advice(error_type)}".strip(),
+        f"{about}. {_ADVICE.get(error_type, _OTHER_ADVICE)}",
         error_type=error_type,
         status=response.status,
         request_id=request_id,
@@ -245,10 +250,6 @@ _ADVICE = {
     "ExpiredTokenException": "The credentials have expired; check what renews them.",
     "AccessDeniedException": "The host's user or role may not do this; check its policy.",
 }
-
-
-def _advice(error_type: str) -> str:
-    return _ADVICE.get(error_type, "")
 
 
 def _error_body(response: Response) -> tuple[str, str]:

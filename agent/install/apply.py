@@ -72,13 +72,40 @@ class Application:
         self._files = [step for step in plan.steps if isinstance(step, PlannedFiles)]
         self._directories = [step for step in plan.steps if isinstance(step, PlannedDirectory)]
         self._renames = Renames()
+        self._stager: Stager | None = None
+        self._to_give: list[PlannedDirectory] = []
+        self._devices: dict[int, Directory] = {}
         self._archive = request.archive
         self._processes = request.options.processes if plan.file_count >= MIN_FILES else 1
 
+    def compare(self) -> None:
+        """Afterwards it is known what is there already; nothing has changed.
+
+        Raises:
+            StepFailed: something can't be read.
+        """
+        planned = self._files
+        self._stager = Stager(
+            self.plan.previous.files.taken(),
+            ArchiveIndex(self._archive),
+            self._token,
+            self._descriptors,
+            self._observe,
+        )
+        stager = self._stager
+        self.staged = do_all(
+            lambda number: stager.compare(planned[number]), len(planned), processes=self._processes
+        )
+        self._to_give = [step for step in self._directories if self._is_to_give(step)]
+
     def touched(self) -> Iterator[Touched]:
-        """What the journal has to say before anything is staged."""
-        for directory in _existing_directories(self.plan):
-            yield self._touched(directory)
+        """What the journal has to say before anything is staged: the directories that will change."""
+        for directory in self._changing_directories():
+            touched = self._touched(directory)
+            self._devices.setdefault(
+                os.stat(b".", dir_fd=self._descriptors.of(directory.real)).st_dev, directory
+            )
+            yield touched
 
     def stage(self) -> None:
         """Afterwards all new content exists under hidden names, and nothing else has changed.
@@ -98,13 +125,19 @@ class Application:
             os.umask(previous_umask)
 
     def _stage_files(self) -> None:
-        # What was listed of the previous revision and of the archive goes when this returns: it is large.
-        previous = self.plan.previous.files.taken()
-        stager = Stager(previous, ArchiveIndex(self._archive), self._token, self._descriptors, self._observe)
-        planned = self._files
-        self.staged = do_all(
-            lambda number: stager.stage(planned[number]), len(planned), processes=self._processes
+        stager = self._stager
+        if stager is None:
+            return
+        # What was listed of the previous revision and of the archive goes with it: that is large.
+        self._stager = None
+        numbers = [number for number, staged in enumerate(self.staged) if staged.todo is None or staged.todo]
+        answers = do_all(
+            lambda index: stager.stage(self._files[numbers[index]], self.staged[numbers[index]]),
+            len(numbers),
+            processes=self._processes,
         )
+        for number, staged in zip(numbers, answers, strict=True):
+            self.staged[number] = staged
         links = Links()
         for files, staged in zip(self._files, self.staged, strict=True):
             if staged.linked:
@@ -163,17 +196,50 @@ class Application:
         for files, staged in zip(self._files, self.staged, strict=True):
             if staged.linked:
                 self._look_again(files, staged)
-        for step in reversed(self._directories):
-            if step.directory.standing is Standing.OURS:
-                self._give_attributes(step)
+        for step in reversed(self._to_give):
+            self._give_attributes(step)
         for path, attributes, _ in self.plan.attributes():
             self._give_label(path, attributes)
 
     def sync(self) -> None:
         """Afterwards all that was written at the destinations is on the disk."""
-        sync_file_systems(
-            self._descriptors.of(directory.real) for directory in _existing_directories(self.plan)
-        )
+        sync_file_systems(self._descriptors.of(directory.real) for directory in self._devices.values())
+
+    def _changing_directories(self) -> Iterator[Directory]:
+        """Directories that are there and will change, each once."""
+        seen: set[bytes] = set()
+        for directory in self._changes_of_directories():
+            if directory.standing is Standing.NEW or directory.real in seen:
+                continue
+            seen.add(directory.real)
+            yield directory
+
+    def _changes_of_directories(self) -> Iterator[Directory]:
+        for step in self._directories:
+            if _is_hidden(step) and step.directory.parent is not None:
+                yield step.directory.parent
+        for step in self._to_give:
+            yield step.directory
+        for files, staged in zip(self._files, self.staged, strict=True):
+            if staged.todo is None or staged.todo or staged.adjusted:
+                yield files.directory
+
+    def _is_to_give(self, step: PlannedDirectory) -> bool:
+        """Whether a directory that is ours has other attributes than it should."""
+        if step.directory.standing is not Standing.OURS:
+            return False
+        real, attributes = step.directory.real, step.attributes
+        try:
+            status = os.lstat(real)
+            wanted = self._wanted(step.directory, attributes)
+            acls = () if attributes is None else (attributes.access_acl, attributes.default_acl)
+            return (
+                any(acls)
+                or wanted != (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))
+                or any(name in (ACCESS, DEFAULT) for name in os.listxattr(real, follow_symlinks=False))
+            )
+        except OSError:
+            return True  # and giving them will say why
 
     def _stage_directory(self, step: PlannedDirectory) -> None:
         directory = step.directory
@@ -279,13 +345,7 @@ class Application:
     def _give(self, directory: Directory, attributes: Attributes | None) -> None:
         dir_fd = self._descriptors.of(directory.real)
         status = os.stat(b".", dir_fd=dir_fd)
-        uid = os.geteuid() if attributes is None or attributes.uid is None else attributes.uid
-        gid = (
-            _fresh_group(self._descriptors, directory)
-            if attributes is None or attributes.gid is None
-            else attributes.gid
-        )
-        mode = CREATED_DIRECTORY_MODE if attributes is None or attributes.mode is None else attributes.mode
+        uid, gid, mode = self._wanted(directory, attributes)
         acls = () if attributes is None else (attributes.access_acl, attributes.default_acl)
         if (status.st_uid, status.st_gid) != (uid, gid):
             os.chown(b".", uid, gid, dir_fd=dir_fd)
@@ -299,6 +359,16 @@ class Application:
                 os.fchmod(descriptor, mode)
         finally:
             os.close(descriptor)
+
+    def _wanted(self, directory: Directory, attributes: Attributes | None) -> tuple[int, int, int]:
+        """Owner, group and mode of a directory of ours."""
+        if attributes is None:
+            return os.geteuid(), _fresh_group(self._descriptors, directory), CREATED_DIRECTORY_MODE
+        return (
+            os.geteuid() if attributes.uid is None else attributes.uid,
+            _fresh_group(self._descriptors, directory) if attributes.gid is None else attributes.gid,
+            CREATED_DIRECTORY_MODE if attributes.mode is None else attributes.mode,
+        )
 
     def _give_label(self, path: bytes, attributes: Attributes) -> None:
         context = attributes.permission.context
@@ -333,19 +403,6 @@ def _is_hidden(step: PlannedDirectory) -> bool:
         and directory.parent is not None
         and directory.parent.standing is not Standing.NEW
     )
-
-
-def _existing_directories(plan: InstallPlan) -> Iterator[Directory]:
-    """Directories that are there and will change, each once."""
-    seen: set[bytes] = set()
-    for step in plan.steps:
-        directory: Directory | None = step.directory
-        if isinstance(step, PlannedDirectory) and step.directory.standing is Standing.NEW:
-            directory = step.directory.parent
-        if directory is None or directory.standing is Standing.NEW or directory.real in seen:
-            continue
-        seen.add(directory.real)
-        yield directory
 
 
 def _adjustment(real: bytes, name: bytes, adjusted: Adjusted) -> Adjustment:

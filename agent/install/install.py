@@ -94,6 +94,7 @@ def recover_install(instructions_directory: Path, group_id: str) -> bool:
 def _carry_out(
     files: GroupFiles, token: str, request: InstallRequest, application: Application, observer: Observer
 ) -> None:
+    application.compare()
     files.directory.mkdir(parents=True, exist_ok=True)
     observer("journal", os.fsencode(files.journal))
     write_journal(files.journal, token.encode(), application.touched())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 from array import array
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.archive_index import digest_in, identity_of
@@ -19,7 +21,7 @@ from agent.install.wanted import BITS, Wanted, wanted_of
 from agent.listings import content_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from agent.archive_index import ArchiveIndex
     from agent.install.attributes import Attributes
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from agent.install.plan import PlannedFiles
     from agent.install.previous import PreviousFiles
     from agent.install.request import Observer
+
+
+_WORTH_OPENING = 8  # names in a directory, since opening it takes as long as looking at some of them
 
 
 class StepFailed(Exception):
@@ -90,12 +95,32 @@ class Adjusted(NamedTuple):
     digest: bytes
 
 
+class Todo:
+    """Names that have to be staged: positions, and the inodes of what they replace, 0 where nothing is."""
+
+    def __init__(self) -> None:
+        self._positions = array("I")
+        self._inodes = array("Q")
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return zip(self._positions, self._inodes, strict=True)
+
+    def add(self, position: int, there: os.stat_result | None) -> None:
+        """Note one, and what is there."""
+        self._positions.append(position)
+        self._inodes.append(0 if there is None else there.st_ino)
+
+
 @dataclass(slots=True)
 class Staged:
     """What has become of planned files.
 
     Attributes:
         lines: for each name the fields of its manifest line; empty while it waits for the switch.
+        todo: names that are not there yet as they are to be; None = all.
         new: files that wait under hidden names.
         adjusted: files that wait for other attributes.
         linked: positions of files that have several names in the archive, and are still to be staged.
@@ -104,6 +129,7 @@ class Staged:
     """
 
     lines: list[bytes]
+    todo: Todo | None = None
     new: NewFiles = field(default_factory=NewFiles)
     adjusted: list[Adjusted] = field(default_factory=list)
     linked: list[int] = field(default_factory=list)
@@ -131,45 +157,45 @@ class Stager:
         self._observe = observer
         self._is_root = os.geteuid() == 0
 
-    def stage(self, files: PlannedFiles) -> Staged:
-        """Afterwards what is new waits under hidden names, and nothing else has changed.
-
-        Raises:
-            StepFailed: the rest was not tried.
-        """
-        staged = Staged([b""] * len(files.names))
-        position = 0
-        try:
-            source_fd = os.open(files.source_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                work = _Directory(self, files, staged, source_fd)
-                for position, there in work.not_as_they_are():
-                    work.stage(position, there)
-            finally:
-                os.close(source_fd)
-        except OSError as error:
-            raise StepFailed(files.prefix + files.names[position], error) from error
-        return staged
-
     def compare(self, files: PlannedFiles) -> Staged:
-        """What `stage` would find to be there already, with nothing changed: `lines` and `adjusted` of those.
+        """What is there already, and what is still to be done; nothing is changed.
 
         Raises:
             StepFailed: something can't be read.
         """
         staged = Staged([b""] * len(files.names))
-        name = b""
+        if not files.replaced:
+            return staged
+        staged.todo = Todo()
+        position = 0
         try:
-            source_fd = os.open(files.source_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                work = _Directory(self, files, staged, source_fd)
-                for position, name in enumerate(files.names):
-                    if name in files.replaced:
-                        work.compare(position, name)
-            finally:
-                os.close(source_fd)
+            unknown = list(_unknown(files, self._previous, self._index, staged, is_root=self._is_root))
+            if unknown:
+                with _Directory(self, files, staged) as work:
+                    for position, other in unknown:
+                        work.compare(position, other)
         except OSError as error:
-            raise StepFailed(files.prefix + name, error) from error
+            raise StepFailed(files.prefix + files.names[position], error) from error
+        return staged
+
+    def stage(self, files: PlannedFiles, staged: Staged) -> Staged:
+        """Afterwards what is to be done waits under hidden names, and nothing else has changed.
+
+        Args:
+            files: what is planned.
+            staged: what `compare` has found.
+
+        Raises:
+            StepFailed: the rest was not tried.
+        """
+        position = 0
+        todo = ((number, 0) for number in range(len(files.names))) if staged.todo is None else staged.todo
+        try:
+            with _Directory(self, files, staged) as work:
+                for position, inode in todo:
+                    work.stage(position, inode)
+        except OSError as error:
+            raise StepFailed(files.prefix + files.names[position], error) from error
         return staged
 
     def stage_linked(self, files: PlannedFiles, staged: Staged, links: Links) -> None:
@@ -180,13 +206,9 @@ class Stager:
         """
         position = 0
         try:
-            source_fd = os.open(files.source_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                work = _Directory(self, files, staged, source_fd)
+            with _Directory(self, files, staged) as work:
                 for position in staged.linked:
                     work.stage_linked(position, links)
-            finally:
-                os.close(source_fd)
         except OSError as error:
             raise StepFailed(files.prefix + files.names[position], error) from error
 
@@ -216,10 +238,10 @@ class Links:
 class _Directory:
     """The files of one directory being staged."""
 
-    def __init__(self, stager: Stager, files: PlannedFiles, staged: Staged, source_fd: int) -> None:
+    def __init__(self, stager: Stager, files: PlannedFiles, staged: Staged) -> None:
         self._files = files
         self._staged = staged
-        self._source_fd = source_fd
+        self._source_fd = os.open(files.source_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._real = files.directory.real
         self._descriptors = stager._descriptors  # noqa: SLF001 - one class in two parts
         self._dir_fd = self._descriptors.of(self._real)
@@ -231,78 +253,40 @@ class _Directory:
         self._entries = stager._index.of(files.source_directory)  # noqa: SLF001
         self._owner: tuple[int, int] | None = None
 
-    def not_as_they_are(self) -> Iterator[tuple[int, os.stat_result | None]]:
-        """The names of which something has to be done; the other files are there already, just as they are to be.
+    def __enter__(self) -> _Directory:
+        return self
 
-        This is the loop that an Install without changes consists of: it reads nothing, and makes two
-        calls for each file.
+    def __exit__(self, *_exception: object) -> None:
+        os.close(self._source_fd)
 
-        Yields:
-            The position of the name, and the status of what it is known to replace.
-        """
-        files, entries, known, lines = self._files, self._entries, self._known, self._staged.lines
-        source_fd, dir_fd, owners = self._source_fd, self._dir_fd, self._is_root
-        if not files.replaced or files.attributes or files.links or not known or not entries:
-            yield from ((position, None) for position in range(len(files.names)))
-            return
-        for position, name in enumerate(files.names):
-            fields, entry = known.get(name), entries.get(name)
-            if not fields or entry is None:
-                yield position, None
-                continue
-            # The index holds the status of the archive's file, and the manifest that of ours.
-            source = os.stat(name, dir_fd=source_fd, follow_symlinks=False)
-            try:
-                there = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-            except FileNotFoundError:
-                yield position, None
-                continue
-            of_source = b"%d %d %d %d " % (
-                source.st_ino,
-                source.st_size,
-                source.st_mtime_ns,
-                source.st_ctime_ns,
-            )
-            of_ours = b"f %d %d %d %d " % (there.st_ino, there.st_size, there.st_mtime_ns, there.st_ctime_ns)
-            if not entry.startswith(of_source) or not fields.startswith(of_ours):
-                yield position, None
-            elif fields[len(of_ours) : -2] != entry[len(of_source) :]:
-                yield position, there if stat.S_ISREG(source.st_mode) else None
-            elif (
-                there.st_mode == source.st_mode
-                and there.st_mtime_ns == source.st_mtime_ns
-                and (not owners or (there.st_uid == source.st_uid and there.st_gid == source.st_gid))
-                and fields.endswith(b" -")
-            ):
-                lines[position] = fields
-                self._staged.unchanged += 1
-            else:
-                yield position, None
-
-    def stage(self, position: int, other: os.stat_result | None) -> None:
-        """Stage one name, or note that it has others.
+    def compare(self, position: int, other: os.stat_result | None) -> None:
+        """Find out about one name.
 
         Args:
             position: in the planned files.
-            other: status of what it replaces, when that is known to have another content.
+            other: status of what is there, when that is known to have another content.
         """
-        name, there = self._files.names[position], other
+        name = self._files.names[position]
+        there = other
         if other is None and name in self._files.replaced:
             there = self._status(name)
-            if there is not None and self.compare(position, name, there):
+            if there is not None and self._is_there(position, name, there):
                 return
             if there is not None and stat.S_ISDIR(there.st_mode) and name in self._known:
                 raise OSError(errno.EISDIR, "somebody has put a directory in the place of this file")
-        if name in self._files.links:
-            self._stage_link(position, name, there)
-        else:
-            self._stage_file(position, name, there)
+        if self._staged.todo is not None:
+            self._staged.todo.add(position, there)
 
-    def compare(self, position: int, name: bytes, there: os.stat_result | None = None) -> bool:
+    def stage(self, position: int, inode: int) -> None:
+        """Stage one name, or note that it has others; `inode` of what it replaces."""
+        name = self._files.names[position]
+        if name in self._files.links:
+            self._stage_link(position, name, inode)
+        else:
+            self._stage_file(position, name, inode)
+
+    def _is_there(self, position: int, name: bytes, there: os.stat_result) -> bool:
         """Whether the file or link is there already; only its attributes may have to be adjusted."""
-        there = there or self._status(name)
-        if there is None:
-            return False
         source = os.stat(name, dir_fd=self._source_fd, follow_symlinks=False)
         if name in self._files.links:
             return self._is_same_link(position, name, source, there)
@@ -398,7 +382,7 @@ class _Directory:
         self._staged.adjusted.append(Adjusted(position, there, acl, wanted, digest))
         return True
 
-    def _stage_file(self, position: int, name: bytes, there: os.stat_result | None) -> None:
+    def _stage_file(self, position: int, name: bytes, inode: int) -> None:
         descriptor = os.open(name, READ, dir_fd=self._source_fd)
         try:
             source = os.fstat(descriptor)
@@ -407,7 +391,7 @@ class _Directory:
             if source.st_nlink > 1:
                 self._staged.linked.append(position)
                 return
-            self._copy(position, name, descriptor, source, there)
+            self._copy(position, name, descriptor, source, inode)
         finally:
             os.close(descriptor)
 
@@ -417,7 +401,7 @@ class _Directory:
         name: bytes,
         descriptor: int,
         source: os.stat_result,
-        there: os.stat_result | None,
+        inode: int,
     ) -> bytes:
         """Copy the open file; its digest."""
         self._observe("copy", self._files.prefix + name)
@@ -436,7 +420,7 @@ class _Directory:
         finally:
             os.close(target)
         self._staged.copied_bytes += source.st_size
-        self._count(position, there, digest, has_acl=has_acl)
+        self._count(position, inode, digest, has_acl=has_acl)
         return digest
 
     def _give(self, target: int, source: os.stat_result, attributes: Attributes | None, mode: int) -> bool:
@@ -454,30 +438,28 @@ class _Directory:
         wanted.give(target, os.fstat(target), None)
         return wanted.access_acl is not None
 
-    def _count(self, position: int, there: os.stat_result | None, digest: bytes, *, has_acl: bool) -> None:
-        if there is None:
-            self._staged.created += 1
-        else:
+    def _count(self, position: int, inode: int, digest: bytes, *, has_acl: bool) -> None:
+        if inode:
             self._staged.replaced += 1
+        else:
+            self._staged.created += 1
         if not self._is_new:
-            inode = 0 if there is None else there.st_ino
             self._staged.new.append(NewFile(position, inode, False, digest, has_acl))
 
-    def _stage_link(self, position: int, name: bytes, there: os.stat_result | None) -> None:
+    def _stage_link(self, position: int, name: bytes, inode: int) -> None:
         source = os.stat(name, dir_fd=self._source_fd, follow_symlinks=False)
         target = os.readlink(name, dir_fd=self._source_fd)
         wanted = wanted_of(source, self._files.attributes.get(name), is_root=self._is_root)
         self._observe("link", self._files.prefix + name)
         place = name if self._is_new else new_name(self._token, self._files.number + position)
         status = copy_link(target, place, self._dir_fd, wanted)
-        if there is None:
-            self._staged.created += 1
-        else:
+        if inode:
             self._staged.replaced += 1
+        else:
+            self._staged.created += 1
         if self._is_new:
             self._staged.lines[position] = link_fields(status, target)
         else:
-            inode = 0 if there is None else there.st_ino
             self._staged.new.append(NewFile(position, inode, True, target, has_acl=False))
 
     def _is_same_link(
@@ -503,6 +485,7 @@ class _Directory:
         """Stage a name of a file that has several: the first is copied, the others are linked to it."""
         name = self._files.names[position]
         there = self._status(name) if name in self._files.replaced else None
+        inode = 0 if there is None else there.st_ino
         attributes = self._files.attributes.get(name)
         place = name if self._is_new else new_name(self._token, self._files.number + position)
         descriptor = os.open(name, READ, dir_fd=self._source_fd)
@@ -510,13 +493,13 @@ class _Directory:
             source = os.fstat(descriptor)
             first = links.first(source)
             if first is None or first.attributes is not attributes or not self._linked(first, place):
-                digest = self._copy(position, name, descriptor, source, there)
+                digest = self._copy(position, name, descriptor, source, inode)
                 links.enter(source, _FirstName(self._real, place, attributes, digest))
                 return
         finally:
             os.close(descriptor)
         has_acl = attributes is not None and bool(attributes.access_acl)
-        self._count(position, there, first.digest, has_acl=has_acl)
+        self._count(position, inode, first.digest, has_acl=has_acl)
         if self._is_new:
             self._staged.lines[position] = file_fields(self._status_of(place), first.digest, has_acl=has_acl)
 
@@ -538,3 +521,72 @@ class _Directory:
             os.close(target_fd)
             self._dir_fd = self._descriptors.of(self._real)
         return True
+
+
+def _unknown(
+    files: PlannedFiles, previous: PreviousFiles, index: ArchiveIndex, staged: Staged, *, is_root: bool
+) -> Iterator[tuple[int, os.stat_result | None]]:
+    """The names that need a closer look; the other files are there already, just as they are to be.
+
+    This is the loop that an Install without changes consists of: it opens nothing, and makes two
+    calls for each file.
+
+    Yields:
+        The position of the name, and the status of what is there if that is known to have another content.
+    """
+    known, entries = previous.of(files.directory.real), index.of(files.source_directory)
+    if files.attributes or files.links or not known or not entries:
+        yield from ((position, None) for position in range(len(files.names)))
+        return
+    with (
+        _statuses(files.source_directory, len(files.names)) as status_in_archive,
+        _statuses(files.directory.real, len(files.names)) as status_here,
+    ):
+        for position, name in enumerate(files.names):
+            fields, entry = known.get(name), entries.get(name)
+            if not fields or entry is None:
+                yield position, None
+                continue
+            # The index holds the status of the archive's file, and the manifest that of ours.
+            try:
+                source, there = status_in_archive(name), status_here(name)
+            except OSError as error:
+                if error.errno not in {errno.ENOENT, errno.ENAMETOOLONG}:
+                    raise
+                yield position, None
+                continue
+            of_source = b"%d %d %d %d " % (
+                source.st_ino,
+                source.st_size,
+                source.st_mtime_ns,
+                source.st_ctime_ns,
+            )
+            of_ours = b"f %d %d %d %d " % (there.st_ino, there.st_size, there.st_mtime_ns, there.st_ctime_ns)
+            if not entry.startswith(of_source) or not fields.startswith(of_ours):
+                yield position, None
+            elif fields[len(of_ours) : -2] != entry[len(of_source) :]:
+                yield position, there
+            elif (
+                there.st_mode == source.st_mode
+                and there.st_mtime_ns == source.st_mtime_ns
+                and (not is_root or (there.st_uid == source.st_uid and there.st_gid == source.st_gid))
+                and fields.endswith(b" -")
+            ):
+                staged.lines[position] = fields
+                staged.unchanged += 1
+            else:
+                yield position, None
+
+
+@contextlib.contextmanager
+def _statuses(directory: bytes, count: int) -> Iterator[Callable[[bytes], os.stat_result]]:
+    """What tells the status of a name in this directory, without following links; to be asked so many times."""
+    if count < _WORTH_OPENING:
+        prefix = directory.rstrip(b"/") + b"/"
+        yield lambda name: os.lstat(prefix + name)
+        return
+    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield partial(os.stat, dir_fd=descriptor, follow_symlinks=False)
+    finally:
+        os.close(descriptor)

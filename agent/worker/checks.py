@@ -103,10 +103,14 @@ def _ask_administrator(command: str, command_name: str, specification: Deploymen
     else:
         problem, output = outcome.problem, outcome.output
     if problem:
+        advice = (
+            "Its output says why; deploy again when the host is ready."
+            if output
+            else "It has printed nothing; run it by hand as the agent's user, and deploy again when it says yes."
+        )
         raise CommandFailure(
             "host-not-ready",
-            f"pre_accept_command `{command}` refused {command_name}: {problem}. Nothing has been changed. Its output "
-            "says why; deploy again when the host is ready.",
+            f"pre_accept_command `{command}` refused {command_name}: {problem}. Nothing has been changed. {advice}",
             log=output,
         )
 

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from agent.deployments import DeploymentFacts, HistoryEntry, RecordedProcess
 from agent.deployments.jobs import RUN
-from agent.endpoint import ask_until_answered
+from agent.endpoint import FOR_QUESTIONS, FOR_REPORTS, ask_until_answered
 from agent.errors import AgentError, CommandFailure, EndpointError, IdentityError
 from agent.logs import command_log, get_logger
-from agent.processes import boot_id, start_ticks
 from agent.protocol import CommandStatus
 from agent.worker.checks import check_host
 from agent.worker.directories import working_on_group
 from agent.worker.hook_updates import HookUpdates
 from agent.worker.ongoing import ongoing_deployment
+from agent.worker.process import this_process
+from agent.worker.record import keeping_record, no_record
 from agent.worker.results import (
     failed_result,
     internal_failure,
+    keep_result,
     lost_result,
     noop_result,
     not_wanted_result,
@@ -43,10 +44,6 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
-# A report is worth more patience than a question: nobody else can give it.
-_REPORT_PATIENCE_S = 24 * 3600.0
-_QUESTION_PATIENCE_S = 300.0
-
 
 def finish(job: Job, context: WorkerContext) -> None:
     """Afterwards the command of this record has been reported, and the record is history.
@@ -64,22 +61,24 @@ def finish(job: Job, context: WorkerContext) -> None:
     done = time.monotonic()
     if result.wanted:
         _deliver(state.command, result, context)
-    # After the report: the first line that is written costs more than all of the above may.
+    reported = time.monotonic()
+    _remember(job, result, context)
+    # Last: the first line that is written costs more than all of the above may, and the group's next
+    # command waits for the record to go.
     log.info(
         "command_finished",
         status=result.status.value,
         error_code=int(result.error_code),
         error_id=result.error_id or None,
         run_s=round(done - began, 3),
-        report_s=round(time.monotonic() - done, 3),
+        report_s=round(reported - done, 3),
         message=result.message,
     )
-    _remember(job, result, context)
 
 
-def report_refusal(command: HostCommand, reason: str, context: WorkerContext) -> None:
+def report_refusal(command: HostCommand, reason: OSError, context: WorkerContext) -> None:
     """Report this command as Failed although there is no record of it."""
-    _deliver(command, failed_result(CommandFailure("record-impossible", reason)), context)
+    _deliver(command, failed_result(no_record(reason)), context)
 
 
 def report_abandoned(job: Job, context: WorkerContext) -> None:
@@ -92,7 +91,7 @@ def report_abandoned(job: Job, context: WorkerContext) -> None:
     result = state.result
     if result is None:
         tried = "The workers that were to clean up after it were killed, too, so what it has done is as it left it."
-        result = _keep(job, lost_result(state, tried))
+        result = keep_result(job, lost_result(state, tried))
     if result.wanted:
         _deliver(state.command, result, context)
     log.info("abandoned_command_reported", status=result.status.value, error_code=int(result.error_code))
@@ -101,26 +100,12 @@ def report_abandoned(job: Job, context: WorkerContext) -> None:
 
 def _result_of(job: Job, state: JobState, context: WorkerContext) -> CommandResult:
     """Do what is left to do, and keep the result."""
-    pid = os.getpid()
-    job.note_worker(RecordedProcess(pid=pid, start_ticks=start_ticks(pid) or 0, boot_id=boot_id()))
-    if state.has_begun:
+    if state.is_lost:
         # Only what was lost pays for what undoes it.
-        from agent.worker.recovery import failed_after_restart  # noqa: PLC0415
+        from agent.worker.recovery import result_after_loss  # noqa: PLC0415
 
-        result = failed_after_restart(state, context)
-    else:
-        result = _perform(job, state.command, context)
-    return _keep(job, result)
-
-
-def _keep(job: Job, result: CommandResult) -> CommandResult:
-    """The result, which whoever comes after us will find if that is possible."""
-    try:
-        job.note_result(result)
-    except OSError as error:
-        # The report still goes out; only a crash before that would cost it.
-        log.warning("result_not_kept", error=str(error))
-    return result
+        return result_after_loss(job, state, context.host)
+    return keep_result(job, _perform(job, state.command, context))
 
 
 def _perform(job: Job, command: HostCommand, context: WorkerContext) -> CommandResult:
@@ -150,9 +135,14 @@ class _Performance:
             on_step=self._note_step_of_run,
             is_cancelled=HookUpdates(command.identifier, context).is_cancelled,
         )
+        self._boot_id = ""
 
     def result(self) -> CommandResult:
-        self._job.note_step("specification")
+        with keeping_record(self._job):
+            worker = this_process()
+            self._boot_id = worker.boot_id
+            self._job.note_worker(worker)
+        self._note_step("specification")
         check_addressee(self._command, self._context.host_identifier)
         specification = fetch_specification(self._command, self._context, self._ask)
         facts = DeploymentFacts(
@@ -161,23 +151,28 @@ class _Performance:
             deployment_group_name=specification.deployment_group_name,
             application_name=specification.application_name,
         )
-        self._job.note_deployment(facts)
         command_log.bind(deployment_id=facts.deployment_id)
-        wait_for_turn(self._job, facts.deployment_group_id, self._context.jobs)
+        with keeping_record(self._job):
+            self._job.note_deployment(facts)
+            wait_for_turn(self._job, facts.deployment_group_id, self._context.jobs)
         run = choose_run(self._command.name, specification, self._host)
         if not run.is_noop:
-            self._job.note_step("checks")
+            self._note_step("checks")
             check_host(self._command.name, specification, self._context.settings)
-        self._job.note_step("acknowledge")
+        self._note_step("acknowledge")
         status = self._acknowledge(run)
         if status is CommandStatus.FAILED and run.is_noop:
             return noop_result()
         if status in (CommandStatus.SUCCEEDED, CommandStatus.FAILED):
             return not_wanted_result(status)
-        self._job.note_step(RUN)
+        self._note_step(RUN)
         ongoing = ongoing_deployment(self._command.identifier, specification, self._host, self._context.jobs)
         with working_on_group(specification, self._host), ongoing:
             return run.carry_out()
+
+    def _note_step(self, step: str) -> None:
+        with keeping_record(self._job):
+            self._job.note_step(step)
 
     def _note_script_started(self, script: HookProcess) -> None:
         """Whoever comes after a dead worker has to end what it had running.
@@ -185,7 +180,7 @@ class _Performance:
         Called in the process that is about to become the script. It holds the lock of the record until
         then, as it was forked from us: nobody reads the record before this line is in it.
         """
-        process = RecordedProcess(pid=script.pid, start_ticks=script.start_ticks, boot_id=boot_id())
+        process = RecordedProcess(pid=script.pid, start_ticks=script.start_ticks, boot_id=self._boot_id)
         # A full disk must not keep a script from its work; and whatever this process logged, nobody would see.
         with contextlib.suppress(OSError):
             self._job.note_script(process)
@@ -213,7 +208,7 @@ class _Performance:
     def _ask(self, call: Callable[[], T]) -> T:
         return ask_until_answered(
             call,
-            give_up_after_s=_QUESTION_PATIENCE_S,
+            patience=FOR_QUESTIONS,
             throttle=self._context.throttle,
             on_trouble=_log_trouble,
         )
@@ -224,7 +219,7 @@ def _deliver(command: HostCommand, result: CommandResult, context: WorkerContext
     try:
         ask_until_answered(
             lambda: context.client.complete(command.identifier, result.status, result.payload),
-            give_up_after_s=_REPORT_PATIENCE_S,
+            patience=FOR_REPORTS,
             throttle=context.throttle,
             on_trouble=_log_trouble,
         )
@@ -233,26 +228,43 @@ def _deliver(command: HostCommand, result: CommandResult, context: WorkerContext
 
 
 def _remember(job: Job, result: CommandResult, context: WorkerContext) -> None:
-    """Afterwards the command is in the history and has no record any more."""
+    """Afterwards the command is in the history and has no record any more.
+
+    Where there is no writing the history, the record stays as it is: when the command is delivered
+    again, or the agent started again, its result is reported once more, and only that.
+    """
     try:
         state = job.read()
+        if state is None:
+            return
+        context.history.add(_history_entry(state, result))
     except OSError as error:
         log.warning("history_not_written", error=str(error))
-        state = None
-    if state is not None:
-        entry = HistoryEntry(
-            host_command_identifier=state.command.identifier,
-            command_name=state.command.name,
-            accepted_at=state.accepted_at,
-            finished_at=state.finished_at or time.time(),
-            result=result,
-            deployment=state.deployment,
-        )
-        try:
-            context.history.add(entry)
-        except OSError as error:
-            log.warning("history_not_written", error=str(error))
+        if _has_result(job, result):
+            return
     job.remove_if_possible()
+
+
+def _has_result(job: Job, result: CommandResult) -> bool:
+    """Whether the record has the result by now; without it, the command would look as if it had been lost."""
+    try:
+        state = job.read()
+        if state is not None and state.result is None:
+            job.note_result(result)
+    except OSError:
+        return False
+    return state is not None
+
+
+def _history_entry(state: JobState, result: CommandResult) -> HistoryEntry:
+    return HistoryEntry(
+        host_command_identifier=state.command.identifier,
+        command_name=state.command.name,
+        accepted_at=state.accepted_at,
+        finished_at=state.finished_at or time.time(),
+        result=result,
+        deployment=state.deployment,
+    )
 
 
 def _log_trouble(error: BaseException) -> None:

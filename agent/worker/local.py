@@ -87,6 +87,8 @@ def deploy_locally(
 
     Raises:
         CommandFailure: nothing could be started: the group has an impossible name or directory.
+        KeyboardInterrupt, SystemExit: raised by a signal handler of the caller; the event that ran is
+            broken off then, which the history says.
     """
     check_group_id(specification.deployment_group_id, tracking_name=host.settings.ongoing_deployment_tracking)
     with working_on_group(specification, host):
@@ -96,16 +98,27 @@ def deploy_locally(
 def _run_events(
     specification: DeploymentSpecification, events: Sequence[str], host: HostContext
 ) -> Iterator[EventOutcome]:
-    history = History(host.settings.state_directory)
     for event in events:
         began, accepted_at = time.monotonic(), time.time()
-        outcome = EventOutcome(
-            event=event, result=_run(event, specification, host), duration_s=time.monotonic() - began
-        )
-        _remember(history, outcome, specification, accepted_at)
+        try:
+            result = _run(event, specification, host)
+        except (KeyboardInterrupt, SystemExit):
+            _remember(_interrupted(event, began), specification, host, accepted_at)
+            raise
+        outcome = EventOutcome(event=event, result=result, duration_s=time.monotonic() - began)
+        _remember(outcome, specification, host, accepted_at)
         yield outcome
         if not outcome.has_succeeded:
             return
+
+
+def _interrupted(event: str, began: float) -> EventOutcome:
+    failure = CommandFailure(
+        "deployment-interrupted",
+        f"{event} was broken off: agentctl was told to end, by Ctrl-C, by a signal, or because its terminal has gone. "
+        "A script that ran has been ended with all that it had started; an Install has been undone. Deploy again.",
+    )
+    return EventOutcome(event=event, result=failed_result(failure), duration_s=time.monotonic() - began)
 
 
 def _run(event: str, specification: DeploymentSpecification, host: HostContext) -> CommandResult:
@@ -122,8 +135,9 @@ def _run(event: str, specification: DeploymentSpecification, host: HostContext) 
 
 
 def _remember(
-    history: History, outcome: EventOutcome, specification: DeploymentSpecification, accepted_at: float
+    outcome: EventOutcome, specification: DeploymentSpecification, host: HostContext, accepted_at: float
 ) -> None:
+    history = History(host.settings.state_directory)
     facts = DeploymentFacts(
         deployment_id=specification.deployment_id,
         deployment_group_id=specification.deployment_group_id,

@@ -11,10 +11,23 @@ import os
 import traceback
 from typing import TYPE_CHECKING
 
+from agent.deployments import RecordedProcess
+from agent.processes import boot_id, start_ticks
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _CRASHED = 70  # EX_SOFTWARE
+
+
+def this_process() -> RecordedProcess:
+    """Us, as a record names us.
+
+    Raises:
+        OSError: there are no file descriptors left to find out.
+    """
+    pid = os.getpid()
+    return RecordedProcess(pid=pid, start_ticks=start_ticks(pid) or 0, boot_id=boot_id())
 
 
 def fork_worker(work: Callable[[], None], *, leave_daemon: Callable[[], None]) -> int:

@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from agent.deployments import CommandResult
 from agent.deployments.jobs import BEGUN_STEPS
 from agent.errors import CommandFailure
 from agent.lifecycle.diagnostics import NOOP_MESSAGE, failure_payload, success_payload
+from agent.logs import get_logger
 from agent.protocol import CommandStatus, ErrorCode
 
 if TYPE_CHECKING:
-    from agent.deployments import JobState
+    from pathlib import Path
+
+    from agent.deployments import Job, JobState
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastOutput:
+    """What the scripts of a lost event had printed; empty where there was nothing.
+
+    Attributes:
+        script_name: location of the script that was running.
+        tail: of the output, as it goes into a report.
+        file: the whole output.
+    """
+
+    script_name: str = ""
+    tail: str = ""
+    file: Path | None = None
+
+
+_NO_OUTPUT = LastOutput()
 
 
 def succeeded_result(message: str = "", *, log: str = "") -> CommandResult:
@@ -63,14 +86,34 @@ def not_wanted_result(status: CommandStatus) -> CommandResult:
     )
 
 
-def lost_result(state: JobState, undone: str) -> CommandResult:
+def lost_result(state: JobState, undone: str, output: LastOutput = _NO_OUTPUT) -> CommandResult:
     """The worker died, with its host or alone, and what it did has been undone as far as `undone` says."""
     step = "while it ran" if state.step in BEGUN_STEPS else f"at the step {state.step}"
     message = (
         f"Failed: the worker that carried out {state.command.name} was killed {step}, by a reboot, by the "
         f"kernel for want of memory, or by hand. {undone} Deploy again."
     )
-    return failed_result(CommandFailure("worker-lost", message, code=ErrorCode.FAILED_AFTER_RESTART))
+    if output.file is not None:
+        message += f" The whole output is in {output.file}."
+    return failed_result(
+        CommandFailure(
+            "worker-lost",
+            message,
+            code=ErrorCode.FAILED_AFTER_RESTART,
+            script_name=output.script_name,
+            log=output.tail,
+        )
+    )
+
+
+def keep_result(job: Job, result: CommandResult) -> CommandResult:
+    """The result, which whoever comes after us will find if that is possible."""
+    try:
+        job.note_result(result)
+    except OSError as error:
+        # The report still goes out; only a crash before that would cost it.
+        log.warning("result_not_kept", error=str(error))
+    return result
 
 
 def _result(status: CommandStatus, payload: str) -> CommandResult:

@@ -143,7 +143,7 @@ class Agent:
     def clear_away(self) -> None:
         """Afterwards nothing of it runs, whatever the test has left.
 
-        Workers outlive their daemon, and would go on trying to deliver their reports for a day. One that
+        Workers outlive their daemon, and would go on trying to deliver their reports for ever. One that
         has just been forked stands in no record yet; but they all work in the agent's directory.
         """
         if self.process is not None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -122,7 +124,7 @@ def test_a_killed_worker_is_reported_with_code_7_once_and_soon(
     os.kill(worker, signal.SIGKILL)
     completion = server.completion(waiting[1])
     assert completion.at - began < 3
-    assert ("Failed", 7, "") == (completion.status, completion.code, completion.script_name)
+    assert ("Failed", 7, "hook.sh") == (completion.status, completion.code, completion.script_name)
     assert completion.message.startswith("Failed: ")
     assert f"Its script was still running and has been ended: pid {gate.pid} /bin/sh" in completion.message
     assert completion.message.endswith("[worker-lost]")
@@ -132,6 +134,50 @@ def test_a_killed_worker_is_reported_with_code_7_once_and_soon(
     server.carry(waiting[0], "ValidateService")
     assert 1 == len(server.completions(waiting[1]))
     assert ["BeforeInstall of one"] == application.trace
+
+
+def test_the_report_of_a_loss_has_what_the_script_had_printed_and_says_where_the_rest_is(
+    server: ControlServer, agent: Agent, gate: Gate, application: Application
+) -> None:
+    """What killed the worker often announces itself there; nobody should have to look for the file first."""
+    script = f"echo the last words; {gate.script}"
+    deployment = application.revise("one", ["BeforeInstall"], script=script)
+    server.carry(deployment, "DownloadBundle")
+    identifier = server.send("BeforeInstall", deployment)
+    log = agent.root / deployment.group_id / deployment.deployment_id / "logs" / "scripts.log"
+    wait_until(lambda: log.exists() and "the last words" in log.read_text(), "they are in the log")
+    (worker,) = agent.workers()
+    os.kill(worker, signal.SIGKILL)
+    completion = server.completion(identifier)
+    assert ["LifecycleEvent - BeforeInstall", "Script - hook.sh", "[stdout]the last words"] == (
+        completion.log.splitlines()
+    )
+    assert f"The whole output is in {log}." in completion.message
+
+
+def test_what_a_killed_workers_script_has_started_is_ended_also_in_another_session(
+    server: ControlServer, agent: Agent, application: Application, tmp_path: Path
+) -> None:
+    """It would work on beside the next deployment, and nobody would know of it."""
+    pid_file = tmp_path / "escaped"
+    script = (
+        f"(setsid sh -c 'echo $$ > {pid_file}.new; mv {pid_file}.new {pid_file}; exec sleep 60' &)\n"
+        f"while [ ! -e {pid_file} ]; do sleep 0.01; done\nsleep 60"
+    )
+    deployment = application.revise("one", ["BeforeInstall"], script=script)
+    server.carry(deployment, "DownloadBundle")
+    identifier = server.send("BeforeInstall", deployment)
+    wait_until(pid_file.exists, "the script has started it")
+    escaped = int(pid_file.read_text())
+    (worker,) = agent.workers()
+    os.kill(worker, signal.SIGKILL)
+    completion = server.completion(identifier)
+    try:
+        assert not is_running(escaped)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(escaped, signal.SIGKILL)
+    assert f"pid {escaped} " in completion.message
 
 
 def test_a_loss_is_reported_also_when_somebody_looks_at_the_record_at_that_moment(
@@ -150,19 +196,81 @@ def test_a_loss_is_reported_also_when_somebody_looks_at_the_record_at_that_momen
     agent.wait_until_idle()
 
 
-def test_a_worker_that_died_together_with_the_daemon_is_reported_by_the_next_daemon(
-    server: ControlServer, agent: Agent, waiting: tuple[Deployment, str]
-) -> None:
-    """The host was reset: nothing runs any more, and the record is all that is left."""
+def kill_with_worker(agent: Agent) -> None:
+    """Afterwards neither the daemon nor its only worker is there."""
     (worker,) = agent.workers()
     agent.kill()
     os.kill(worker, signal.SIGKILL)
     wait_until(lambda: not is_running(worker), "the worker is gone")
+
+
+def test_the_next_daemon_ends_the_script_of_a_worker_that_died_together_with_the_daemon_and_reports(
+    server: ControlServer, agent: Agent, gate: Gate, waiting: tuple[Deployment, str]
+) -> None:
+    """Both were killed for want of memory, say, and the script runs on."""
+    kill_with_worker(agent)
+    assert is_running(gate.pid)
     agent.start()
     completion = server.completion(waiting[1])
     assert ("Failed", 7) == (completion.status, completion.code)
+    assert f"has been ended: pid {gate.pid} " in completion.message
+    assert not is_running(gate.pid)
     agent.wait_until_idle()
     assert 1 == len(server.completions(waiting[1]))
+
+
+def test_after_a_reboot_a_process_with_the_pid_of_the_lost_script_is_left_alone(
+    server: ControlServer, agent: Agent, gate: Gate, waiting: tuple[Deployment, str]
+) -> None:
+    """Pids and start times count from the boot: what has them now is somebody else's."""
+    kill_with_worker(agent)
+    (record,) = agent.state.glob("jobs/*/record.jsonl")
+    this_boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert this_boot in record.read_text()
+    record.write_text(record.read_text().replace(this_boot, "00000000-0000-4000-8000-000000000000"))
+    agent.start()
+    completion = server.completion(waiting[1])
+    assert ("Failed", 7) == (completion.status, completion.code)
+    assert "has been ended" not in completion.message
+    assert is_running(gate.pid)
+
+
+def test_a_command_that_could_not_become_history_is_not_carried_out_again(
+    server: ControlServer, agent: Agent, application: Application
+) -> None:
+    """The disk was full when it ended. Delivered again, it is reported again; then its record goes, too."""
+    deployment = application.revise("one", ["BeforeInstall"])
+    server.carry(deployment, "DownloadBundle")
+    agent.wait_until_idle()
+    history = agent.state / "history.jsonl"
+    history.rename(agent.state / "elsewhere")
+    # Can be read, and not be written: links are not followed.
+    history.symlink_to(agent.state / "elsewhere")
+    identifier = server.send("BeforeInstall", deployment)
+    assert "Succeeded" == server.completion(identifier).status
+    wait_until(lambda: agent.logged("record_kept"), "the worker has ended")
+    assert [] == agent.logged("worker_died")
+    history.unlink()
+    server.send("BeforeInstall", deployment, HostCommandIdentifier=identifier)
+    server.wait_for(lambda: len(server.completions(identifier)) == 2, "it is reported again")
+    agent.wait_until_idle()
+    assert ["BeforeInstall of one"] == application.trace
+    assert [identifier] == [entry["host_command_identifier"] for entry in agent.history()]
+
+
+def test_the_next_start_clears_away_what_could_not_become_history(
+    server: ControlServer, agent: Agent, application: Application
+) -> None:
+    """Nobody delivers it again, and `agentctl wait-idle` waits for it."""
+    history = agent.state / "history.jsonl"
+    history.symlink_to(agent.state / "elsewhere")
+    server.carry(application.revise(), "DownloadBundle")
+    wait_until(lambda: agent.logged("record_kept"), "the worker has ended")
+    agent.end()
+    history.unlink()
+    agent.start()
+    agent.wait_until_idle()
+    assert ["DownloadBundle"] == [entry["command_name"] for entry in agent.history()]
 
 
 def test_a_command_whose_worker_died_before_it_did_anything_is_simply_carried_out(

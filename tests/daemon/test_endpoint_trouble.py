@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 import time
+from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from agent.daemon.daemon import Connected, Daemon
+from agent.daemon.notification import ServiceNotifier
+from agent.daemon.running import Repairs, Workers
+from agent.daemon.wakeups import Wakeups
+from agent.errors import EndpointUnavailable
+from agent.logs import Log, LogSink
+from agent.settings import Settings
 from tests.daemon.agent_process import wait_until
 from tests.daemon.control_server import (
     ACKNOWLEDGE,
@@ -22,6 +31,10 @@ from tests.daemon.control_server import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from agent.endpoint import HostCommandClient
     from tests.daemon.agent_process import Agent
     from tests.daemon.conftest import MakeAgent
     from tests.daemon.control_server import ControlServer
@@ -121,13 +134,12 @@ def test_throttling_doubles_the_wait_and_two_log_lines_tell_of_it(
     assert 0 == agent.status()["failures"]
 
 
-@pytest.mark.slow
-def test_polls_go_on_ten_seconds_after_a_failure_and_what_waited_is_carried_out(
+def test_polls_go_on_after_a_failure_and_what_waited_is_carried_out(
     server: ControlServer, make_agent: MakeAgent, application: Application
 ) -> None:
-    """Nothing is lost while the endpoint is away."""
+    """Nothing is lost while the endpoint is away. Throttled, because that is the failure with the shortest wait."""
     deployment = application.revise()
-    server.trouble(POLL, SERVER_ERROR)
+    server.trouble(POLL, THROTTLED)
     agent = make_agent().launch()
     failed_status(agent)
     server.stop()
@@ -135,7 +147,54 @@ def test_polls_go_on_ten_seconds_after_a_failure_and_what_waited_is_carried_out(
     identifier = server.send("DownloadBundle", deployment)
     assert "Succeeded" == server.completion(identifier).status
     first, second = server.of(POLL)[:2]
-    assert 9 <= second.at - first.at <= 12
+    assert 0.7 <= second.at - first.at <= 3
+
+
+class Clock(Wakeups):
+    """Time passes only while the daemon sleeps, and then at once; `slept_s` is how long each time."""
+
+    def __init__(self, tick: Callable[[], None]) -> None:
+        super().__init__(tick, tick_interval_s=0.01)
+        self.slept_s: list[float] = []
+
+    def sleep_until(self, moment: float) -> None:
+        if (seconds := moment - time.monotonic()) > 0:
+            self.slept_s.append(round(seconds))
+        super().sleep_until(time.monotonic())
+
+
+def test_polls_that_fail_one_after_the_other_come_after_ten_seconds_and_then_more_rarely(
+    tmp_path: Path,
+) -> None:
+    """The waits of the existing agents, to the second: a fleet of 10,000 hosts behaves as the service expects."""
+
+    class Client:
+        polls = 0
+
+        def poll_host_command(self) -> None:
+            self.polls += 1
+            if self.polls > 5:
+                clock._note(signal.SIGTERM, None)
+                return
+            raise EndpointUnavailable("It is away.")
+
+    clock = Clock(lambda: daemon.tick())  # noqa: PLW0108 - defined below
+    connected = Connected(
+        client=cast("HostCommandClient", Client()),
+        workers=Workers(carry=lambda _: 0, refuse=lambda _command, _reason: 0, abandon=lambda _: 0),
+        host_identifier="h",
+        endpoint="e",
+    )
+    daemon = Daemon(
+        settings=replace(Settings(), root_dir=tmp_path, pid_dir=tmp_path),
+        connect=lambda: connected,
+        repairs=Repairs(restore=lambda _: 0, mend=lambda: 0),
+        wakeups=clock,
+        notifier=ServiceNotifier({}),
+        log=Log(LogSink(tmp_path / "log", to_stderr=False)),
+    )
+    daemon.run()
+    assert [10, 13, 17, 21, 27] == clock.slept_s[:5]
 
 
 def test_a_throttled_report_holds_up_the_polls_as_well(
@@ -172,6 +231,31 @@ def test_trouble_in_the_middle_of_a_command_costs_time_and_nothing_else(
     assert 1 == len(server.completions(identifier))
     assert ["BeforeInstall of one"] == application.trace
     assert 1 == len(agent.logged("endpoint_trouble"))
+
+
+# What a proxy, a portal or a firewall answers in the service's place, and refusals that may pass.
+NOT_THE_SERVICE = (
+    Fault(status=403, body=b"<html>blocked</html>", headers={"Content-Type": "text/html"}),
+    Fault(status=302, headers={"Location": "http://127.0.0.1:1/"}),
+    error(400, "SerializationException", "the body was cut off"),
+)
+
+
+@pytest.mark.parametrize("operation", [SPECIFICATION, ACKNOWLEDGE, COMPLETE])
+def test_what_answers_in_the_place_of_the_service_decides_nothing(
+    server: ControlServer, agent: Agent, application: Application, operation: str
+) -> None:
+    """One odd answer of a proxy must neither fail a command nor lose the report of one that was carried out."""
+    deployment = application.revise("one", ["BeforeInstall"])
+    server.carry(deployment, "DownloadBundle")
+    server.trouble(operation, *NOT_THE_SERVICE)
+    identifier = server.send("BeforeInstall", deployment)
+    assert "Succeeded" == server.completion(identifier).status
+    agent.wait_until_idle()
+    assert 1 == len(server.completions(identifier))
+    assert ["BeforeInstall of one"] == application.trace
+    (line,) = [line for line in agent.logged("endpoint_trouble") if identifier in line]
+    assert "403 without a type. Check that no portal or proxy answers in its place" in line
 
 
 @pytest.mark.parametrize("operation", [SPECIFICATION, ACKNOWLEDGE])

@@ -9,9 +9,9 @@ import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from agent.daemon.daemon import Daemon, starting_status
+from agent.daemon.daemon import Connected, Daemon
 from agent.daemon.notification import ServiceNotifier
-from agent.daemon.running import Workers
+from agent.daemon.running import Repairs, Workers
 from agent.daemon.wakeups import Wakeups
 from agent.deployments import JobStore
 from agent.logs import Log, LogSink
@@ -69,14 +69,19 @@ def test_a_command_whose_worker_cannot_be_forked_is_carried_out_when_that_is_pos
     settings = replace(Settings(), root_dir=tmp_path, pid_dir=tmp_path, wait_between_runs=0.05)
     wakeups = Wakeups(lambda: daemon.tick(), tick_interval_s=0.02)  # noqa: PLW0108 - defined below
     log_file = tmp_path / "log"
+    connected = Connected(
+        client=cast("HostCommandClient", client),
+        workers=Workers(carry=carry, refuse=lambda _command, _reason: 0, abandon=carry),
+        host_identifier="h",
+        endpoint="e",
+    )
     daemon = Daemon(
         settings=settings,
-        client=cast("HostCommandClient", client),
+        connect=lambda: connected,
+        repairs=Repairs(restore=lambda _job: 0, mend=lambda: 0),
         wakeups=wakeups,
-        workers=Workers(carry=carry, refuse=lambda _command, _reason: 0, abandon=carry, mend=lambda: 0),
         notifier=ServiceNotifier({}),
         log=Log(LogSink(log_file, to_stderr=False)),
-        status=starting_status(host_identifier="h", endpoint="e"),
     )
     client.wakeups, client.store = wakeups, JobStore(tmp_path)
     daemon.run()

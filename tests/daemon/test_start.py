@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agent.daemon.lock import AgentLock
+from agent.errors import AgentError
 from tests.daemon.agent_process import clean_environment, wait_until
 from tests.daemon.control_server import HOST, POLL, error
 from tests.identity.metadata_server import DOCUMENT, ROLE, ROLES, MetadataServer, role_credentials
@@ -73,6 +75,30 @@ def test_the_root_is_free_once_its_agent_is_gone_however_it_went(agent: Agent) -
     agent.kill()
     agent.start()
     assert f"{agent.pid}\n" == (agent.state / "codedeploy-agent.pid").read_text()
+
+
+def test_a_pid_file_that_cannot_be_written_keeps_no_agent_from_starting(
+    server: ControlServer, make_agent: MakeAgent, application: Application
+) -> None:
+    """A full disk is when people restart things. It is the lock that counts; something else may be said of it."""
+    agent = make_agent()
+    in_the_way = agent.state / "codedeploy-agent.pid"
+    in_the_way.mkdir(parents=True)
+    agent.start()
+    (line,) = agent.logged("pid_file_not_written")
+    assert str(in_the_way) in line
+    server.carry(application.revise(), "DownloadBundle")
+    assert 0 == agent.end()
+    assert "Traceback" not in agent.output()
+
+
+def test_a_directory_that_cannot_be_locked_is_named(tmp_path: Path) -> None:
+    """Two agents might work on it; `agent_failed` says why this one does not, instead of a traceback."""
+    lock = AgentLock(tmp_path, tmp_path / "not there")
+    with pytest.raises(AgentError, match=r"not there can't be locked.*No such file or directory"):
+        lock.acquire()
+    # And nothing is held any more.
+    AgentLock(tmp_path).acquire()
 
 
 # -- configuration -------------------------------------------------------------------------------------
@@ -296,3 +322,27 @@ def test_the_service_manager_is_told_what_happens(
             told.add(manager.recv(1000).decode())
         agent.wait()
     assert {"READY=1", "WATCHDOG=1", "STOPPING=1"} <= told
+
+
+def test_the_service_manager_sees_that_the_agent_is_alive_while_it_finds_out_who_the_host_is(
+    make_agent: MakeAgent, metadata_server: MetadataServer
+) -> None:
+    """During boot that may take longer than the watchdog's patience."""
+    metadata_server.statuses = [503] * 1000
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        address = f"\0agent-test-{os.getpid()}-{id(manager)}"
+        manager.bind(address)
+        manager.settimeout(20)
+        environment = {"NOTIFY_SOCKET": f"@{address[1:]}", "WATCHDOG_USEC": "200000"}
+        on_ec2(make_agent(AWS_EC2_METADATA_SERVICE_ENDPOINT=metadata_server.url, **environment)).launch()
+        told: list[str] = []
+        while told.count("WATCHDOG=1") < 2:
+            told.append(manager.recv(1000).decode())
+    assert "READY=1" in told
+    assert "STATUS=polling" not in told
+
+
+def test_the_unit_leaves_workers_and_applications_alone_whatever_becomes_of_the_daemon() -> None:
+    """They are in its control group: systemd would end all of them when the kernel kills one for want of memory."""
+    unit = Path(__file__).parents[2] / "systemd" / "codedeploy-agent.service"
+    assert {"KillMode=process", "OOMPolicy=continue"} <= set(unit.read_text().splitlines())

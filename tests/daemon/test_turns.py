@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +13,8 @@ from tests.daemon.control_server import ACKNOWLEDGE, COMPLETE, POLL, SERVER_ERRO
 from tests.daemon.revisions import Gate
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.daemon.agent_process import Agent
     from tests.daemon.control_server import ControlServer
     from tests.daemon.revisions import Application
@@ -27,11 +28,19 @@ def wait_for_idle_poll(server: ControlServer) -> None:
     server.wait_for_requests(POLL, count + 1)
 
 
-def is_waited_for(agent: Agent) -> bool:
-    """Whether a process waits for the lock of the oldest job record."""
-    oldest = min(agent.state.glob("jobs/*/record.jsonl"))
-    waiting = [line for line in Path("/proc/locks").read_text().splitlines() if "->" in line]
-    return any(f":{oldest.stat().st_ino} " in line for line in waiting)
+def wait_for_turn(agent: Agent, count: int) -> list[int]:
+    """Return when so many workers wait for their turn; their pids.
+
+    They have said what deployment they belong to, and have yet to look at the host.
+    """
+
+    def waiting() -> list[int]:
+        records = [record for record in agent.records() if record and record[-1]["entry"] == "deployment"]
+        pids = [[entry["pid"] for entry in record if entry["entry"] == "worker"][-1] for record in records]
+        return pids if len(pids) == count else []
+
+    found: list[int] = wait_until(waiting, f"{count} workers wait for their turn")
+    return found
 
 
 def test_a_command_delivered_again_while_it_runs_runs_once(
@@ -120,7 +129,7 @@ def test_whoever_waits_for_a_worker_that_is_killed_waits_until_that_has_been_cle
     lost = server.send("BeforeInstall", first)
     wait_until(lambda: gate.is_reached, "the script runs")
     waiting = server.send("BeforeInstall", second)
-    wait_until(lambda: is_waited_for(agent), "the second waits for the first")
+    wait_for_turn(agent, 1)
     (worker, _) = agent.workers()
     # The report of the loss comes late: whoever does not wait for it is faster.
     server.trouble(COMPLETE, SERVER_ERROR, SERVER_ERROR)

@@ -109,7 +109,6 @@ def test_a_record_is_alive_as_long_as_the_process_that_inherited_its_lock(tmp_pa
         os.kill(worker, signal.SIGKILL)
         os.waitpid(worker, 0)
     assert (True, False) == (alive, taken)
-    seen_by_others.wait_until_over()
     assert (False, True) == (seen_by_others.is_alive(), seen_by_others.hold())
     seen_by_others.let_go()
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.endpoint import SharedThrottle, ask_until_answered, proxy_for, wait_after_failures
+from agent.endpoint import (
+    FOR_QUESTIONS,
+    FOR_REPORTS,
+    Patience,
+    SharedThrottle,
+    ask_until_answered,
+    proxy_for,
+    wait_after_failures,
+)
 from agent.errors import EndpointUnavailable, IdentityError, RequestRefused, Throttled
 
 if TYPE_CHECKING:
@@ -104,6 +114,11 @@ class Endpoint:
         return "answer"
 
 
+# The same in all but the waits.
+QUICK = replace(FOR_QUESTIONS, longest_wait_s=0.01)
+HURRIED = Patience(give_up_after_s=0, longest_wait_s=0, final_types=frozenset())
+
+
 def refused(error_type: str) -> RequestRefused:
     return RequestRefused("refused", error_type=error_type, status=400)
 
@@ -111,20 +126,44 @@ def refused(error_type: str) -> RequestRefused:
 def test_a_question_is_repeated_until_it_is_answered_and_trouble_is_told_once(tmp_path: Path) -> None:
     """One line in the log, not one per attempt."""
     troubles: list[BaseException] = []
-    passing = [EndpointUnavailable("a"), IdentityError("b"), refused("ExpiredTokenException")]
+    passing = [EndpointUnavailable("a"), IdentityError("b"), refused("ExpiredTokenException"), refused("New")]
     endpoint = Endpoint(*passing)
     answer = ask_until_answered(
-        endpoint, give_up_after_s=60, throttle=SharedThrottle(tmp_path), on_trouble=troubles.append
+        endpoint, patience=QUICK, throttle=SharedThrottle(tmp_path), on_trouble=troubles.append
     )
-    assert ("answer", 4, passing[:1]) == (answer, endpoint.calls, troubles)
+    assert ("answer", 5, passing[:1]) == (answer, endpoint.calls, troubles)
 
 
-def test_an_answer_that_says_no_is_final(tmp_path: Path) -> None:
-    """The command is not wanted any more; asking again would only annoy."""
-    endpoint = Endpoint(refused("ClientException"))
-    with pytest.raises(RequestRefused):
-        ask_until_answered(endpoint, give_up_after_s=60, throttle=SharedThrottle(tmp_path), on_trouble=print)
-    assert 1 == endpoint.calls
+@pytest.mark.parametrize(
+    ("patience", "error_type", "calls"),
+    [
+        (FOR_QUESTIONS, "ClientException", 1),
+        (FOR_QUESTIONS, "ValidationException", 1),
+        (FOR_REPORTS, "ClientException", 1),
+        (FOR_REPORTS, "ValidationException", 2),
+        (FOR_REPORTS, "SerializationException", 2),
+        (FOR_REPORTS, "UnknownOperationException", 2),
+    ],
+)
+def test_only_an_answer_of_the_service_that_says_no_is_final(
+    tmp_path: Path, patience: Patience, error_type: str, calls: int
+) -> None:
+    """The command is not wanted any more: asking again would only annoy. A report is given up for that alone."""
+    endpoint = Endpoint(refused(error_type))
+    refusals = pytest.raises(RequestRefused) if calls == 1 else contextlib.nullcontext()
+    with refusals:
+        ask_until_answered(
+            endpoint,
+            patience=replace(patience, longest_wait_s=0.01),
+            throttle=SharedThrottle(tmp_path),
+            on_trouble=lambda _: None,
+        )
+    assert calls == endpoint.calls
+
+
+def test_the_patience_for_reports_has_no_end_and_five_minutes_between_two_tries() -> None:
+    """An outage of two days must not cost a report, nor an endpoint that gets up be run over."""
+    assert (None, 300) == (FOR_REPORTS.give_up_after_s, FOR_REPORTS.longest_wait_s)
 
 
 def test_patience_has_an_end(tmp_path: Path) -> None:
@@ -132,7 +171,7 @@ def test_patience_has_an_end(tmp_path: Path) -> None:
     endpoint = Endpoint(*[EndpointUnavailable(str(number)) for number in range(100)])
     with pytest.raises(EndpointUnavailable):
         ask_until_answered(
-            endpoint, give_up_after_s=0, throttle=SharedThrottle(tmp_path), on_trouble=lambda _: None
+            endpoint, patience=HURRIED, throttle=SharedThrottle(tmp_path), on_trouble=lambda _: None
         )
 
 
@@ -142,6 +181,9 @@ def test_being_throttled_slows_the_whole_agent(tmp_path: Path) -> None:
     paused = []
     endpoint = Endpoint(Throttled("slow down"))
     ask_until_answered(
-        endpoint, give_up_after_s=60, throttle=throttle, on_trouble=lambda _: paused.append(throttle.wait_s())
+        endpoint,
+        patience=FOR_QUESTIONS,
+        throttle=throttle,
+        on_trouble=lambda _: paused.append(throttle.wait_s()),
     )
     assert (True, 0) == (0 < paused[0] <= 1, throttle.wait_s())

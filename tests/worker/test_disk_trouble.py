@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import resource
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.daemon.control_server import SERVER_ERROR, SPECIFICATION
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.daemon.agent_process import Agent
-    from tests.daemon.control_server import Completion, ControlServer
+    from tests.daemon.control_server import Completion, ControlServer, Deployment
     from tests.daemon.revisions import Application
 
 pytestmark = pytest.mark.server
@@ -73,6 +79,55 @@ def test_a_command_of_which_no_record_can_be_made_is_refused_with_the_reason(
     agent.kill()
     agent.start()
     server.carry(application.revise("one"), "DownloadBundle", "Install")
+
+
+@contextlib.contextmanager
+def files_no_longer_than(size_bytes: int, agent: Agent) -> Iterator[None]:
+    """What the daemon and its workers write is cut off there, as a full disk cuts it off."""
+    before = resource.prlimit(agent.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(agent.pid, resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(agent.pid, resource.RLIMIT_FSIZE, before)
+
+
+def sizes_of_record(server: ControlServer, agent: Agent, deployment: Deployment) -> dict[str, int]:
+    """How long the record of a command is after each kind of line, until its specification is known."""
+    server.break_down(SPECIFICATION, SERVER_ERROR)
+    identifier = server.send("BeforeInstall", deployment)
+    server.wait_for_requests(SPECIFICATION, len(server.of(SPECIFICATION)) + 1)
+    (path,) = agent.state.glob("jobs/*/record.jsonl")
+    sizes, size = {}, 0
+    for line in path.read_text().splitlines(keepends=True):
+        size += len(line)
+        if line.strip():
+            sizes[json.loads(line)["entry"]] = size
+    server.heal()
+    server.completion(identifier)
+    agent.wait_until_idle()
+    return sizes
+
+
+@pytest.mark.parametrize("last_whole", ["accepted", "worker", "step"])
+def test_a_command_whose_record_cannot_be_continued_fails_with_the_reason_before_it_begins(
+    server: ControlServer, agent: Agent, application: Application, last_whole: str
+) -> None:
+    """After a crash nobody would know what it had done. `internal error` would send people to us."""
+    agent.wait_until_idle()
+    deployment = application.revise("one", ["BeforeInstall"])
+    server.carry(deployment, "DownloadBundle")
+    agent.wait_until_idle()
+    limit = sizes_of_record(server, agent, deployment)[last_whole] + 20
+    ran_before = application.trace
+    with files_no_longer_than(limit, agent):
+        completion = server.run("BeforeInstall", deployment)
+        agent.wait_until_idle()
+    assert ("Failed", 5) == (completion.status, completion.code)
+    assert "record.jsonl: File too large" in completion.message
+    assert "Nothing has been changed." in completion.message
+    assert completion.message.endswith("[record-impossible]")
+    assert ran_before == application.trace
 
 
 def test_a_mark_that_could_not_be_removed_goes_with_the_next_command(

@@ -17,9 +17,11 @@ from agent.worker.runs.revisions import GroupRevisions, appspec_filename
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from agent.appspec import AppSpec
     from agent.deployments import CommandResult, DeploymentDirectory
+    from agent.settings import Settings
     from agent.specification import DeploymentSpecification
     from agent.worker.context import HostContext
 
@@ -48,7 +50,8 @@ class InstallRun:
         appspec = self._read_appspec(current)
         with keeping_in(root.instructions):
             root.instructions.mkdir(parents=True, exist_ok=True)
-        summary = install(self._request(appspec, current), observer=_StepObserver(self._host.on_step))
+        request = install_request(appspec, current.archive, self._specification, self._host)
+        summary = install(request, observer=_StepObserver(self._host.on_step))
         with keeping_in(root.instructions):
             write_pointer(root.last_successful(group_id), current)
         log.info(
@@ -71,26 +74,52 @@ class InstallRun:
         )
         for warning in appspec.warnings:
             log.warning("appspec_warning", path=appspec.path, problem=str(warning))
-        if self._host.settings.reject_unconfined_selinux_in_bundle:
-            _refuse_unconfined(appspec)
+        refuse_unconfined(appspec, self._host.settings)
         return appspec
 
-    def _request(self, appspec: AppSpec, current: DeploymentDirectory) -> InstallRequest:
-        settings = self._host.settings
-        return InstallRequest(
-            appspec=appspec,
-            archive=current.archive,
-            instructions_directory=self._host.root.instructions,
-            group_id=self._specification.deployment_group_id,
-            deployment_id=self._specification.deployment_id,
-            file_exists_behavior=self._specification.known_file_exists_behavior,
-            options=InstallOptions(
-                follow_directory_symlinks=settings.follow_directory_symlinks,
-                reject_symlink_permission_targets=settings.reject_symlink_permission_targets,
-                processes=len(os.sched_getaffinity(0)),
-                undo_patience_s=_UNDO_PATIENCE_S,
-            ),
-        )
+
+def install_request(
+    appspec: AppSpec, archive: Path, specification: DeploymentSpecification, host: HostContext
+) -> InstallRequest:
+    """What Install of this deployment is asked to do, as this host is configured.
+
+    Args:
+        archive: the unpacked revision, wherever it lies.
+    """
+    settings = host.settings
+    return InstallRequest(
+        appspec=appspec,
+        archive=archive,
+        instructions_directory=host.root.instructions,
+        group_id=specification.deployment_group_id,
+        deployment_id=specification.deployment_id,
+        file_exists_behavior=specification.known_file_exists_behavior,
+        options=InstallOptions(
+            follow_directory_symlinks=settings.follow_directory_symlinks,
+            reject_symlink_permission_targets=settings.reject_symlink_permission_targets,
+            processes=len(os.sched_getaffinity(0)),
+            undo_patience_s=_UNDO_PATIENCE_S,
+        ),
+    )
+
+
+def refuse_unconfined(appspec: AppSpec, settings: Settings) -> None:
+    """Refuse labels that take SELinux's confinement away, where this host forbids them.
+
+    Raises:
+        CommandFailure: `selinux-unconfined-refused`; a permissions entry asks for one.
+    """
+    if not settings.reject_unconfined_selinux_in_bundle:
+        return
+    for permission in appspec.permissions:
+        context = permission.context
+        if context is not None and "unconfined" in f"{context.user} {context.type}":
+            raise CommandFailure(
+                "selinux-unconfined-refused",
+                f"The AppSpec file {appspec.path} gives {permission.object} the unconfined SELinux type "
+                f"{context.type}, which reject_unconfined_selinux_in_bundle forbids on this host. Choose the type that "
+                "fits the files, or change the setting.",
+            )
 
 
 class _StepObserver:
@@ -109,20 +138,3 @@ class _StepObserver:
     def _note(self, step: str) -> None:
         self._step = step
         self._on_step(step)
-
-
-def _refuse_unconfined(appspec: AppSpec) -> None:
-    """Refuse labels that take SELinux's confinement away.
-
-    Raises:
-        CommandFailure: a permissions entry asks for one.
-    """
-    for permission in appspec.permissions:
-        context = permission.context
-        if context is not None and "unconfined" in f"{context.user} {context.type}":
-            raise CommandFailure(
-                "selinux-unconfined-refused",
-                f"The AppSpec file {appspec.path} gives {permission.object} the unconfined SELinux type "
-                f"{context.type}, which reject_unconfined_selinux_in_bundle forbids on this host. Choose the type that "
-                "fits the files, or change the setting.",
-            )
