@@ -76,8 +76,8 @@ class Daemon:
         self._status = _starting_status()
         self._status_file = StatusFile(settings.state_directory)
         self._store = JobStore(settings.state_directory)
-        self._running = RunningWorkers(repairs, self._store, log)
         self._history = History(settings.state_directory)
+        self._running = RunningWorkers(repairs, self._store, self._history, log)
         self._throttle = SharedThrottle(settings.state_directory)
         self._drain_mark = DrainMark(settings.state_directory)
         self._is_draining = False

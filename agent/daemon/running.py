@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from agent.deployments import Job, JobStore
+    from agent.deployments import History, Job, JobStore
     from agent.logs import Log
     from agent.protocol import HostCommand
 
 MAX_RESTARTS = 3
+
+_KEPT_PAUSE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,15 +66,18 @@ class RunningWorkers:
         has_one_ended: set when a worker has ended; for the daemon to unset.
     """
 
-    def __init__(self, repairs: Repairs, store: JobStore, log: Log) -> None:
+    def __init__(self, repairs: Repairs, store: JobStore, history: History, log: Log) -> None:
         self._repairs = repairs
         self._workers: Workers | None = None
         self._store = store
+        self._history = history
         self._log = log
         self._children: dict[int, _Child] = {}
         self._adopted: list[Job] = []
         self._waiting: list[Job] = []
         self._unstarted: list[tuple[Job, Callable[[Job], int]]] = []
+        self._kept: list[Job] = []
+        self._kept_next_at = 0.0
         self._restarts: dict[str, int] = {}
         self.on_change: Callable[[], None] = lambda: None
         self.has_one_ended = False
@@ -212,6 +218,23 @@ class RunningWorkers:
             self._worker_over(pid, wait_status)
         self._let_go_of_adopted()
         self._start_again()
+        if self._kept and time.monotonic() >= self._kept_next_at:
+            self._take_kept()
+            self._kept_next_at = time.monotonic() + _KEPT_PAUSE_S
+
+    def _take_kept(self) -> None:
+        """Have reported commands become history, now that there may be room for it."""
+        kept, self._kept = self._kept, []
+        for job in kept:
+            try:
+                # Not when somebody reports it once more.
+                if job.hold():
+                    self._history.take(job)
+                    self.has_one_ended = True
+            except OSError:
+                self._kept.append(job)
+            finally:
+                job.let_go()
 
     def _worker_over(self, pid: int, wait_status: int) -> None:
         child = self._children.pop(pid, None)
@@ -228,8 +251,9 @@ class RunningWorkers:
         elif job is not None and child.is_repair:
             self._repaired(job)
         elif job is not None:
-            # Its worker has said why. It is reported once more at the next start, or when it is delivered again.
+            # It has been reported, but not become history; its worker has said why.
             self._log.warning("record_kept", job=job.directory.name)
+            self._kept.append(job)
         self.on_change()
 
     def _repaired(self, job: Job) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import mmap
+import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from agent.rotation import RotatingFile
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from agent.deployments.jobs import Job, JobState
 
 # About two thousand commands; one predecessor of the same size is kept.
 _MAX_BYTES = 2**20
@@ -30,6 +33,18 @@ class HistoryEntry:
     finished_at: float
     result: CommandResult
     deployment: DeploymentFacts | None = None
+
+
+def history_entry(state: JobState, result: CommandResult) -> HistoryEntry:
+    """What remains of a command with this record and this result."""
+    return HistoryEntry(
+        host_command_identifier=state.command.identifier,
+        command_name=state.command.name,
+        accepted_at=state.accepted_at,
+        finished_at=state.finished_at or time.time(),
+        result=result,
+        deployment=state.deployment,
+    )
 
 
 class History:
@@ -51,6 +66,19 @@ class History:
             file.write(json.dumps(line).encode() + b"\n")
         finally:
             file.close()
+
+    def take(self, job: Job) -> None:
+        """Afterwards the command of this record is in the history, and has no record, if it has been reported.
+
+        Only for a record that nobody works on any more.
+
+        Raises:
+            OSError: not now, as on a disk that is still full.
+        """
+        state = job.read()
+        if state is not None and state.result is not None:
+            self.add(history_entry(state, state.result))
+        job.remove()
 
     def find(self, identifier: str) -> HistoryEntry | None:
         """The newest entry of this host command."""

@@ -75,6 +75,7 @@ class Application:
         self._stager: Stager | None = None
         self._to_give: list[PlannedDirectory] = []
         self._devices: dict[int, Directory] = {}
+        self._parents: dict[bytes, os.stat_result] = {}
         self._archive = request.archive
         self._processes = request.options.processes if plan.file_count >= MIN_FILES else 1
 
@@ -363,12 +364,22 @@ class Application:
     def _wanted(self, directory: Directory, attributes: Attributes | None) -> tuple[int, int, int]:
         """Owner, group and mode of a directory of ours."""
         if attributes is None:
-            return os.geteuid(), _fresh_group(self._descriptors, directory), CREATED_DIRECTORY_MODE
+            return os.geteuid(), self._fresh_group(directory), CREATED_DIRECTORY_MODE
         return (
             os.geteuid() if attributes.uid is None else attributes.uid,
-            _fresh_group(self._descriptors, directory) if attributes.gid is None else attributes.gid,
+            self._fresh_group(directory) if attributes.gid is None else attributes.gid,
             CREATED_DIRECTORY_MODE if attributes.mode is None else attributes.mode,
         )
+
+    def _fresh_group(self, directory: Directory) -> int:
+        """The group that a directory created here gets: ours, or the parent's where that is passed on."""
+        if directory.parent is None:
+            return os.getegid()
+        status = self._parents.get(directory.parent.real)
+        if status is None:
+            status = os.stat(b".", dir_fd=self._descriptors.of(directory.parent.real))
+            self._parents = {directory.parent.real: status}
+        return status.st_gid if status.st_mode & stat.S_ISGID else os.getegid()
 
     def _give_label(self, path: bytes, attributes: Attributes) -> None:
         context = attributes.permission.context
@@ -431,11 +442,3 @@ def _keep_old(dir_fd: int, name: bytes, kept: bytes) -> None:
         if error.errno not in _NO_HARD_LINK:
             raise
         os.rename(name, kept, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
-
-
-def _fresh_group(descriptors: Descriptors, directory: Directory) -> int:
-    """The group that a directory created here gets: ours, or the parent's where that is passed on."""
-    if directory.parent is None:
-        return os.getegid()
-    parent = os.stat(b".", dir_fd=descriptors.of(directory.parent.real))
-    return parent.st_gid if parent.st_mode & stat.S_ISGID else os.getegid()

@@ -57,7 +57,9 @@ def source_entries(
         _check_inside(archive, path, mapping)
         status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
-        yield from _walk(archive, mapping, path, b"", follow_links=follow_links, above=frozenset())
+        walk = _Walk(archive, mapping, follow_links=follow_links)
+        walk.enter(path, b"", frozenset())
+        yield from walk.found
         return
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
         raise _special(path)
@@ -107,57 +109,56 @@ def _special(path: bytes) -> SourceProblem:
     return SourceProblem(f"{os.fsdecode(path)} is neither a file, nor a directory, nor a link")
 
 
-def _walk(
-    archive: bytes,
-    mapping: FileMapping,
-    directory: bytes,
-    below: bytes,
-    *,
-    follow_links: bool,
-    above: frozenset[bytes],
-) -> Iterator[SourceFiles | SourceDirectory]:
-    if below.count(b"/") > MAX_DEPTH:
-        raise SourceProblem(
-            f"directories are nested more than {MAX_DEPTH} deep in {os.fsdecode(directory[:200])}…"
-        )
-    yield SourceDirectory(below)
-    with os.scandir(directory) as scan:
-        entries = sorted(scan, key=_name)
-    names: list[bytes] = []
-    links: list[bytes] = []
-    for entry in entries:
-        if entry.is_file(follow_symlinks=False):
-            names.append(entry.name)
-            continue
-        is_link = entry.is_symlink()
-        if is_link and not (follow_links and entry.is_dir()):
-            names.append(entry.name)
-            links.append(entry.name)
-            continue
+class _Walk:
+    """Everything below one directory; a list, since each level of nested generators would cost time."""
+
+    def __init__(self, archive: bytes, mapping: FileMapping, *, follow_links: bool) -> None:
+        self.found: list[SourceFiles | SourceDirectory] = []
+        self._archive = archive
+        self._mapping = mapping
+        self._follow_links = follow_links
+
+    def enter(self, directory: bytes, below: bytes, above: frozenset[bytes]) -> None:
+        """Add this directory and what is in it; `above` are the real paths of links that led here."""
+        if below.count(b"/") > MAX_DEPTH:
+            raise SourceProblem(
+                f"directories are nested more than {MAX_DEPTH} deep in {os.fsdecode(directory[:200])}…"
+            )
+        self.found.append(SourceDirectory(below))
+        with os.scandir(directory) as scan:
+            entries = sorted(scan, key=_name)
+        names: list[bytes] = []
+        links: list[bytes] = []
+        for entry in entries:
+            if entry.is_file(follow_symlinks=False):
+                names.append(entry.name)
+                continue
+            is_link = entry.is_symlink()
+            if is_link and not (self._follow_links and entry.is_dir()):
+                names.append(entry.name)
+                links.append(entry.name)
+                continue
+            if names:
+                self.found.append(SourceFiles(below, directory, names, frozenset(links)))
+                names, links = [], []
+            self._enter(entry, below + b"/" + entry.name if below else entry.name, above)
         if names:
-            yield SourceFiles(below, directory, names, frozenset(links))
-            names, links = [], []
-        inner = below + b"/" + entry.name if below else entry.name
-        if is_link:
-            yield from _walk_link(archive, mapping, entry.path, inner, above)
-        elif entry.is_dir(follow_symlinks=False):
-            yield from _walk(archive, mapping, entry.path, inner, follow_links=follow_links, above=above)
-        else:
-            raise _special(entry.path)
-    if names:
-        yield SourceFiles(below, directory, names, frozenset(links))
+            self.found.append(SourceFiles(below, directory, names, frozenset(links)))
 
-
-def _walk_link(
-    archive: bytes, mapping: FileMapping, path: bytes, below: bytes, above: frozenset[bytes]
-) -> Iterator[SourceFiles | SourceDirectory]:
-    _check_inside(archive, path, mapping)
-    real = os.path.realpath(path)
-    if real in above or path.startswith(real + b"/"):
-        raise SourceProblem(
-            f"the link {os.fsdecode(path)} leads to a directory above itself, so it can't be followed"
-        )
-    yield from _walk(archive, mapping, path, below, follow_links=True, above=above | {real})
+    def _enter(self, entry: os.DirEntry[bytes], below: bytes, above: frozenset[bytes]) -> None:
+        path = entry.path
+        if entry.is_dir(follow_symlinks=False):
+            self.enter(path, below, above)
+            return
+        if not entry.is_symlink():
+            raise _special(path)
+        _check_inside(self._archive, path, self._mapping)
+        real = os.path.realpath(path)
+        if real in above or path.startswith(real + b"/"):
+            raise SourceProblem(
+                f"the link {os.fsdecode(path)} leads to a directory above itself, so it can't be followed"
+            )
+        self.enter(path, below, above | {real})
 
 
 def _name(entry: os.DirEntry[bytes]) -> bytes:

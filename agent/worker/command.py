@@ -7,7 +7,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from agent.deployments import DeploymentFacts, HistoryEntry, RecordedProcess
+from agent.deployments import DeploymentFacts, RecordedProcess
+from agent.deployments.history import history_entry
 from agent.deployments.jobs import RUN
 from agent.endpoint import FOR_QUESTIONS, FOR_REPORTS, ask_until_answered
 from agent.errors import AgentError, CommandFailure, EndpointError, IdentityError
@@ -230,14 +231,14 @@ def _deliver(command: HostCommand, result: CommandResult, context: WorkerContext
 def _remember(job: Job, result: CommandResult, context: WorkerContext) -> None:
     """Afterwards the command is in the history and has no record any more.
 
-    Where there is no writing the history, the record stays as it is: when the command is delivered
-    again, or the agent started again, its result is reported once more, and only that.
+    Where there is no writing the history, the record stays as it is: the daemon tries again, and when the
+    command is delivered again meanwhile, its result is reported once more, and only that.
     """
     try:
         state = job.read()
         if state is None:
             return
-        context.history.add(_history_entry(state, result))
+        context.history.add(history_entry(state, result))
     except OSError as error:
         log.warning("history_not_written", error=str(error))
         if _has_result(job, result):
@@ -254,17 +255,6 @@ def _has_result(job: Job, result: CommandResult) -> bool:
     except OSError:
         return False
     return state is not None
-
-
-def _history_entry(state: JobState, result: CommandResult) -> HistoryEntry:
-    return HistoryEntry(
-        host_command_identifier=state.command.identifier,
-        command_name=state.command.name,
-        accepted_at=state.accepted_at,
-        finished_at=state.finished_at or time.time(),
-        result=result,
-        deployment=state.deployment,
-    )
 
 
 def _log_trouble(error: BaseException) -> None:

@@ -250,12 +250,27 @@ def test_a_command_that_could_not_become_history_is_not_carried_out_again(
     assert "Succeeded" == server.completion(identifier).status
     wait_until(lambda: agent.logged("record_kept"), "the worker has ended")
     assert [] == agent.logged("worker_died")
-    history.unlink()
     server.send("BeforeInstall", deployment, HostCommandIdentifier=identifier)
     server.wait_for(lambda: len(server.completions(identifier)) == 2, "it is reported again")
+    history.unlink()
     agent.wait_until_idle()
     assert ["BeforeInstall of one"] == application.trace
     assert [identifier] == [entry["host_command_identifier"] for entry in agent.history()]
+
+
+def test_a_command_becomes_history_as_soon_as_there_is_room_for_it(
+    server: ControlServer, agent: Agent, application: Application
+) -> None:
+    """Until then `agentctl wait-idle` waits for it, and nobody delivers it again."""
+    history = agent.state / "history.jsonl"
+    history.symlink_to(agent.state / "elsewhere")
+    server.carry(application.revise(), "DownloadBundle")
+    wait_until(lambda: agent.logged("record_kept"), "the worker has ended")
+    assert 1 == len(list(agent.state.glob("jobs/*")))
+    history.unlink()
+    agent.wait_until_idle()
+    assert ["DownloadBundle"] == [entry["command_name"] for entry in agent.history()]
+    assert [] == agent.logged("worker_died")
 
 
 def test_the_next_start_clears_away_what_could_not_become_history(
