@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 MAX_WORKERS = 16
 _TICK_S = 1.0
+_REMEMBERED = 256  # commands of which we know that they were taken, whatever happens to records and history
 _SHOWN_CHARACTERS = 500
 
 
@@ -78,6 +80,7 @@ class Daemon:
         self._store = JobStore(settings.state_directory)
         self._history = History(settings.state_directory)
         self._running = RunningWorkers(repairs, self._store, self._history, log)
+        self._taken: deque[str] = deque(maxlen=_REMEMBERED)
         self._throttle = SharedThrottle(settings.state_directory)
         self._drain_mark = DrainMark(settings.state_directory)
         self._is_draining = False
@@ -253,9 +256,14 @@ class Daemon:
                 return self._take_again(delivered, log)
             job = self._record(command, log)
         except OSError as error:
+            if command.identifier in self._taken:
+                # Its true result has been reported; to refuse it now would contradict that.
+                log.warning("command_ignored", reason="it was taken before", error=str(error))
+                return False
             log.error("command_refused", error=str(error))
             self._running.refuse(command, error)
             return True
+        self._taken.append(command.identifier)
         self._running.carry(job)
         return True
 

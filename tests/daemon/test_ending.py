@@ -273,6 +273,28 @@ def test_a_command_becomes_history_as_soon_as_there_is_room_for_it(
     assert [] == agent.logged("worker_died")
 
 
+def test_a_command_that_was_done_is_not_refused_when_that_cannot_be_looked_up(
+    server: ControlServer, agent: Agent, application: Application
+) -> None:
+    """The agent was out of descriptors when it was delivered again: Failed would contradict what was reported."""
+    deployment = application.revise("one", ["BeforeInstall"])
+    server.carry(deployment, "DownloadBundle")
+    identifier = server.send("BeforeInstall", deployment)
+    assert "Succeeded" == server.completion(identifier).status
+    agent.wait_until_idle()
+    history = agent.state / "history.jsonl"
+    history.rename(agent.state / "elsewhere")
+    history.mkdir()
+    server.send("BeforeInstall", deployment, HostCommandIdentifier=identifier)
+    wait_until(lambda: agent.logged("command_ignored"), "it has been looked at")
+    history.rmdir()
+    (agent.state / "elsewhere").rename(history)
+    server.send("BeforeInstall", deployment, HostCommandIdentifier=identifier)
+    server.wait_for(lambda: len(server.completions(identifier)) == 2, "it is reported again")
+    assert {"Succeeded"} == {completion.status for completion in server.completions(identifier)}
+    assert ["BeforeInstall of one"] == application.trace
+
+
 def test_the_next_start_clears_away_what_could_not_become_history(
     server: ControlServer, agent: Agent, application: Application
 ) -> None:
