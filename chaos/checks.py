@@ -102,10 +102,10 @@ def _check_completions(evidence: Evidence) -> Iterable[str]:
     }
     for identifier, exchanges in arrived.items():
         reports = {(e.request["CommandStatus"], e.request["Diagnostics"]["Payload"]) for e in exchanges}
-        # Refused before it was acknowledged, and on a full disk forgotten: delivered again, it may be refused for
-        # another reason. Nothing has been done either time.
-        is_refused = identifier not in accepted and {status for status, _ in reports} == {"Failed"}
-        if len(reports) > 1 and not (is_refused and evidence.applied & set(_STARVING)):
+        # Refused before it was acknowledged, and forgotten for want of disk or descriptors: delivered again, it may
+        # be refused for another reason, or found to have nothing to do. Nothing has been done either time.
+        is_forgotten = identifier not in accepted and evidence.applied & set(_STARVING)
+        if len(reports) > 1 and not is_forgotten:
             yield f"command {identifier} was reported with different results: {sorted(reports)}"
         has_reason = (
             any(not e.is_delivered or e.fault is not NetworkFault.NONE for e in exchanges)

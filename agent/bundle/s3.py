@@ -52,6 +52,7 @@ _REGION_CODES = frozenset(
     ]
 )
 _CLOCK_CODES = frozenset(["RequestTimeTooSkewed", "RequestExpired", "SignatureDoesNotMatch"])
+_MAX_CLOCK_CORRECTIONS = 3  # a clock that is set right meanwhile needs a second one
 _ADVICE = {
     "InvalidAccessKeyId": "This key is not known there: it was deleted, or belongs to another partition.",
     "SignatureDoesNotMatch": "The secret of this key is wrong, or a proxy changes requests on their way.",
@@ -114,7 +115,7 @@ class S3Object:
         self._access_key_id = ""
         self._has_moved = False
         self._clock = ServiceClock(self._log_clock_wrong)
-        self._was_clock_corrected = False
+        self._clock_corrections = 0
 
     @property
     def name(self) -> str:
@@ -188,9 +189,9 @@ class S3Object:
 
     def _was_clock_wrong(self, refusal: Refusal, response: requests.Response) -> bool:
         """Whether the request was signed for another time than S3's; the next one is not."""
-        if refusal.code not in _CLOCK_CODES or self._was_clock_corrected:
+        if refusal.code not in _CLOCK_CODES or self._clock_corrections == _MAX_CLOCK_CORRECTIONS:
             return False
-        self._was_clock_corrected = True
+        self._clock_corrections += 1
         return self._clock.learn(response.headers.get("Date"))
 
     def _log_clock_wrong(self, ahead: timedelta) -> None:

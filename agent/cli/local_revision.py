@@ -52,6 +52,8 @@ appspec_option = click.option(
 configuration_option = click.option(
     "-c",
     "--agent-configuration-file",
+    "--config-file",
+    "agent_configuration_file",
     type=click.Path(path_type=Path, dir_okay=False),
     default=DEFAULT_CONFIGURATION,
     show_default=True,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import pwd
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,12 @@ import click
 from agent.cli.running import DONE, IMPOSSIBLE, agent_of, config_option, exit_impossible
 from agent.cli.terminal_text import readable
 from agent.deployments import DeploymentRoot, JobStore
+from agent.deployments.group import GroupBusy, group_holder, group_lock_at_once
 from agent.deployments.group_files import GroupFiles, interrupted_groups
 from agent.deployments.jobs import COMMIT, UNDO
+from agent.deployments.pointers import write_pointer
 from agent.errors import CommandFailure
-from agent.install import recover_install
+from agent.install import installed_deployment, recover_install
 from agent.logs import command_log, stderr_log
 from agent.protocol import INSTALL
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 _FAILED = 1
 
 
-class GroupBusy(Exception):
+class _LeftAlone(Exception):
     """Another process works on the deployment group; the message says which."""
 
 
@@ -73,12 +75,7 @@ def worker_on_group(group: Path, group_id: str, jobs: JobStore) -> str | None:
     Raises:
         OSError: this user may not look.
     """
-    try:
-        status = os.stat(group)
-    except FileNotFoundError:
-        holder = None
-    else:
-        holder = _lock_holder(status)
+    holder = group_holder(group)
     if holder is not None:
         return _described(holder, jobs)
     for job, state in _unfinished(group_id, jobs):
@@ -87,17 +84,26 @@ def worker_on_group(group: Path, group_id: str, jobs: JobStore) -> str | None:
     return None
 
 
+class _Outcome(Enum):
+    """What came of one group; the values are what is said of it."""
+
+    UNDONE = "the interrupted Install has been undone; the previous revision is whole again."
+    COMPLETED = "the Install had taken effect; what was left to do has been completed."
+    STUCK = (
+        "the Install had taken effect, but what is named above can't be removed. Mend the cause and try again,"
+        " or deploy: the next Install of the group counts it as its own."
+    )
+    OVER = "nothing is left to recover; its Install has just come to an end."
+
+
 def _recover(files: GroupFiles, root: DeploymentRoot, jobs: JobStore) -> int:
     """Put this group in order and say so; the exit code that this alone would give."""
-    group_id, shown = files.group_id, readable(files.group_id)
+    shown = readable(files.group_id)
     try:
         _check_allowed(files)
-        with _nobody_else_at(root.group(group_id), group_id, jobs) as lost:
-            has_taken_effect = files.committed_journal.exists()
-            if not has_taken_effect and files.journal.exists():
-                _note_undo(lost)
-            undone = recover_install(files.directory, group_id)
-    except GroupBusy as busy:
+        with _nobody_else_at(root.group(files.group_id), files.group_id, jobs) as lost:
+            outcome = _put_in_order(files, root, lost)
+    except _LeftAlone as busy:
         return _said(f"{shown}: left alone, because {busy}", _FAILED)
     except CommandFailure as failure:
         return _said(f"{shown}: {failure.message} [{failure.error_id}]", _FAILED)
@@ -105,14 +111,33 @@ def _recover(files: GroupFiles, root: DeploymentRoot, jobs: JobStore) -> int:
         hint = "; try again with sudo" if isinstance(error, PermissionError) else ""
         where = os.fsdecode(error.filename or root.path)
         return _said(f"{shown}: {where}: {error.strerror or error}{hint}", IMPOSSIBLE)
-    if has_taken_effect:
-        click.echo(f"{shown}: the Install had taken effect; what was left to do has been completed.")
-    if undone:
-        click.echo(f"{shown}: the interrupted Install has been undone; the previous revision is whole again.")
-    if not undone and not has_taken_effect:
-        # What was found was an Install at work.
-        click.echo(f"{shown}: nothing is left to recover; its Install has just come to an end.")
+    if outcome is _Outcome.STUCK:
+        return _said(f"{shown}: {outcome.value}", _FAILED)
+    click.echo(f"{shown}: {outcome.value}")
     return DONE
+
+
+def _put_in_order(files: GroupFiles, root: DeploymentRoot, lost: list[tuple[Job, JobState]]) -> _Outcome:
+    has_taken_effect = files.committed_journal.exists()
+    if not has_taken_effect and files.journal.exists():
+        _note_undo(lost)
+    undone = recover_install(files.directory, files.group_id)
+    if has_taken_effect:
+        _point_at_installed(files, root)
+    if undone:
+        return _Outcome.UNDONE
+    if not has_taken_effect:
+        # What was found was an Install at work.
+        return _Outcome.OVER
+    return _Outcome.STUCK if files.committed_journal.exists() else _Outcome.COMPLETED
+
+
+def _point_at_installed(files: GroupFiles, root: DeploymentRoot) -> None:
+    """The worker died before it could name the deployment as the last successful one, whose scripts stop the application."""
+    deployment_id = installed_deployment(files.directory, files.group_id)
+    directory = root.deployment(files.group_id, deployment_id)
+    if deployment_id and directory.path.is_dir():
+        write_pointer(root.last_successful(files.group_id), directory)
 
 
 def _said(message: str, code: int) -> int:
@@ -143,35 +168,22 @@ def _nobody_else_at(group: Path, group_id: str, jobs: JobStore) -> Iterator[list
     the group's; so both are held. Yields the group's records whose workers have died.
 
     Raises:
-        GroupBusy: somebody does now; nothing is waited for.
+        _LeftAlone: somebody does now; nothing is waited for.
         OSError: the group's directory can't be made, or a record can't be opened.
     """
     with contextlib.ExitStack() as held:
-        held.enter_context(_group_locked_at_once(group, jobs))
+        try:
+            held.enter_context(group_lock_at_once(group))
+        except GroupBusy as busy:
+            who = "another process" if busy.holder is None else _described(busy.holder, jobs)
+            raise _LeftAlone(f"{who} works on it") from None
         lost = []
         for job, state in _unfinished(group_id, jobs):
             if not job.hold():
-                raise GroupBusy(f"{_described_worker(state)} works on it, or is about to")
+                raise _LeftAlone(f"{_described_worker(state)} works on it, or is about to")
             held.callback(job.let_go)
             lost.append((job, state))
         yield lost
-
-
-@contextlib.contextmanager
-def _group_locked_at_once(group: Path, jobs: JobStore) -> Iterator[None]:
-    """The same lock as `agent.deployments.group.group_lock`, but whoever has it is not waited for."""
-    group.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(group, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = _lock_holder(os.fstat(descriptor))
-            who = "another process" if holder is None else _described(holder, jobs)
-            raise GroupBusy(f"{who} works on it") from None
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _note_undo(lost: list[tuple[Job, JobState]]) -> None:
@@ -195,17 +207,6 @@ def _unfinished(group_id: str, jobs: JobStore) -> Iterator[tuple[Job, JobState]]
             continue
         if state.deployment.deployment_group_id == group_id:
             yield job, state
-
-
-def _lock_holder(directory: os.stat_result) -> int | None:
-    """Process that holds the lock on this directory, as far as the kernel tells."""
-    device = f"{os.major(directory.st_dev):02x}:{os.minor(directory.st_dev):02x}:{directory.st_ino}"
-    for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
-        fields = line.split()
-        # Lines of those who wait for a lock have an arrow before its kind.
-        if fields[1] == "FLOCK" and fields[5] == device:
-            return int(fields[4])
-    return None
 
 
 def _described(pid: int, jobs: JobStore) -> str:

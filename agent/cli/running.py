@@ -29,6 +29,7 @@ IMPOSSIBLE = 4
 _LOOK_AGAIN_S = 0.1
 
 config_option = click.option(
+    "-c",
     "--config-file",
     type=click.Path(path_type=Path, dir_okay=False),
     default=DEFAULT_CONFIGURATION,

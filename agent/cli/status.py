@@ -59,6 +59,7 @@ class Overview:
 
 @click.command("status")
 @click.option(
+    "-c",
     "--config-file",
     type=click.Path(path_type=Path, dir_okay=False),
     default=DEFAULT_CONFIGURATION,

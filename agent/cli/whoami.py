@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 @click.command("whoami")
 @click.option(
+    "-c",
     "--config-file",
     type=click.Path(path_type=Path, dir_okay=False),
     default=DEFAULT_CONFIGURATION,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MAX_RESTARTS = 3
 
-_KEPT_PAUSE_S = 1.0
+_LOOK_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,9 @@ class RunningWorkers:
         self._waiting: list[Job] = []
         self._unstarted: list[tuple[Job, Callable[[Job], int]]] = []
         self._kept: list[Job] = []
-        self._kept_next_at = 0.0
+        self._unusable: list[Job] = []
+        self._said_unusable: set[str] = set()
+        self._look_again_at = 0.0
         self._restarts: dict[str, int] = {}
         self.on_change: Callable[[], None] = lambda: None
         self.has_one_ended = False
@@ -199,12 +201,16 @@ class RunningWorkers:
 
     @contextlib.contextmanager
     def _noting_unusable(self, job: Job) -> Iterator[None]:
-        """A record that can't be used is left where it is, for people; the next start looks at it again."""
+        """A record that can't be used, as when no descriptor is left, is looked at again and again."""
         try:
             yield
         except OSError as error:
             job.let_go()
-            self._log.error("record_unusable", job=job.directory.name, error=str(error))
+            # Said once; it may be so for days, until somebody mends it.
+            if job.directory.name not in self._said_unusable:
+                self._said_unusable.add(job.directory.name)
+                self._log.error("record_unusable", job=job.directory.name, error=str(error))
+            self._unusable.append(job)
 
     def reap(self) -> None:
         """Note which workers have ended; one that left its record behind is started again."""
@@ -218,9 +224,13 @@ class RunningWorkers:
             self._worker_over(pid, wait_status)
         self._let_go_of_adopted()
         self._start_again()
-        if self._kept and time.monotonic() >= self._kept_next_at:
+        if (self._kept or self._unusable) and time.monotonic() >= self._look_again_at:
             self._take_kept()
-            self._kept_next_at = time.monotonic() + _KEPT_PAUSE_S
+            unusable, self._unusable = self._unusable, []
+            for job in unusable:
+                with self._noting_unusable(job):
+                    self._recover_job(job)
+            self._look_again_at = time.monotonic() + _LOOK_AGAIN_S
 
     def _take_kept(self) -> None:
         """Have reported commands become history, now that there may be room for it."""

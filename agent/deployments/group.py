@@ -36,7 +36,7 @@ class GroupBusy(Exception):
     """
 
     def __init__(self, holder: int | None) -> None:
-        super().__init__("another process works on the deployment group")
+        super().__init__(holder)
         self.holder = holder
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from agent.install.conflicts import Conflict, InstallConflicts
 from agent.install.install import install, recover_install
 from agent.install.plan import InstallPlan, PlannedDirectory, PlannedFiles, plan_install
+from agent.install.previous import installed_deployment
 from agent.install.request import InstallOptions, InstallRequest, InstallSummary
 
 __all__ = [
+    "Conflict",
+    "InstallConflicts",
     "InstallOptions",
     "InstallPlan",
     "InstallRequest",
@@ -14,6 +18,7 @@ __all__ = [
     "PlannedDirectory",
     "PlannedFiles",
     "install",
+    "installed_deployment",
     "plan_install",
     "recover_install",
 ]

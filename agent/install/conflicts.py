@@ -1,7 +1,8 @@
-"""What stands in the way of an Install, said in one message."""
+"""What stands in the way of an Install, all of it at once."""
 
 from __future__ import annotations
 
+import functools
 import os
 import pwd
 import time
@@ -13,6 +14,7 @@ from agent.logs import get_logger
 from agent.protocol import FileExistsBehavior
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from agent.install.request import InstallRequest
@@ -20,15 +22,36 @@ if TYPE_CHECKING:
 log = get_logger()
 
 _MOST_LISTED = 20
+_MOST_LOGGED = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Conflict:
-    """One path that can't be installed.
+class Rule:
+    """What is done with files that the group has not installed.
+
+    Attributes:
+        is_of_appspec: the AppSpec says so; else the deployment, or its default.
+    """
+
+    behavior: FileExistsBehavior
+    is_of_appspec: bool
+
+    @property
+    def set_by(self) -> str:
+        """Who made it, in words."""
+        if self.is_of_appspec:
+            return "the AppSpec"
+        is_default = self.behavior is FileExistsBehavior.DISALLOW
+        return "the deployment (it is the default)" if is_default else "the deployment"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obstacle:
+    """One path that can't be installed, as planning finds it.
 
     Attributes:
         status: of what is there; None when that is not the point.
-        is_by_rule: another file_exists_behavior would solve it.
+        is_by_rule: as in `Conflict`.
     """
 
     path: bytes
@@ -37,50 +60,102 @@ class Conflict:
     is_by_rule: bool = False
 
 
-def behavior_of(request: InstallRequest) -> tuple[FileExistsBehavior, str]:
-    """The rule for files that are there already, and in words who made it."""
-    if request.appspec.file_exists_behavior is not None:
-        return request.appspec.file_exists_behavior, "the AppSpec"
-    if request.file_exists_behavior is FileExistsBehavior.DISALLOW:
-        return request.file_exists_behavior, "the deployment (it is the default)"
-    return request.file_exists_behavior, "the deployment"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conflict:
+    """One path that can't be installed, and all that is known about it.
+
+    Attributes:
+        path: as the AppSpec spells it.
+        reason: what is there, or what the AppSpec asks for.
+        owner: name of the user whom it belongs to, the number where there is no name.
+        modified_at: seconds since the epoch.
+        installed_by: another deployment group that has put it there; None when no other has.
+        is_by_rule: the rule for files that the group did not install has decided so; another one would not.
+
+    Owner and time are None where the AppSpec itself is the trouble, and not what is there.
+    """
+
+    path: bytes
+    reason: str
+    owner: str | None
+    modified_at: float | None
+    installed_by: str | None
+    is_by_rule: bool
 
 
-def conflicts_failure(request: InstallRequest, conflicts: list[Conflict]) -> CommandFailure:
-    """The failure that lists all conflicts: path, reason, owner, age, and the rule behind it."""
-    owners = _claims(
-        request.instructions_directory, request.group_id, {conflict.path for conflict in conflicts}
+class InstallConflicts(CommandFailure):
+    """An Install that is not possible because of what is in its way; nothing was changed.
+
+    Attributes:
+        rule: the one for files that the group did not install.
+        conflicts: all of them, in the order of the AppSpec. A path has several, where there are several reasons.
+            The message names the first few.
+    """
+
+    def __init__(self, rule: Rule, conflicts: Sequence[Conflict]) -> None:
+        super().__init__("install-conflicts", _message(rule, conflicts))
+        self.rule = rule
+        self.conflicts = tuple(conflicts)
+
+
+def rule_of(request: InstallRequest) -> Rule:
+    """The rule for files that are there already: the AppSpec's own wins over the deployment's."""
+    own = request.appspec.file_exists_behavior
+    return Rule(
+        behavior=request.file_exists_behavior if own is None else own,
+        is_of_appspec=own is not None,
     )
-    described = [_described(conflict, owners.get(conflict.path)) for conflict in conflicts]
-    log.warning("install_conflicts", count=len(conflicts), conflicts=described[:1000])
-    shown = "; ".join(described[:_MOST_LISTED])
-    more = (
-        f"; and {len(described) - _MOST_LISTED} more (see the agent's log)"
-        if len(described) > _MOST_LISTED
-        else ""
+
+
+def conflicts_of(request: InstallRequest, obstacles: Iterable[Obstacle]) -> InstallConflicts:
+    """The failure that tells of all that is in the way, with who owns it and which group has put it there."""
+    once = {(obstacle.path, obstacle.reason): obstacle for obstacle in obstacles}
+    groups = _claims(request.instructions_directory, request.group_id, {path for path, _reason in once})
+    # Whom a number belongs to may be a question to a directory service.
+    user_name = functools.lru_cache(_user_name)
+    conflicts = [_conflict(obstacle, groups, user_name) for obstacle in once.values()]
+    described = [_described(conflict) for conflict in conflicts[:_MOST_LOGGED]]
+    log.warning("install_conflicts", count=len(conflicts), conflicts=described)
+    return InstallConflicts(rule_of(request), conflicts)
+
+
+def _conflict(obstacle: Obstacle, groups: dict[bytes, str], user_name: Callable[[int], str]) -> Conflict:
+    status = obstacle.status
+    return Conflict(
+        path=obstacle.path,
+        reason=obstacle.reason,
+        owner=None if status is None else user_name(status.st_uid),
+        modified_at=None if status is None else status.st_mtime,
+        installed_by=groups.get(obstacle.path),
+        is_by_rule=obstacle.is_by_rule,
     )
-    behavior, source = behavior_of(request)
-    paths = "One path is" if len(conflicts) == 1 else f"{len(conflicts)} paths are"
-    message = f"{paths} in the way of this Install, and nothing was changed: {shown}{more}."
+
+
+def _message(rule: Rule, conflicts: Sequence[Conflict]) -> str:
+    shown = "; ".join(map(_described, conflicts[:_MOST_LISTED]))
+    more = len(conflicts) - _MOST_LISTED
+    rest = f"; and {more} more (see the agent's log)" if more > 0 else ""
+    count = len({conflict.path for conflict in conflicts})
+    paths = "One path is" if count == 1 else f"{count} paths are"
+    message = f"{paths} in the way of this Install, and nothing was changed: {shown}{rest}."
     if any(conflict.is_by_rule for conflict in conflicts):
-        message += (
-            f" The rule for files that this deployment group did not install is {behavior.value}, set by {source}."
-            " Remove or move them, or deploy with file_exists_behavior OVERWRITE or RETAIN."
+        return (
+            f"{message} The rule for files that this deployment group did not install is {rule.behavior.value}, set by"
+            f" {rule.set_by}. Remove or move them, or deploy with file_exists_behavior OVERWRITE or RETAIN."
         )
-    else:
-        message += " Remove or move what is there, or change the destinations in the AppSpec."
-    return CommandFailure("install-conflicts", message)
+    return f"{message} Remove or move what is there, or change the destinations in the AppSpec."
 
 
-def _described(conflict: Conflict, group: str | None) -> str:
-    text = f"{os.fsdecode(conflict.path)} ({conflict.reason}"
-    status = conflict.status
-    if status is not None:
-        changed = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(status.st_mtime))
-        text += f", owner {_user_name(status.st_uid)}, last changed {changed} UTC"
-    if group is not None:
-        text += f", installed by deployment group {group}"
-    return text + ")"
+def _described(conflict: Conflict) -> str:
+    facts = [conflict.reason]
+    if conflict.owner is not None:
+        facts.append(f"owner {conflict.owner}")
+    if conflict.modified_at is not None:
+        changed = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(conflict.modified_at))
+        facts.append(f"last changed {changed} UTC")
+    if conflict.installed_by is not None:
+        facts.append(f"installed by deployment group {conflict.installed_by}")
+    return f"{os.fsdecode(conflict.path)} ({', '.join(facts)})"
 
 
 def _user_name(uid: int) -> str:

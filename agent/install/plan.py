@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from agent.deployments.group_files import GroupFiles
 from agent.errors import CommandFailure
 from agent.install.attributes import Assignment, Attributes, PermissionProblem, resolve_attributes
-from agent.install.conflicts import Conflict, behavior_of, conflicts_failure
+from agent.install.conflicts import Obstacle, conflicts_of, rule_of
 from agent.install.destinations import Destinations, Directory, NotADirectory, Standing
 from agent.install.previous import Previous, read_previous
 from agent.install.removals import Removal, planned_removals
@@ -30,6 +30,8 @@ log = get_logger()
 _LONGEST_PATH = 4095
 _NO_NAMES: set[bytes] = set()
 _NONE: frozenset[bytes] = frozenset()
+
+_TWO_SOURCES = "the AppSpec installs it from two sources"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -112,8 +114,9 @@ def plan_install(request: InstallRequest) -> InstallPlan:
     """The plan; nothing is changed.
 
     Raises:
-        CommandFailure: `install-source-invalid`, `install-conflicts`, `permissions-invalid`,
-            `install-records-unreadable`, or `install-failed` when something can't be looked at.
+        InstallConflicts: something is in the way.
+        CommandFailure: `install-source-invalid`, `permissions-invalid`, `install-records-unreadable`,
+            or `install-failed` when something can't be looked at.
     """
     files = GroupFiles(directory=request.instructions_directory, group_id=request.group_id)
     previous = read_previous(files)
@@ -153,12 +156,13 @@ class _Planner:
         self._request = request
         self._previous = previous
         self._archive = os.fsencode(request.archive)
-        self._behavior = behavior_of(request)[0]
-        self._conflicts: list[Conflict] = []
+        self._behavior = rule_of(request).behavior
+        self._obstacles: list[Obstacle] = []
         self._source_problems: list[str] = []
         self._directories_in: dict[bytes, set[bytes]] = {}
         self._assigned: dict[int, Attributes] = {}
         self._refused: set[bytes] = set()
+        self._turned_away: set[bytes] = set()
         self._next_number = 0
 
     def plan_files(self) -> None:
@@ -175,8 +179,8 @@ class _Planner:
                 " Correct the AppSpec or add what is missing to the revision."
             )
             raise CommandFailure("install-source-invalid", message)
-        if self._conflicts:
-            raise conflicts_failure(self._request, self._conflicts)
+        if self._obstacles:
+            raise conflicts_of(self._request, self._obstacles)
 
     def assign_attributes(self) -> None:
         problems: list[str] = []
@@ -243,7 +247,7 @@ class _Planner:
                 self._refused.add(error.path)
                 status = os.stat(error.path, follow_symlinks=False)
                 reason = f"{_kind(status)} where a directory must be"
-                self._conflicts.append(Conflict(path=error.path, reason=reason, status=status))
+                self._obstacles.append(Obstacle(path=error.path, reason=reason, status=status))
             return None
         self._plan_directory(directory)
         return directory
@@ -259,7 +263,7 @@ class _Planner:
         self._plan_directory(directory.parent)
         if name in self.planned_names.get(directory.parent.real, ()):
             reason = "the AppSpec installs a file there, and also a directory"
-            self._conflicts.append(Conflict(path=directory.path, reason=reason))
+            self._obstacles.append(Obstacle(path=directory.path, reason=reason))
         if directory.standing is not Standing.FOREIGN:
             self.steps.append(PlannedDirectory(directory=directory, number=self._next_number))
             self._next_number += 1
@@ -301,7 +305,7 @@ class _Planner:
         reason = (
             f"the AppSpec installs it {what}" if name in planned else f"the AppSpec needs {what} there, too"
         )
-        self._conflicts.append(Conflict(path=directory.inner(name), reason=reason))
+        self._obstacles.append(Obstacle(path=directory.inner(name), reason=reason))
         return True
 
     def _decided(self, directory: Directory, names: list[bytes]) -> tuple[list[bytes], frozenset[bytes]]:
@@ -325,20 +329,27 @@ class _Planner:
         is_directory = stat.S_ISDIR(status.st_mode)
         if self.destinations.is_ours(real) if is_directory else self._previous.owns(directory.real, name):
             return True
-        path = directory.inner(name)
-        if self._behavior is FileExistsBehavior.RETAIN:
-            self.retained.append(path)
-            return None
-        if is_directory:
-            conflict = Conflict(path=path, reason="a directory where a file must be", status=status)
-        elif self._behavior is FileExistsBehavior.OVERWRITE:
+        if self._behavior is FileExistsBehavior.OVERWRITE and not is_directory:
             return True
-        else:
-            conflict = Conflict(
-                path=path, reason=f"{_kind(status)} that is there already", status=status, is_by_rule=True
-            )
-        self._conflicts.append(conflict)
+        self._turn_away(directory.inner(name), status)
         return None
+
+    def _turn_away(self, path: bytes, status: os.stat_result) -> None:
+        """Something of others is there, and stays."""
+        is_again = path in self._turned_away
+        self._turned_away.add(path)
+        if self._behavior is FileExistsBehavior.RETAIN:
+            if not is_again:
+                self.retained.append(path)
+        elif is_again:
+            # Nobody is to learn of that only when the file has been moved away.
+            self._obstacles.append(Obstacle(path=path, reason=_TWO_SOURCES))
+        elif stat.S_ISDIR(status.st_mode):
+            reason = "a directory where a file must be"
+            self._obstacles.append(Obstacle(path=path, reason=reason, status=status))
+        else:
+            reason = f"{_kind(status)} that is there already"
+            self._obstacles.append(Obstacle(path=path, reason=reason, status=status, is_by_rule=True))
 
 
 def _check_length(path: bytes) -> None:

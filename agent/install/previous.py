@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from agent.appspec import SelinuxContext
+from agent.deployments.group_files import GroupFiles
 from agent.errors import CommandFailure
 from agent.install.records import LABEL_PREFIX, MANIFEST_HEADER
 from agent.listings import Sections, content_digest, unescape
@@ -15,12 +16,12 @@ from agent.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from agent.deployments.group_files import GroupFiles
+    from pathlib import Path
 
 log = get_logger()
 
 _UNKNOWN = b""
+_LONGEST_HEADER = 4096
 _NONE: dict[bytes, bytes] = {}
 
 
@@ -107,9 +108,38 @@ def read_previous(files: GroupFiles) -> Previous:
         raise CommandFailure("install-records-unreadable", message) from error
     if cleanup is None:
         return Previous()
-    if manifest is not None and manifest.startswith(MANIFEST_HEADER + content_digest(cleanup) + b" "):
+    if manifest is not None and _is_about(manifest, cleanup):
         return _from_manifest(manifest)
     return _from_cleanup(cleanup)
+
+
+def installed_deployment(instructions_directory: Path, group_id: str) -> str:
+    """Id of the deployment whose Install has last taken effect in this group; empty when that is not known.
+
+    It is not where another agent has installed something since, or nobody has. An Install whose
+    records are not published yet, since it was interrupted, does not count.
+
+    Raises:
+        OSError: a record can't be read.
+    """
+    files = GroupFiles(directory=instructions_directory, group_id=group_id)
+    cleanup = _content(files.cleanup)
+    try:
+        with open(files.manifest, "rb") as manifest:
+            header = manifest.readline(_LONGEST_HEADER)
+    except FileNotFoundError:
+        return ""
+    if cleanup is None or not header.endswith(b"\n") or not _is_about(header, cleanup):
+        return ""
+    return _deployment_id(header)
+
+
+def _is_about(manifest: bytes, cleanup: bytes) -> bool:
+    return manifest.startswith(MANIFEST_HEADER + content_digest(cleanup) + b" ")
+
+
+def _deployment_id(header: bytes) -> str:
+    return os.fsdecode(unescape(header.rstrip(b"\n").rpartition(b" ")[2]))
 
 
 def _content(path: os.PathLike[str]) -> bytes | None:
@@ -137,7 +167,7 @@ def _from_manifest(manifest: bytes) -> Previous:
         files=PreviousFiles(sections),
         labels=labels,
         swapped=places.swapped,
-        deployment_id=os.fsdecode(header.split(b" ")[3]),
+        deployment_id=_deployment_id(header),
     )
     for kind, path in sections.directories():
         real = places.created(path) if kind == b"c" else places.existing(path)

@@ -61,7 +61,7 @@ def _put_in_order(state: JobState, host: HostContext) -> CommandResult:
     except CommandFailure as failure:
         log.error("undo_failed", error=failure.message, error_id=failure.error_id)
         return lost_result(state, f"Its Install could not be undone: {failure.message}")
-    if state.step == COMMIT and not undone:
+    if state.step == COMMIT and not undone and _has_taken_effect(state.deployment, host):
         return _complete_install(state.deployment, host)
     if undone:
         return lost_result(state, "Its Install has been undone: the previous revision is whole again.")
@@ -90,6 +90,19 @@ def _groups_with_install(jobs: JobStore) -> Iterator[str]:
             state = job.read()
             if state is not None and state.deployment is not None and state.command.name == INSTALL:
                 yield state.deployment.deployment_group_id
+
+
+def _has_taken_effect(deployment: DeploymentFacts, host: HostContext) -> bool:
+    """Whether what is installed now is of this deployment; somebody else may have undone its Install meanwhile."""
+    # Rare, and no other command than Install needs this package.
+    from agent.install import installed_deployment  # noqa: PLC0415
+
+    try:
+        installed = installed_deployment(host.root.instructions, deployment.deployment_group_id)
+    except OSError as error:
+        log.warning("install_records_unreadable", error=str(error))
+        return False
+    return installed == deployment.deployment_id
 
 
 def _complete_install(deployment: DeploymentFacts, host: HostContext) -> CommandResult:

@@ -280,17 +280,75 @@ def test_a_directory_is_a_conflict_also_for_overwrite_and_files_are_not(host: Ho
     assert [f"{host.destination}/d"] == re.findall(r"^conflict (\S+)", done.stdout, re.MULTILINE)
 
 
-def test_conflicts_that_no_rule_solves_are_told_as_install_tells_them(host: Host) -> None:
-    """Two sources for one path, here."""
-    revision = host.revision({"a": "1"}, "")
+def test_conflicts_that_no_rule_solves_are_listed_too(host: Host) -> None:
+    """Two sources for one path, here: there is nobody to blame, and no date."""
+    revision = host.revision({"a": "1", "b": "2"})
     with (revision / "appspec.yml").open("a") as appspec:
         appspec.write(f"  - source: app/a\n    destination: {host.destination}\n")
     done = host.plan(revision)
     told = host.plan_as_json(revision)
     assert (1, "") == (done.returncode, done.stderr)
-    assert "from two sources" in done.stdout
-    assert (False, [], "install-conflicts") == (told["possible"], told["conflicts"], told["error"]["id"])
-    assert "from two sources" in told["error"]["message"]
+    conflict_line, summary = done.stdout.splitlines()
+    assert f"conflict {host.destination}/a  (the AppSpec installs it from two sources)" == conflict_line
+    advice = "Remove or move what is there, or correct the AppSpec. Nothing was changed. [install-conflicts]"
+    assert f"Install is not possible: 1 path is in the way. {advice}" == summary
+    conflict = {
+        "path": str(host.destination / "a"),
+        "reason": "the AppSpec installs it from two sources",
+        "owner": None,
+        "modified_at": None,
+        "installed_by_group": None,
+        "is_by_rule": False,
+    }
+    assert (False, "install-conflicts") == (told["possible"], told["error"]["id"])
+    assert [conflict] == told["conflicts"]
+
+
+def test_conflicts_of_every_kind_are_listed_together(host: Host) -> None:
+    """Each with what is true of it: only where the rule has decided, another one helps."""
+    host.destination.mkdir()
+    (host.destination / "by-rule").touch()
+    (host.destination / "directory").mkdir()
+    (host.destination / "parent").touch()
+    names = ("by-rule", "directory", "parent/a", "twice")
+    revision = host.revision(dict.fromkeys(names, ""))
+    with (revision / "appspec.yml").open("a") as appspec:
+        appspec.write(f"  - source: app/twice\n    destination: {host.destination}\n")
+    done = host.plan(revision)
+    told = host.plan_as_json(revision)["conflicts"]
+    expected = {
+        "by-rule": ("a file that is there already", True),
+        "directory": ("a directory where a file must be", False),
+        "parent": ("a file where a directory must be", False),
+        "twice": ("the AppSpec installs it from two sources", False),
+    }
+    assert expected == {
+        os.path.relpath(conflict["path"], host.destination): (conflict["reason"], conflict["is_by_rule"])
+        for conflict in told
+    }
+    *conflicts, summary = done.stdout.splitlines()
+    assert [True, False, False, False] == ["; rule DISALLOW, set by" in line for line in conflicts]
+    assert [True, True, True, False] == ["; owner " in line for line in conflicts]
+    assert "4 paths are in the way. The rule for files that this deployment group did not install" in summary
+    assert "Where no rule is named, remove or move what is there, or correct the AppSpec." in summary
+
+
+def test_a_path_with_two_reasons_is_one_path_and_both_are_told(host: Host) -> None:
+    """Else the second one would only come up when somebody has moved the file away."""
+    host.destination.mkdir()
+    (host.destination / "a").touch()
+    revision = host.revision({"a": "1"})
+    with (revision / "appspec.yml").open("a") as appspec:
+        appspec.write(f"  - source: app/a\n    destination: {host.destination}\n" * 2)
+    done = host.plan(revision)
+    told = [line.partition("  ")[2] for line in done.stdout.splitlines()[:-1]]
+    assert 2 == len(told)
+    assert told[0].startswith("(a file that is there already; owner ")
+    assert "(the AppSpec installs it from two sources)" == told[1]
+    assert "1 path is in the way" in done.stdout
+    assert ["retain"] == [
+        action for action, _kind in actions(host, host.plan(revision, "-b", "RETAIN")).values()
+    ]
 
 
 def test_permissions_are_told_for_each_path(host: Host) -> None:

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.deployments import DeploymentFacts, JobStore, RecordedProcess
+from agent.deployments import DeploymentDirectory, DeploymentFacts, DeploymentRoot, JobStore, RecordedProcess
+from agent.deployments.pointers import write_pointer
 from agent.processes import boot_id, start_ticks
 from agent.protocol import HostCommand
 from tests.daemon.agent_process import clean_environment
+from tests.install.mounts import needs_mounts, with_mounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +35,7 @@ from pathlib import Path
 from agent.appspec import read_appspec
 from agent.install import InstallRequest, install
 
-archive, instructions, group_id, kind = sys.argv[1:]
+archive, instructions, group_id, deployment_id, kind = sys.argv[1:]
 Path(instructions).mkdir(parents=True, exist_ok=True)
 
 def observe(step, _path):
@@ -46,7 +48,7 @@ install(
         archive=Path(archive),
         instructions_directory=Path(instructions),
         group_id=group_id,
-        deployment_id="d-1",
+        deployment_id=deployment_id,
     ),
     observer=observe,
 )
@@ -83,22 +85,40 @@ class Host:
         """Where the group's files go."""
         return self._base / "destination" / group_id
 
-    def install(self, content: str, *, group_id: str = GROUP, killed_at: str = "") -> None:
+    def install(
+        self,
+        content: str,
+        *,
+        group_id: str = GROUP,
+        deployment_id: str = "d-1",
+        directory: str = "",
+        killed_at: str = "",
+    ) -> None:
         """A revision of one file with this content and one file of that name, in a process of its own."""
         archive = self._base / f"archive-{content}-{group_id}"
-        (archive / "app").mkdir(parents=True)
+        (archive / "app" / directory).mkdir(parents=True)
         (archive / "app/file").write_text(content)
         (archive / "app" / content).touch()
         files = f"files:\n  - source: app\n    destination: {self.destination(group_id)}\n"
         (archive / "appspec.yml").write_text(f"version: 0.0\nos: linux\n{files}")
-        done = subprocess.run(
-            [sys.executable, "-c", INSTALL, archive, self.instructions, group_id, killed_at], check=False
-        )
+        arguments = (archive, self.instructions, group_id, deployment_id, killed_at)
+        done = subprocess.run([sys.executable, "-c", INSTALL, *arguments], check=False)
         assert (-signal.SIGKILL if killed_at else 0) == done.returncode
 
     def tree(self, group_id: str = GROUP) -> dict[str, str]:
         """Name → content of what is at the destination, hidden files and all."""
         return {path.name: path.read_text() for path in self.destination(group_id).iterdir()}
+
+    def keep(self, deployment_id: str) -> Path:
+        """The directory of this deployment, as downloads leave it."""
+        directory = self.root / GROUP / deployment_id
+        directory.mkdir(parents=True)
+        return directory
+
+    def last_successful(self) -> str:
+        """Deployment directory whose scripts would run at the next ApplicationStop; empty when there is none."""
+        pointer = DeploymentRoot(path=self.root).last_successful(GROUP)
+        return pointer.read_text() if pointer.exists() else ""
 
     def journals(self) -> list[str]:
         """Which are left."""
@@ -170,6 +190,50 @@ def test_an_install_that_had_taken_effect_is_completed(host: Host) -> None:
     assert 0 == done.returncode, done.stderr
     said = f"{GROUP}: the Install had taken effect; what was left to do has been completed.\n"
     assert said == done.stdout
+    assert ({"file": "two", "two": ""}, []) == (host.tree(), host.journals())
+
+
+def test_a_completed_install_is_the_last_successful_one_from_then_on(host: Host) -> None:
+    """Its own scripts must stop what it has installed, and not those of the revision before."""
+    kept = host.keep("d-2")
+    host.install("one")
+    host.install("two", deployment_id="d-2", killed_at="publish")
+    assert 0 == host.recover().returncode
+    assert str(kept) == host.last_successful()
+
+
+def test_an_undone_install_leaves_the_last_successful_one_as_it_was(host: Host) -> None:
+    """That is whose application runs."""
+    first = host.keep("d-1")
+    host.keep("d-2")
+    host.install("one")
+    pointer = DeploymentRoot(path=host.root).last_successful(GROUP)
+    write_pointer(pointer, DeploymentDirectory(path=first))
+    host.install("two", deployment_id="d-2", killed_at="commit")
+    assert 0 == host.recover().returncode
+    assert str(first) == host.last_successful()
+
+
+def test_a_deployment_whose_directory_has_gone_is_not_named(host: Host) -> None:
+    """There are no scripts in it to run."""
+    host.install("one", killed_at="publish")
+    assert 0 == host.recover().returncode
+    assert "" == host.last_successful()
+
+
+@pytest.mark.root
+@needs_mounts
+def test_old_files_that_cannot_be_removed_are_named_until_they_can(host: Host) -> None:
+    """Exit code 0 would claim that nothing is left, and `agentctl plan` would send people here for ever."""
+    host.install("one", directory="data")
+    host.install("two", killed_at="publish")
+    old = host.destination() / "data"
+    done = with_mounts({old: "size=1m"}, host.recover)
+    assert (1, "") == (done.returncode, done.stdout)
+    assert str(old) in done.stderr
+    assert f"{GROUP}: the Install had taken effect, but what is named above can't be removed" in done.stderr
+    assert [f"{GROUP}-journal-committed"] == host.journals()
+    assert "has been completed" in host.recover().stdout
     assert ({"file": "two", "two": ""}, []) == (host.tree(), host.journals())
 
 

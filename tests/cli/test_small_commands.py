@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from tests.cli.conftest import AgentCtl
     from tests.daemon.agent_process import Agent
 
-SUBCOMMANDS = ("deploy", "drain", "explain", "run", "status", "stop", "version", "wait-idle", "whoami")
+WITH_EXIT_CODES = (
+    "deploy",
+    "drain",
+    "plan",
+    "recover",
+    "run",
+    "status",
+    "stop",
+    "wait-idle",
+    "whoami",
+)
+SUBCOMMANDS = (*WITH_EXIT_CODES, "explain", "version")
 
 
 def test_the_version_is_told_to_people_and_to_scripts(agentctl: AgentCtl) -> None:
@@ -35,7 +46,7 @@ def test_help_names_every_subcommand_and_each_has_exit_codes_or_examples(agentct
     assert 0 == overview.returncode
     for name in SUBCOMMANDS:
         assert f"  {name} " in overview.stdout
-    for name in ("deploy", "drain", "run", "status", "stop", "wait-idle", "whoami"):
+    for name in WITH_EXIT_CODES:
         shown = agentctl(name, "-h").stdout
         assert "Exit codes:" in shown
         assert f"  agentctl {name}" in shown

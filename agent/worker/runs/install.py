@@ -81,11 +81,7 @@ class InstallRun:
 def install_request(
     appspec: AppSpec, archive: Path, specification: DeploymentSpecification, host: HostContext
 ) -> InstallRequest:
-    """What Install of this deployment is asked to do, as this host is configured.
-
-    Args:
-        archive: the unpacked revision, wherever it lies.
-    """
+    """What Install of the revision that is unpacked in `archive` is asked to do, as this host is configured."""
     settings = host.settings
     return InstallRequest(
         appspec=appspec,

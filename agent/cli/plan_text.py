@@ -1,0 +1,107 @@
+"""The answer of `agentctl plan` for people."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from agent.cli.terminal_text import readable, shell_word
+from agent.install.changes import ChangeKind, ObjectKind, Preview
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from agent.appspec import Permission
+    from agent.install import Conflict
+    from agent.install.changes import BlockedInstall, Change
+    from agent.install.conflicts import Rule
+
+
+def plan_lines(answer: Preview | BlockedInstall, notes: Sequence[str]) -> Iterator[str]:
+    """The answer line by line: first each path, then what it comes to. Nothing in it reaches the terminal's controls."""
+    if isinstance(answer, Preview):
+        yield from (_change_line(change) for change in answer.changes)
+        yield from _summary_lines(answer)
+    else:
+        yield from _blocked_lines(answer)
+    yield from (f"Note: {readable(note)}." for note in notes)
+
+
+def _change_line(change: Change) -> str:
+    line = f"{change.kind.value:<8} {change.object.value:<9} {shell_word(change.path)}"
+    facts = _permission_words(change.permission) if change.permission else []
+    if change.kind in {ChangeKind.ADD, ChangeKind.REPLACE} and change.object is ObjectKind.FILE:
+        facts.insert(0, f"{change.size_bytes} bytes")
+    if change.note:
+        facts.append(f"{change.note}, stays" if change.kind is ChangeKind.STAY else change.note)
+    return f"{line}  ({'; '.join(facts)})" if facts else line
+
+
+def _permission_words(permission: Permission) -> list[str]:
+    words = []
+    if permission.mode is not None:
+        words.append(f"mode {permission.mode}")
+    if permission.owner is not None:
+        words.append(f"owner {permission.owner}")
+    if permission.group is not None:
+        words.append(f"group {permission.group}")
+    if permission.acls:
+        words.append(f"acl {','.join(map(str, permission.acls))}")
+    if permission.context is not None:
+        context = permission.context
+        parts = (context.user, context.type, context.range)
+        words.append(f"context {':'.join(part for part in parts if part is not None)}")
+    return [readable(word) for word in words]
+
+
+def _summary_lines(preview: Preview) -> Iterator[str]:
+    counts = Counter(change.kind for change in preview.changes)
+    listed = ", ".join(f"{kind.value} {counts[kind]}" for kind in ChangeKind)
+    needed = sum(system.needed_bytes for system in preview.file_systems)
+    yield f"Plan: {listed}; {needed} bytes to be written. Nothing was changed."
+    for system in preview.file_systems:
+        inodes = f" and {system.free_inodes} inodes" if system.free_inodes is not None else ""
+        yield (
+            f"Room: {system.needed_bytes} bytes and {system.needed_inodes} inodes needed, {system.free_bytes} bytes"
+            f"{inodes} free on the file system of {shell_word(system.path)}"
+        )
+
+
+def _blocked_lines(blocked: BlockedInstall) -> Iterator[str]:
+    now = time.time()
+    yield from (_conflict_line(conflict, blocked.rule, now) for conflict in blocked.conflicts)
+    count = len({conflict.path for conflict in blocked.conflicts})
+    line = f"Install is not possible: {'1 path is' if count == 1 else f'{count} paths are'} in the way."
+    by_rule = [conflict for conflict in blocked.conflicts if conflict.is_by_rule]
+    if by_rule:
+        line += (
+            " The rule for files that this deployment group did not install is"
+            f" {blocked.rule.behavior.value}, set by {blocked.rule.set_by}. Remove or move them, or choose another"
+            " file_exists_behavior."
+        )
+    if len(by_rule) < len(blocked.conflicts):
+        which = "Where no rule is named, remove" if by_rule else "Remove"
+        line += f" {which} or move what is there, or correct the AppSpec."
+    yield f"{line} Nothing was changed. [install-conflicts]"
+
+
+def _conflict_line(conflict: Conflict, rule: Rule, now: float) -> str:
+    facts = [conflict.reason]
+    if conflict.owner is not None:
+        facts.append(f"owner {readable(conflict.owner)}")
+    if conflict.modified_at is not None:
+        changed = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(conflict.modified_at))
+        facts.append(f"last changed {changed} UTC, {_age(now - conflict.modified_at)} ago")
+    if conflict.installed_by is not None:
+        facts.append(f"installed by deployment group {readable(conflict.installed_by)}")
+    if conflict.is_by_rule:
+        facts.append(f"rule {rule.behavior.value}, set by {rule.set_by}")
+    return f"conflict {shell_word(conflict.path)}  ({'; '.join(facts)})"
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"

@@ -1,0 +1,64 @@
+"""Whose revision is installed, as the records tell it to whoever comes after a crash."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agent.install import install, installed_deployment
+
+if TYPE_CHECKING:
+    from tests.install.host import Host
+
+
+def installed(host: Host) -> str:
+    return installed_deployment(host.instructions, host.group_id)
+
+
+def test_the_deployment_that_was_installed_last_is_known(host: Host) -> None:
+    """Its scripts stop the application."""
+    assert "" == installed(host)
+    host.install({"app/a": "1"})
+    assert "d-000000001" == installed(host)
+    host.install({"app/a": "2"})
+    assert "d-000000002" == installed(host)
+
+
+def test_an_install_that_failed_does_not_count(host: Host) -> None:
+    """The revision before is what runs."""
+
+    def fail(kind: str, _path: bytes) -> None:
+        if kind == "commit":
+            raise OSError(5, os.strerror(5))
+
+    host.install({"app/a": "1"})
+    with pytest.raises(Exception, match="Install failed"):
+        host.install({"app/a": "2"}, observer=fail)
+    assert "d-000000001" == installed(host)
+
+
+def test_nothing_is_known_once_another_agent_has_installed_something(host: Host) -> None:
+    """It rewrites the cleanup file, and leaves the manifest, which is about an earlier revision then."""
+    host.install({"app/a": "1"})
+    cleanup = host.instructions / f"{host.group_id}-cleanup"
+    cleanup.write_text(f"{host.dest}/other\n")
+    assert "" == installed(host)
+    cleanup.unlink()
+    assert "" == installed(host)
+
+
+@pytest.mark.parametrize("damage", [b"", b"install-manifest 1 x d-1\n", b"\0" * 10_000])
+def test_a_manifest_that_makes_no_sense_tells_nothing(host: Host, damage: bytes) -> None:
+    """And is no reason to fail."""
+    host.install({"app/a": "1"})
+    (host.instructions / f"{host.group_id}-manifest").write_bytes(damage)
+    assert "" == installed(host)
+
+
+def test_an_id_comes_back_as_it_was_given(host: Host) -> None:
+    """It is written escaped; half of it would be another deployment, or none."""
+    install(replace(host.request({"app/a": "1"}), deployment_id="d-1 %20"))
+    assert "d-1 %20" == installed(host)
