@@ -4,7 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check lint types imports bench chaos clean
+# The interpreter that goes into the packages, and what they are built with.
+PACKAGES_PYTHON ?= python3
+PACKAGES_TOOLS := build/packages-tools
+PACKAGES_STAMP := $(PACKAGES_TOOLS)/.installed
+
+.PHONY: demo test check lint types imports bench chaos packages clean
 
 demo: $(STAMP)            ## Deploy a real application with the real daemon, and watch it happen
 	@$(BIN)/python demo/demo.py $(ARGS)
@@ -29,6 +34,14 @@ bench: $(STAMP)           ## Figures: idle memory, start, overhead per command
 
 chaos: $(STAMP)           ## Harm real agents at random moments for ten minutes; as root for all kinds of faults
 	$(BIN)/python -m chaos $(ARGS)
+
+packages: $(PACKAGES_STAMP) ## Build deb, rpm and tarball into build/packages, with PACKAGES_PYTHON inside
+	@PYTHONPATH=packaging $(PACKAGES_TOOLS)/bin/python -B -m packages --python '$(PACKAGES_PYTHON)' $(ARGS)
+
+$(PACKAGES_STAMP): packaging/requirements-build.txt
+	@$(PYTHON) -m venv --clear $(PACKAGES_TOOLS) || { echo 'The venv module of Python is missing; on Debian: apt install python3-venv' >&2; exit 1; }
+	@$(PACKAGES_TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	@touch $@
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, this is " + sys.version)'

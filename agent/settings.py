@@ -100,9 +100,16 @@ def _name(text: str) -> str:
     return text
 
 
-def _text(text: str) -> str:
-    if not text:
-        raise ValueError("a text")
+def _command(text: str) -> str:
+    # The daemon at rest holds this module, and reads no command.
+    import shlex  # noqa: PLC0415
+
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ValueError("a command whose quotes are closed") from error
+    if not words:
+        raise ValueError("a command")
     return text
 
 
@@ -153,6 +160,10 @@ class Settings:
     )
     ongoing_deployment_tracking: str = _setting("ongoing-deployment", _name)
 
+    # Start
+    start_when_file: Path | None = _setting(None, _absolute_path)
+    start_when_command: str | None = _setting(None, _command)
+
     # Control endpoint
     wait_between_runs: float = _setting(30.0, _seconds(0.05, 3600))
     http_read_timeout: float = _setting(80.0, _seconds(1, 3600))
@@ -170,7 +181,7 @@ class Settings:
     min_free_bytes: int = _setting(64 * 2**20, _size)
     min_free_inodes: int = _setting(1000, _whole(0))
     min_free_memory: int = _setting(0, _size)
-    pre_accept_command: str | None = _setting(None, _text)
+    pre_accept_command: str | None = _setting(None, _command)
 
     # Bundles
     s3_endpoint_override: str | None = _setting(None, _url)
@@ -182,7 +193,7 @@ class Settings:
     # Install and hooks
     follow_directory_symlinks: bool = _setting(False, _flag)
     fail_on_open_output: bool = _setting(False, _flag)
-    agent_update_command: str | None = _setting(None, _text)
+    agent_update_command: str | None = _setting(None, _command)
     environment: Mapping[str, str] = field(default_factory=dict)
 
     # Logs
@@ -238,11 +249,7 @@ class Settings:
 
 
 def _path_keys(defaults: Settings) -> list[str]:
-    return [
-        item.name
-        for item in fields(defaults)
-        if isinstance(getattr(defaults, item.name), Path) or item.name == "deployment_signer_ca_file"
-    ]
+    return [item.name for item in fields(defaults) if item.metadata.get("parse") is _absolute_path]
 
 
 def scalar_parsers() -> dict[str, Callable[[str], Any]]:

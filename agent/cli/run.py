@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from agent.cli.boot_condition import wait_for_boot
 from agent.daemon.host import check_endpoints, check_environment
 from agent.daemon.launch import Launch, exec_daemon
 from agent.endpoint import tls_context
@@ -32,6 +33,7 @@ _BAD_CONFIGURATION = 2
 
 @click.command("run")
 @click.option(
+    "-c",
     "--config-file",
     type=click.Path(path_type=Path, dir_okay=False),
     default=DEFAULT_CONFIGURATION,
@@ -45,6 +47,8 @@ def command(config_file: Path) -> None:
     that is wrong with it at once. SIGTERM stops polling at once and waits for running commands; they are
     carried to their end even if the agent does not wait.
 
+    With start_when_file or start_when_command in its settings, it waits for those before anything else.
+
     Exit codes: 0 it was told to stop, 1 it failed, 2 its configuration is wrong.
 
     \b
@@ -57,7 +61,8 @@ def command(config_file: Path) -> None:
     except ConfigurationError as error:
         click.echo(f"agentctl: {error.message}", err=True)
         sys.exit(_BAD_CONFIGURATION)
-    exec_daemon(launch)
+    if wait_for_boot(launch.settings, os.environ):
+        exec_daemon(launch)
 
 
 class _Preparation:

@@ -1,0 +1,1 @@
+"""Builds the deb, the rpm and the tarball: `make packages`. See packaging/README.md."""

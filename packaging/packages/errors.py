@@ -1,0 +1,5 @@
+"""Why no packages were built."""
+
+
+class BuildFailed(Exception):
+    """The message says what is missing, and how to get it."""
