@@ -33,7 +33,6 @@ def has_inodes(path: Path) -> bool:
         ({"min_free_memory": "900TB"}, "host-out-of-memory", ("of memory", "min_free_memory")),
         ({"pre_accept_command": "/bin/false"}, "host-not-ready", ("/bin/false", "it exited with 1")),
         ({"pre_accept_command": "/no/such"}, "host-not-ready", ("No such file or directory: '/no/such'",)),
-        ({"pre_accept_command": '"\'"'}, "host-not-ready", ("No closing quotation",)),
     ],
 )
 def test_a_host_that_lacks_something_refuses_the_download_with_the_reason(

@@ -58,7 +58,6 @@ def test_the_administrators_command_is_run_without_a_shell_and_its_output_report
     [
         ("/bin/sh -c 'echo no repository >&2; exit 9'", "it exited with 9"),
         ("/nowhere/update", "No such file"),
-        ("update 'unfinished", "No closing quotation"),
     ],
 )
 def test_a_command_that_fails_is_reported_with_what_it_said(
