@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from agent.cli.completion import offer_events, offer_files
 from agent.cli.host import settings_of
 from agent.cli.local_revision import (
     appspec_option,
@@ -40,6 +41,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 @click.option(
     "-l",
     "--bundle-location",
+    shell_complete=offer_files,
     help="Path, s3://bucket/key or https://github.com/account/repository. Default: the working directory.",
 )
 @type_option
@@ -59,6 +61,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 @click.option(
     "-e",
     "--events",
+    shell_complete=offer_events,
     help="Comma-separated events to run, in this order. Default: all of an in-place deployment.",
 )
 @appspec_option

@@ -8,10 +8,19 @@ from importlib import resources
 
 import click
 import yaml
+from click.shell_completion import CompletionItem
+
+
+def _offer_ids(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    return [
+        CompletionItem(error_id, help=texts["summary"])
+        for error_id, texts in sorted(load_explanations().items())
+        if error_id.startswith(incomplete)
+    ]
 
 
 @click.command("explain")
-@click.argument("error_id", required=False)
+@click.argument("error_id", required=False, shell_complete=_offer_ids)
 def command(error_id: str | None) -> None:
     """Explain an error id, as it stands in brackets after an error message.
 

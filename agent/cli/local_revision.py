@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import click
 
+from agent.cli.completion import offer_groups
 from agent.cli.host import context_of, identity_of
 from agent.protocol import BundleType, FileExistsBehavior
 from agent.settings import DEFAULT_CONFIGURATION
@@ -44,6 +45,7 @@ group_option = click.option(
     "group_id",
     default="default-local-deployment-group",
     show_default=True,
+    shell_complete=offer_groups,
     help="Id of the deployment group; deployments of one group replace each other.",
 )
 appspec_option = click.option(

@@ -16,6 +16,7 @@ import click
 
 from agent.appspec import read_appspec
 from agent.bundle.replacement import remove_tree
+from agent.cli.completion import offer_files
 from agent.cli.host import settings_of
 from agent.cli.local_revision import (
     appspec_option,
@@ -66,7 +67,7 @@ class Planned:
 
 
 @click.command("plan")
-@click.argument("bundle", required=False)
+@click.argument("bundle", required=False, shell_complete=offer_files)
 @type_option
 @file_exists_option
 @group_option

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from agent.cli.completion import offer_interrupted_groups
 from agent.cli.running import DONE, IMPOSSIBLE, agent_of, config_option, exit_impossible
 from agent.cli.terminal_text import readable
 from agent.deployments import DeploymentRoot, JobStore
@@ -38,7 +39,13 @@ class _LeftAlone(Exception):
 
 
 @click.command("recover")
-@click.option("-g", "--deployment-group", "group_id", help="Id of the only group to look at. Default: all.")
+@click.option(
+    "-g",
+    "--deployment-group",
+    "group_id",
+    shell_complete=offer_interrupted_groups,
+    help="Id of the only group to look at. Default: all.",
+)
 @config_option
 def command(group_id: str | None, config_file: Path) -> None:
     """Undo or complete Installs that were interrupted: killed, out of memory, or cut off by a power failure.
