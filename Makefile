@@ -22,6 +22,11 @@ check: lint types imports ## Linter, type checker, import rules
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/shellcheck .ci/run packaging/install.sh packaging/commands/* tests/packaging/booted/boot-root
+	@# The packages' scripts begin with functions.sh, of which each uses some.
+	@for script in packaging/scripts/deb-* packaging/scripts/rpm-* packaging/scripts/tidy; do \
+		cat packaging/scripts/functions.sh "$$script" | $(BIN)/shellcheck --shell sh --exclude SC2329,SC2317,SC2094 - || { echo "in $$script" >&2; exit 1; }; \
+	done
 
 types: $(STAMP)
 	$(BIN)/mypy

@@ -2,7 +2,9 @@
 
 Install can tell from it that a file has not changed since the last revision, without reading it. An
 entry only counts while the file is the very one that was unpacked, and untouched since: a hook that
-edits the archive changes at least the file's ctime. The index lies beside the archive:
+edits the archive changes at least the file's ctime. Where the file system counts whole seconds only,
+that is not so in the second of unpacking, and entries from the second in which the index was written
+don't count. The index lies beside the archive:
 
     archive-index 1
     d <directory, relative to the archive>
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MAGIC = b"archive-index 1\n"
+_SECOND_NS = 10**9
 
 
 def index_of(archive: Path) -> Path:
@@ -74,18 +77,34 @@ class ArchiveIndex:
     """Looks up digests; of an archive without an index there are none."""
 
     def __init__(self, archive: Path) -> None:
-        try:
-            content = index_of(archive).read_bytes()
-        except OSError:
-            content = b""
+        content, written_ns = _read(index_of(archive))
         self._archive = os.fsencode(archive)
         self._sections = Sections(content if content.startswith(_MAGIC) else b"")
+        # A file with this ctime, or a later one, may have been edited unseen; None where that can't be.
+        self._doubtful_from_ns = None if written_ns % _SECOND_NS else written_ns
         for _directory in self._sections.directories():
             pass
 
     def of(self, directory: bytes) -> dict[bytes, bytes]:
         """Name → fields of the entries of this directory, given by its full path."""
-        return self._sections.of(directory[len(self._archive) + 1 :])
+        entries = self._sections.of(directory[len(self._archive) + 1 :])
+        begin = self._doubtful_from_ns
+        if begin is None:
+            return entries
+        return {name: fields for name, fields in entries.items() if _ctime_ns(fields) < begin}
+
+
+def _read(place: Path) -> tuple[bytes, int]:
+    """Content and time of last change, in nanoseconds; of an index that can't be read, there is nothing."""
+    try:
+        with open(place, "rb") as stream:
+            return stream.read(), os.fstat(stream.fileno()).st_mtime_ns
+    except OSError:
+        return b"", 0
+
+
+def _ctime_ns(fields: bytes) -> int:
+    return int(fields.split(b" ", 4)[3])
 
 
 def digest_in(fields: bytes | None, identity: bytes) -> bytes | None:

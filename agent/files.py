@@ -1,13 +1,12 @@
-"""Writing files so that a reader, or a crash, never finds half of one."""
+"""Writing files so that a reader, or a crash, never finds half of one; and who holds the lock of one."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from pathlib import Path
+_LOCKS = Path("/proc/locks")
 
 
 def replace_file(path: Path, content: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
@@ -52,3 +51,23 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def lock_holder(status: os.stat_result) -> int | None:
+    """Pid of whoever has taken the flock on this file or directory.
+
+    Locks are handed down to children: that process may have ended, and one of its own holds on.
+    None when there is no lock, or the kernel does not tell: it knows none of other pid namespaces,
+    and names some file systems, such as btrfs, otherwise than stat does.
+    """
+    file = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    try:
+        lines = _LOCKS.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    for fields in map(str.split, lines):
+        # Lines of those who wait for a lock have an arrow before its kind.
+        if fields[1] == "FLOCK" and fields[5] == file:
+            pid = int(fields[4])
+            return pid if pid > 0 else None
+    return None

@@ -12,8 +12,10 @@ from urllib.parse import unquote_to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import FileIO
 
 DIGEST_BYTES = 16
+_PIECE_BYTES = 1024 * 1024
 
 _KINDS = (b"\nc ", b"\nd ")
 
@@ -24,6 +26,14 @@ _MOST_KEPT = 20_000
 def content_digest(content: bytes | memoryview) -> bytes:
     """Tells contents apart, in hexadecimal."""
     return blake2b(content, digest_size=DIGEST_BYTES).hexdigest().encode()
+
+
+def stream_digest(stream: FileIO) -> bytes:
+    """The same of everything that is still to be read; the file may be larger than the memory."""
+    digest = blake2b(digest_size=DIGEST_BYTES)
+    while piece := stream.read(_PIECE_BYTES):
+        digest.update(piece)
+    return digest.hexdigest().encode()
 
 
 def escape(name: bytes) -> bytes:

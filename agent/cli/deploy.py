@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from agent.appspec import read_appspec
 from agent.cli.completion import offer_events, offer_files
 from agent.cli.host import settings_of
 from agent.cli.local_revision import (
@@ -21,13 +22,19 @@ from agent.cli.local_revision import (
     revision_at,
     type_option,
 )
-from agent.errors import ConfigurationError
-from agent.logs import Level, command_log, stderr_log
+from agent.cli.plan_text import plan_lines
+from agent.cli.terminal_text import readable
+from agent.errors import CommandFailure, ConfigurationError
+from agent.install.changes import BlockedInstall
+from agent.install.preview import preview_install
+from agent.logs import Level, LogSink, command_log, stderr_log
 from agent.protocol import FileExistsBehavior
 from agent.specification import DeploymentSpecification
 from agent.worker.local import EventOrderError, EventOutcome, deploy_locally, local_deployment_id, plan_events
+from agent.worker.runs.install import install_request
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from agent.deployments import DeploymentDirectory
@@ -137,17 +144,54 @@ def _event_names(events: str) -> list[str]:
 def _deploy(specification: DeploymentSpecification, events: tuple[str, ...], host: HostContext) -> bool:
     """Run it and say how it goes; True when every event has succeeded."""
     level = Level.DEBUG if host.settings.verbose else Level.WARNING
-    command_log.configure(stderr_log(level))
+    sys.stderr.flush()
+    command_log.configure(_DeployLog(None, level=level))
     directory = host.root.deployment(specification.deployment_group_id, specification.deployment_id)
     click.echo(f"Deploying {specification.application_name} as {specification.deployment_id}")
     for outcome in deploy_locally(specification, events, host):
         _show(outcome)
         if not outcome.has_succeeded:
-            click.echo(f"\nThe deployment failed at {outcome.event}: {outcome.result.message}")
+            click.echo(f"\nThe deployment failed at {outcome.event}:", nl=False)
+            for line in _reason(outcome, specification, host):
+                click.echo(line)
             click.echo(_where_to_look(directory))
             return False
     click.echo(f"\nDeployed. {_where_to_look(directory)}")
     return True
+
+
+class _DeployLog(LogSink):
+    """Standard error, without the conflicts of an Install: they are part of the answer, one a line."""
+
+    def write(self, line: str) -> None:
+        # Time, level, event, facts.
+        if line.split(maxsplit=3)[2:3] != ["install_conflicts"]:
+            super().write(line)
+
+
+def _reason(
+    outcome: EventOutcome, specification: DeploymentSpecification, host: HostContext
+) -> Iterator[str]:
+    """Why this event failed, line by line; the first one goes on the line that says so, if there is but one."""
+    blocked = _blocked(specification, host) if outcome.result.error_id == "install-conflicts" else None
+    if blocked is None:
+        yield f" {readable(outcome.result.message)}"
+    else:
+        yield ""
+        yield from plan_lines(blocked, ())
+
+
+def _blocked(specification: DeploymentSpecification, host: HostContext) -> BlockedInstall | None:
+    """All that is in the way of this Install, and not only what fits into a report; None when that has just gone."""
+    # Whatever there is to warn of has been said by the Install itself.
+    command_log.configure(stderr_log(Level.ERROR))
+    archive = host.root.deployment(specification.deployment_group_id, specification.deployment_id).archive
+    try:
+        appspec = read_appspec(archive, specification.appspec_filename)
+        answer = preview_install(install_request(appspec, archive, specification, host))
+    except (CommandFailure, OSError):
+        return None
+    return answer if isinstance(answer, BlockedInstall) else None
 
 
 def _where_to_look(directory: DeploymentDirectory) -> str:

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import click
 
+from agent.appspec.paths import leaves_archive
 from agent.cli.completion import offer_groups
 from agent.cli.host import context_of, identity_of
 from agent.protocol import BundleType, FileExistsBehavior
@@ -48,8 +49,26 @@ group_option = click.option(
     shell_complete=offer_groups,
     help="Id of the deployment group; deployments of one group replace each other.",
 )
+
+
+def _checked_appspec_filename(
+    _context: click.Context, _option: click.Parameter, name: str | None
+) -> str | None:
+    """The name, if a file inside a revision may have it: what is wrong with that is said before anything is fetched."""
+    if name is None:
+        return None
+    if leaves_archive(name):
+        raise click.BadParameter(f"{name} leads out of the revision")
+    if os.path.basename(name) in {"", ".", ".."}:
+        raise click.BadParameter(f"{name!r} is not the name of a file")
+    return name
+
+
 appspec_option = click.option(
-    "-A", "--appspec-filename", help="Name of the AppSpec file. Default: appspec.yml or appspec.yaml."
+    "-A",
+    "--appspec-filename",
+    callback=_checked_appspec_filename,
+    help="Name of the AppSpec file. Default: appspec.yml or appspec.yaml.",
 )
 configuration_option = click.option(
     "-c",

@@ -20,11 +20,10 @@ from agent.deployments import DeploymentRoot, JobStore
 from agent.deployments.group import GroupBusy, group_holder, group_lock_at_once
 from agent.deployments.group_files import GroupFiles, interrupted_groups
 from agent.deployments.jobs import COMMIT, UNDO
-from agent.deployments.pointers import write_pointer
 from agent.errors import CommandFailure
-from agent.install import installed_deployment, recover_install
 from agent.logs import command_log, stderr_log
 from agent.protocol import INSTALL
+from agent.worker.installed import recover_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,23 +127,13 @@ def _put_in_order(files: GroupFiles, root: DeploymentRoot, lost: list[tuple[Job,
     has_taken_effect = files.committed_journal.exists()
     if not has_taken_effect and files.journal.exists():
         _note_undo(lost)
-    undone = recover_install(files.directory, files.group_id)
-    if has_taken_effect:
-        _point_at_installed(files, root)
+    undone = recover_group(files.group_id, root)
     if undone:
         return _Outcome.UNDONE
     if not has_taken_effect:
         # What was found was an Install at work.
         return _Outcome.OVER
     return _Outcome.STUCK if files.committed_journal.exists() else _Outcome.COMPLETED
-
-
-def _point_at_installed(files: GroupFiles, root: DeploymentRoot) -> None:
-    """The worker died before it could name the deployment as the last successful one, whose scripts stop the application."""
-    deployment_id = installed_deployment(files.directory, files.group_id)
-    directory = root.deployment(files.group_id, deployment_id)
-    if deployment_id and directory.path.is_dir():
-        write_pointer(root.last_successful(files.group_id), directory)
 
 
 def _said(message: str, code: int) -> int:

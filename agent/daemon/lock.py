@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from agent.errors import AgentAlreadyRuns, AgentError
+from agent.files import lock_holder
 
 
 class AgentLock:
@@ -39,7 +40,7 @@ class AgentLock:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = _holder(os.fstat(descriptor))
+            holder = _described(lock_holder(os.fstat(descriptor)))
             self.forget()
             raise AgentAlreadyRuns(
                 f"Another agent {holder} owns {directory}. Stop that one first, or give this one a root_dir "
@@ -52,13 +53,12 @@ class AgentLock:
             os.close(self._descriptors.pop())
 
 
-def _holder(directory: os.stat_result) -> str:
-    """Who holds the lock, as far as the kernel tells."""
-    device = f"{os.major(directory.st_dev):02x}:{os.minor(directory.st_dev):02x}:{directory.st_ino}"
-    try:
-        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
-        pid = next(line.split()[4] for line in lines if device in line.split())
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except (OSError, StopIteration):
+def _described(pid: int | None) -> str:
+    """Who that is, as far as the kernel tells."""
+    if pid is None:
         return "(of which nothing more is known)"
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return f"(pid {pid})"
     return f"(pid {pid}: {command.strip()})"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.errors import CommandFailure
+from agent.files import lock_holder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 def check_group_id(group_id: str, *, tracking_name: str) -> None:
@@ -70,16 +71,14 @@ def group_lock_at_once(group: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise GroupBusy(_holder(os.fstat(descriptor))) from None
+            raise GroupBusy(lock_holder(os.fstat(descriptor))) from None
         yield
     finally:
         os.close(descriptor)
 
 
 def group_holder(group: Path) -> int | None:
-    """Pid of whoever has taken the group's lock; None when nobody has, or the kernel does not tell.
-
-    Locks are handed down to children: that process may have ended, and one of its own holds on.
+    """Pid of whoever has taken the group's lock, see `lock_holder`; None when nobody has, or nobody knows.
 
     Raises:
         OSError: this user may not look.
@@ -88,23 +87,9 @@ def group_holder(group: Path) -> int | None:
         status = os.stat(group)
     except FileNotFoundError:
         return None
-    return _holder(status)
+    return lock_holder(status)
 
 
 def _opened(group: Path) -> int:
     group.mkdir(parents=True, exist_ok=True)
     return os.open(group, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-
-
-def _holder(directory: os.stat_result) -> int | None:
-    device = f"{os.major(directory.st_dev):02x}:{os.minor(directory.st_dev):02x}:{directory.st_ino}"
-    try:
-        locks = Path("/proc/locks").read_text(encoding="ascii")
-    except OSError:
-        return None
-    for line in locks.splitlines():
-        fields = line.split()
-        # Lines of those who wait for a lock have an arrow before its kind.
-        if fields[1] == "FLOCK" and fields[5] == device:
-            return int(fields[4])
-    return None

@@ -58,9 +58,41 @@ def encode_acl(mode: int, entries: tuple[NamedEntry, ...]) -> bytes:
     return struct.pack("<I", _VERSION) + b"".join(packed)
 
 
-def read_acl(descriptor: int, name: str) -> bytes | None:
-    """The attribute as it is; None when there is none, or the file system knows no such lists."""
+def inherited_acl(default: bytes, mode: int) -> bytes:
+    """The access ACL of what is made with this mode in a directory with this default ACL, as the kernel does it."""
+    limits = _by_tag(default, mode)
+    packed = [
+        struct.pack("<HHI", tag, bits & limits.get(tag, 7), number)
+        for tag, bits, number in struct.iter_unpack("<HHI", default[4:])
+    ]
+    return default[:4] + b"".join(packed)
+
+
+def acl_after_chmod(acl: bytes, mode: int) -> bytes:
+    """What an access ACL becomes when its file is given this mode."""
+    given = _by_tag(acl, mode)
+    packed = [
+        struct.pack("<HHI", tag, given.get(tag, bits), number)
+        for tag, bits, number in struct.iter_unpack("<HHI", acl[4:])
+    ]
+    return acl[:4] + b"".join(packed)
+
+
+def _by_tag(acl: bytes, mode: int) -> dict[int, int]:
+    """The bits of the mode by the entries that they are about."""
+    has_mask = any(tag == _MASK for tag, _bits, _id in struct.iter_unpack("<HHI", acl[4:]))
+    group = _MASK if has_mask else _OWNING_GROUP
+    return {_OWNER: mode >> 6 & 7, group: mode >> 3 & 7, _OTHER: mode & 7}
+
+
+def read_acl(descriptor: int | bytes, name: str) -> bytes | None:
+    """The attribute as it is, of an open file or of what is at a path, not behind a link.
+
+    None when there is none, or the file system knows no such lists.
+    """
     try:
+        if isinstance(descriptor, bytes):
+            return os.getxattr(descriptor, name, follow_symlinks=False)
         return os.getxattr(descriptor, name)
     except OSError as error:
         if error.errno in {errno.ENODATA, errno.EOPNOTSUPP}:

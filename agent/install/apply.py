@@ -8,43 +8,47 @@ import stat
 from typing import TYPE_CHECKING
 
 from agent.archive_index import ArchiveIndex
-from agent.install.acl import ACCESS, DEFAULT, encode_acl, read_acl, write_acl
+from agent.install.acl import ACCESS, DEFAULT, read_acl, write_acl
 from agent.install.copying import READ
-from agent.install.descriptors import sync_file_systems
+from agent.install.descriptors import is_mounted, is_volatile, mount_point, sync_file_systems
 from agent.install.destinations import Directory, Standing
+from agent.install.fresh_directories import CREATED_DIRECTORY_MODE, FreshDirectories
 from agent.install.journal import (
-    Adjustment,
     Change,
     Hiding,
     Label,
     Leftover,
     LeftoverDirectory,
     LeftoverLabel,
+    MadeFiles,
+    MountPoint,
+    NewDirectory,
     Touched,
     encode,
     encode_changes,
+    encode_new_files,
     new_name,
     old_name,
 )
 from agent.install.lanes import MIN_FILES, do_all
 from agent.install.plan import PlannedDirectory, PlannedFiles
+from agent.install.protection import check_changeable
 from agent.install.records import decode_record, file_fields, link_fields
-from agent.install.renames import Renames
+from agent.install.renames import Renames, has_two_names
 from agent.install.selinux import add_label
 from agent.install.staging import Links, NewFiles, Staged, Stager, StepFailed
+from agent.install.wanted import wanted_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from agent.install.attributes import Attributes
     from agent.install.descriptors import Descriptors
+    from agent.install.fresh_directories import WantedDirectory
     from agent.install.journal import Entry
     from agent.install.plan import InstallPlan
     from agent.install.request import InstallRequest, Observer
     from agent.install.staging import Adjusted, NewFile
-
-CREATED_DIRECTORY_MODE = 0o755
-_NO_HARD_LINK = frozenset({errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
 class Application:
@@ -75,7 +79,8 @@ class Application:
         self._stager: Stager | None = None
         self._to_give: list[PlannedDirectory] = []
         self._devices: dict[int, Directory] = {}
-        self._parents: dict[bytes, os.stat_result] = {}
+        self._fresh = FreshDirectories(descriptors)
+        self._is_root = os.geteuid() == 0
         self._archive = request.archive
         self._processes = request.options.processes if plan.file_count >= MIN_FILES else 1
 
@@ -99,13 +104,21 @@ class Application:
         )
         self._to_give = [step for step in self._directories if self._is_to_give(step)]
 
-    def touched(self) -> Iterator[Touched]:
-        """What the journal has to say before anything is staged: the directories that will change."""
+    def touched(self) -> Iterator[Touched | MountPoint]:
+        """What the journal has to say before anything is staged: the directories that will change, and where they lie.
+
+        Raises:
+            StepFailed: one can't be looked at.
+        """
         for directory in self._changing_directories():
-            touched = self._touched(directory)
-            self._devices.setdefault(
-                os.stat(b".", dir_fd=self._descriptors.of(directory.real)).st_dev, directory
-            )
+            try:
+                touched = self._touched(directory)
+                device = os.stat(b".", dir_fd=self._descriptors.of(directory.real)).st_dev
+                if device not in self._devices:
+                    self._devices[device] = directory
+                    yield from _mount_point_of(directory)
+            except OSError as error:
+                raise StepFailed(directory.path, error) from error
             yield touched
 
     def stage(self) -> None:
@@ -147,24 +160,40 @@ class Application:
     def changes(self) -> Iterator[bytes]:
         """What the journal has to say before anything takes its place, as lines."""
         for step in self._directories:
-            if _is_hidden(step):
-                change = self._directory_change(step)
-                yield encode(Hiding(change.directory)) + encode(change)
+            if step.directory.standing is Standing.NEW:
+                yield from self._new_directory(step)
         for files, staged in zip(self._files, self.staged, strict=True):
-            real, names = files.directory.real, files.names
-            yield from encode_changes(files.number, real, names, staged.new)
-            for adjusted in staged.adjusted:
-                yield encode(_adjustment(real, names[adjusted.position], adjusted))
+            if files.directory.standing is Standing.NEW:
+                made = MadeFiles(self._inode_of(files.directory), files.directory.real, {})
+                yield encode(made) + encode_new_files(files.names, staged.lines)
+                continue
+            yield from encode_changes(files.number, files.directory.real, files.names, staged.new)
+            yield from (encode(adjusted.was) for adjusted in staged.adjusted)
         yield from map(encode, self._rest())
+
+    def _new_directory(self, step: PlannedDirectory) -> Iterator[bytes]:
+        real = step.directory.real
+        if _is_hidden(step):
+            parent, _slash, name = real.rpartition(b"/")
+            yield encode(Hiding(parent or b"/"))
+            if step.directory.replaces:
+                there = os.stat(name, dir_fd=self._descriptors.of(parent or b"/"), follow_symlinks=False)
+                inode = self._inode_of(step.directory)
+                yield encode(Change(step.number, inode, there.st_ino, parent or b"/", name))
+        yield encode(NewDirectory(self._inode_of(step.directory), real))
+
+    def _inode_of(self, directory: Directory) -> int:
+        return os.stat(b".", dir_fd=self._descriptors.of(directory.real)).st_ino
 
     def _rest(self) -> Iterator[Entry]:
         """What is about other things than files that are installed."""
+        known = self.plan.previous.labels
         labelled = {
             path
             for path, attributes, _ in self.plan.attributes()
             if attributes.permission.context is not None
         }
-        yield from (Label(path) for path in labelled)
+        yield from (Label(path, path in known, known.get(path)) for path in labelled)
         for removal in self.plan.removals:
             record = decode_record(removal.record) if removal.record else None
             yield Leftover(removal.directory, removal.name, record)
@@ -202,6 +231,11 @@ class Application:
         for path, attributes, _ in self.plan.attributes():
             self._give_label(path, attributes)
 
+    def overwritten(self) -> Iterator[bytes]:
+        """Paths of files of ours that were replaced although somebody had changed them."""
+        for files, staged in zip(self._files, self.staged, strict=True):
+            yield from (files.prefix + files.names[position] for position in staged.overwritten)
+
     def sync(self) -> None:
         """Afterwards all that was written at the destinations is on the disk."""
         sync_file_systems(self._descriptors.of(directory.real) for directory in self._devices.values())
@@ -229,18 +263,19 @@ class Application:
         """Whether a directory that is ours has other attributes than it should."""
         if step.directory.standing is not Standing.OURS:
             return False
-        real, attributes = step.directory.real, step.attributes
+        real = step.directory.real
         try:
             status = os.lstat(real)
-            wanted = self._wanted(step.directory, attributes)
-            acls = () if attributes is None else (attributes.access_acl, attributes.default_acl)
-            return (
-                any(acls)
-                or wanted != (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))
-                or any(name in (ACCESS, DEFAULT) for name in os.listxattr(real, follow_symlinks=False))
-            )
+            wanted = self._wanted(step.directory, step.attributes)
+            if not wanted.is_met_by(status):
+                return True
+            if wanted.has_acls or any(
+                name in (ACCESS, DEFAULT) for name in os.listxattr(real, follow_symlinks=False)
+            ):
+                return wanted.acls != (read_acl(real, ACCESS), read_acl(real, DEFAULT))
         except OSError:
             return True  # and giving them will say why
+        return False
 
     def _stage_directory(self, step: PlannedDirectory) -> None:
         directory = step.directory
@@ -257,21 +292,17 @@ class Application:
         except OSError as error:
             raise StepFailed(directory.path, error) from error
 
-    def _directory_change(self, step: PlannedDirectory) -> Change:
-        parent, _slash, name = step.directory.real.rpartition(b"/")
-        inode = 0
-        if step.directory.replaces:
-            status = os.stat(name, dir_fd=self._descriptors.of(parent or b"/"), follow_symlinks=False)
-            inode = status.st_ino
-        return Change(step.number, inode, parent or b"/", name)
-
     def _switch_directory(self, step: PlannedDirectory) -> None:
         directory = step.directory
         parent, _slash, name = directory.real.rpartition(b"/")
         try:
             self._observe("rename", directory.path)
             self._take_place(
-                self._descriptors.of(parent or b"/"), name, step.number, replaces=directory.replaces
+                self._descriptors.of(parent or b"/"),
+                name,
+                step.number,
+                replaces=directory.replaces,
+                is_file=False,
             )
             self._descriptors.name_is(directory.real, None)
         except OSError as error:
@@ -286,7 +317,7 @@ class Application:
                 position = new.position
                 name = files.names[position]
                 self._observe("rename", files.prefix + name)
-                self._take_place(dir_fd, name, files.number + position, replaces=bool(new.inode))
+                self._take_place(dir_fd, name, files.number + position, replaces=bool(new.old_inode))
                 staged.lines[position] = _line_of(dir_fd, name, new)
             for adjusted in staged.adjusted:
                 position = adjusted.position
@@ -295,7 +326,9 @@ class Application:
             raise StepFailed(files.prefix + files.names[position], error) from error
         return staged.lines
 
-    def _take_place(self, dir_fd: int, name: bytes, number: int, *, replaces: bool) -> None:
+    def _take_place(
+        self, dir_fd: int, name: bytes, number: int, *, replaces: bool, is_file: bool = True
+    ) -> None:
         hidden = new_name(self._token, number)
         if replaces:
             try:
@@ -304,7 +337,10 @@ class Application:
             except FileNotFoundError:
                 pass  # what was to be replaced has gone meanwhile
             else:
-                _keep_old(dir_fd, name, old_name(self._token, number))
+                kept = old_name(self._token, number)
+                # Two names, so that one is there at every moment; but a directory can't replace a file.
+                if not is_file or not has_two_names(dir_fd, name, kept):
+                    os.rename(name, kept, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
                 os.rename(hidden, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
                 return
         try:
@@ -315,13 +351,15 @@ class Application:
     def _adjust(self, dir_fd: int, files: PlannedFiles, staged: Staged, adjusted: Adjusted) -> None:
         name = files.names[adjusted.position]
         self._observe("adjust", files.prefix + name)
+        source = os.stat(files.source_directory + b"/" + name, follow_symlinks=False)
+        wanted = wanted_of(source, files.attributes.get(name), is_root=self._is_root)
         descriptor = os.open(name, READ, dir_fd=dir_fd)
         try:
             status = os.fstat(descriptor)
-            if status.st_ino != adjusted.was.st_ino:
+            if status.st_ino != adjusted.was.inode:
                 raise OSError(errno.ESTALE, "it was replaced while Install was running")
-            adjusted.wanted.give(descriptor, status, adjusted.was_acl)
-            has_acl = adjusted.wanted.access_acl is not None
+            wanted.give(descriptor, status, read_acl(descriptor, ACCESS) if adjusted.has_own_acl else None)
+            has_acl = wanted.access_acl is not None
             line = file_fields(os.fstat(descriptor), adjusted.digest, has_acl=has_acl)
         finally:
             os.close(descriptor)
@@ -346,40 +384,23 @@ class Application:
     def _give(self, directory: Directory, attributes: Attributes | None) -> None:
         dir_fd = self._descriptors.of(directory.real)
         status = os.stat(b".", dir_fd=dir_fd)
-        uid, gid, mode = self._wanted(directory, attributes)
-        acls = () if attributes is None else (attributes.access_acl, attributes.default_acl)
-        if (status.st_uid, status.st_gid) != (uid, gid):
-            os.chown(b".", uid, gid, dir_fd=dir_fd)
+        wanted = self._wanted(directory, attributes)
+        if (status.st_uid, status.st_gid) != (wanted.uid, wanted.gid):
+            os.chown(b".", wanted.uid, wanted.gid, dir_fd=dir_fd)
         descriptor = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
         try:
-            for name, entries in zip((ACCESS, DEFAULT), acls or ((), ()), strict=True):
-                wanted = encode_acl(mode, entries) if entries else None
-                if read_acl(descriptor, name) != wanted:
-                    write_acl(descriptor, name, wanted)
-            if not (acls and acls[0]) and stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
-                os.fchmod(descriptor, mode)
+            for name, value in zip((ACCESS, DEFAULT), wanted.acls, strict=True):
+                if read_acl(descriptor, name) != value:
+                    write_acl(descriptor, name, value)
+            if wanted.access_acl is None and stat.S_IMODE(os.fstat(descriptor).st_mode) != wanted.mode:
+                os.fchmod(descriptor, wanted.mode)
         finally:
             os.close(descriptor)
 
-    def _wanted(self, directory: Directory, attributes: Attributes | None) -> tuple[int, int, int]:
-        """Owner, group and mode of a directory of ours."""
-        if attributes is None:
-            return os.geteuid(), self._fresh_group(directory), CREATED_DIRECTORY_MODE
-        return (
-            os.geteuid() if attributes.uid is None else attributes.uid,
-            self._fresh_group(directory) if attributes.gid is None else attributes.gid,
-            CREATED_DIRECTORY_MODE if attributes.mode is None else attributes.mode,
-        )
-
-    def _fresh_group(self, directory: Directory) -> int:
-        """The group that a directory created here gets: ours, or the parent's where that is passed on."""
-        if directory.parent is None:
-            return os.getegid()
-        status = self._parents.get(directory.parent.real)
-        if status is None:
-            status = os.stat(b".", dir_fd=self._descriptors.of(directory.parent.real))
-            self._parents = {directory.parent.real: status}
-        return status.st_gid if status.st_mode & stat.S_ISGID else os.getegid()
+    def _wanted(self, directory: Directory, attributes: Attributes | None) -> WantedDirectory:
+        """What a directory of ours is to have: what a fresh one would get there, and what `permissions` gives to it."""
+        fresh = self._fresh.of(directory)
+        return fresh if attributes is None else fresh.changed(attributes)
 
     def _give_label(self, path: bytes, attributes: Attributes) -> None:
         context = attributes.permission.context
@@ -394,6 +415,8 @@ class Application:
     def _touched(self, directory: Directory) -> Touched:
         dir_fd = self._descriptors.of(directory.real)
         status = os.stat(b".", dir_fd=dir_fd)
+        # What must not be changed would also stop the undo.
+        check_changeable(dir_fd)
         access = default = None
         if directory.standing is Standing.OURS:
             descriptor = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
@@ -416,11 +439,11 @@ def _is_hidden(step: PlannedDirectory) -> bool:
     )
 
 
-def _adjustment(real: bytes, name: bytes, adjusted: Adjusted) -> Adjustment:
-    was = adjusted.was
-    owner = (stat.S_IMODE(was.st_mode), was.st_uid, was.st_gid)
-    times = (was.st_atime_ns, was.st_mtime_ns)
-    return Adjustment(was.st_ino, *times, *owner, adjusted.was_acl, real, name)
+def _mount_point_of(directory: Directory) -> Iterator[MountPoint]:
+    """Where its file system is mounted, when it may be there again after it was not."""
+    place = mount_point(directory.real)
+    if place != b"/" and is_mounted(place) and not is_volatile(place):
+        yield MountPoint(place)
 
 
 def _line_of(dir_fd: int, name: bytes, new: NewFile) -> bytes:
@@ -428,17 +451,3 @@ def _line_of(dir_fd: int, name: bytes, new: NewFile) -> bytes:
     if new.is_link:
         return link_fields(status, new.digest)
     return file_fields(status, new.digest, has_acl=new.has_acl)
-
-
-def _keep_old(dir_fd: int, name: bytes, kept: bytes) -> None:
-    """Afterwards what has this name has the other one, too, or only that where two are impossible.
-
-    A file that has both is there at every moment.
-    """
-    try:
-        os.link(name, kept, src_dir_fd=dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
-    except OSError as error:
-        # Directories have one name only; so has everything on file systems without hard links.
-        if error.errno not in _NO_HARD_LINK:
-            raise
-        os.rename(name, kept, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)

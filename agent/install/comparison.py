@@ -65,6 +65,10 @@ class Comparison:
                     self._add_files(step, stager)
         self._changes += [_as_it_is(ChangeKind.RETAIN, path) for path in self._plan.retained]
         self._changes += [_as_it_is(ChangeKind.STAY, path, "changed by hand") for path in self._plan.kept]
+        self._changes += [
+            _as_it_is(ChangeKind.STAY, path, f"deployment group {group_id} has installed it, too")
+            for path, group_id in self._plan.given_up.items()
+        ]
         self._add_removals()
         self._changes.sort(key=lambda change: change.path)
         return Preview(

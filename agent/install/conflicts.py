@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.errors import CommandFailure
+from agent.install.claims import claims_on
 from agent.logs import get_logger
 from agent.protocol import FileExistsBehavior
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
 
     from agent.install.request import InstallRequest
 
@@ -30,7 +30,7 @@ class Rule:
     """What is done with files that the group has not installed.
 
     Attributes:
-        is_of_appspec: the AppSpec says so; else the deployment, or its default.
+        is_of_appspec: the AppSpec says so; else the deployment does, or nobody, and it is the default.
     """
 
     behavior: FileExistsBehavior
@@ -41,8 +41,10 @@ class Rule:
         """Who made it, in words."""
         if self.is_of_appspec:
             return "the AppSpec"
-        is_default = self.behavior is FileExistsBehavior.DISALLOW
-        return "the deployment (it is the default)" if is_default else "the deployment"
+        if self.behavior is not FileExistsBehavior.DISALLOW:
+            return "the deployment"
+        # A deployment that says it in so many words is not told from one that says nothing.
+        return "default (neither the AppSpec nor the deployment asks for another)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,13 +112,22 @@ def rule_of(request: InstallRequest) -> Rule:
 def conflicts_of(request: InstallRequest, obstacles: Iterable[Obstacle]) -> InstallConflicts:
     """The failure that tells of all that is in the way, with who owns it and which group has put it there."""
     once = {(obstacle.path, obstacle.reason): obstacle for obstacle in obstacles}
-    groups = _claims(request.instructions_directory, request.group_id, {path for path, _reason in once})
+    groups = _groups(request, {path for path, _reason in once})
     # Whom a number belongs to may be a question to a directory service.
     user_name = functools.lru_cache(_user_name)
     conflicts = [_conflict(obstacle, groups, user_name) for obstacle in once.values()]
     described = [_described(conflict) for conflict in conflicts[:_MOST_LOGGED]]
     log.warning("install_conflicts", count=len(conflicts), conflicts=described)
     return InstallConflicts(rule_of(request), conflicts)
+
+
+def _groups(request: InstallRequest, paths: set[bytes]) -> dict[bytes, str]:
+    """Path → another group that has installed it."""
+    parents = {path.rpartition(b"/")[0] for path in paths}
+    reals = {parent: os.path.realpath(parent or b"/").rstrip(b"/") for parent in parents}
+    without_links = {path: reals[path.rpartition(b"/")[0]] + path[path.rindex(b"/") :] for path in paths}
+    claims = claims_on(request.instructions_directory, request.group_id, set(without_links.values()))
+    return {path: claims[real][0].group_id for path, real in without_links.items() if real in claims}
 
 
 def _conflict(obstacle: Obstacle, groups: dict[bytes, str], user_name: Callable[[int], str]) -> Conflict:
@@ -163,27 +174,3 @@ def _user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
-
-
-def _claims(directory: Path, group_id: str, paths: set[bytes]) -> dict[bytes, str]:
-    """Which of these paths other deployment groups have installed, by path."""
-    claims: dict[bytes, str] = {}
-    suffix = "-cleanup"
-    try:
-        others = [
-            entry for entry in os.listdir(directory) if entry.endswith(suffix) and not entry.startswith(".")
-        ]
-    except OSError:
-        return claims
-    for name in others:
-        other_group = name.removesuffix(suffix)
-        if other_group == group_id:
-            continue
-        try:
-            with open(directory / name, "rb") as stream:
-                claims.update(
-                    (line.rstrip(b"\n"), other_group) for line in stream if line.rstrip(b"\n") in paths
-                )
-        except OSError:
-            continue
-    return claims

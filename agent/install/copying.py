@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from typing import TYPE_CHECKING
 
 from agent.files import write_all
@@ -60,6 +61,26 @@ def copy_link(link: bytes, place: bytes, dir_fd: int, wanted: Wanted) -> os.stat
         os.chown(place, uid, gid, dir_fd=dir_fd, follow_symlinks=False)
     os.utime(place, ns=(wanted.atime_ns, wanted.mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
     return os.stat(place, dir_fd=dir_fd, follow_symlinks=False)
+
+
+def opened_for_owner(name: bytes, dir_fd: int) -> int:
+    """A descriptor for reading, also where the mode lets not even the owner read; the mode is another one then.
+
+    Raises:
+        OSError: it can't be opened, or is a link.
+    """
+    try:
+        return os.open(name, READ, dir_fd=dir_fd)
+    except PermissionError:
+        place = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+        try:
+            if not stat.S_ISREG(os.fstat(place).st_mode):
+                raise
+            opened = f"/proc/self/fd/{place}"
+            os.chmod(opened, stat.S_IRUSR | stat.S_IWUSR)
+            return os.open(opened, os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            os.close(place)
 
 
 def read_small(source: int, size: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_OPEN = 128
+_DEEPEST = 100  # levels of directories that are open at the same time
 
 
 class Descriptors:
@@ -66,21 +69,75 @@ class Descriptors:
 
 def remove_tree(dir_fd: int, name: bytes) -> None:
     """Afterwards nothing is there, whatever it was; links are removed, never followed."""
+    if _unlinked(dir_fd, name):
+        return
+    top = os.open(name, _LIST, dir_fd=dir_fd)
     try:
-        os.unlink(name, dir_fd=dir_fd)
-    except IsADirectoryError:
-        pass
-    except FileNotFoundError:
+        while names := os.listdir(top):
+            for inner in names:
+                _remove_in(top, os.fsencode(inner), top, _DEEPEST)
+    finally:
+        os.close(top)
+    os.rmdir(name, dir_fd=dir_fd)
+
+
+def _remove_in(dir_fd: int, name: bytes, top: int, levels: int) -> None:
+    """The same; what is more than so many levels below is brought up to the top, for the next round."""
+    if _unlinked(dir_fd, name):
         return
-    else:
+    if levels == 0:
+        os.rename(name, b"deeper-%d" % os.stat(name, dir_fd=dir_fd).st_ino, src_dir_fd=dir_fd, dst_dir_fd=top)
         return
-    descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    descriptor = os.open(name, _LIST, dir_fd=dir_fd)
     try:
         for inner in os.listdir(descriptor):
-            remove_tree(descriptor, os.fsencode(inner))
+            _remove_in(descriptor, os.fsencode(inner), top, levels - 1)
     finally:
         os.close(descriptor)
     os.rmdir(name, dir_fd=dir_fd)
+
+
+def _unlinked(dir_fd: int, name: bytes) -> bool:
+    """Whether nothing is there any more, because it was no directory."""
+    try:
+        os.unlink(name, dir_fd=dir_fd)
+    except IsADirectoryError:
+        return False
+    except FileNotFoundError:
+        return True
+    return True
+
+
+def mount_point(real: bytes) -> bytes:
+    """The topmost directory above this one, or itself, that is on the same file system."""
+    device = os.lstat(real).st_dev
+    while real != b"/":
+        above = real.rpartition(b"/")[0] or b"/"
+        if os.lstat(above).st_dev != device:
+            break
+        real = above
+    return real
+
+
+def is_mounted(path: bytes) -> bool:
+    """Whether another file system begins here than above."""
+    try:
+        return os.lstat(path).st_dev != os.lstat(path.rpartition(b"/")[0] or b"/").st_dev
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def is_volatile(path: bytes) -> bool:
+    """Whether this mount point's file system is gone for good when it is not mounted any more."""
+    with open("/proc/self/mounts", "rb") as mounts:
+        lines = [line.split(b" ") for line in mounts]
+    kinds = [words[2] for words in lines if _unescaped(words[1]) == path]
+    return bool(kinds) and kinds[-1] in {b"tmpfs", b"ramfs"}
+
+
+def _unescaped(word: bytes) -> bytes:
+    """Blanks and the like are octal numbers there."""
+    return re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), word)
 
 
 def sync_file_systems(places: Iterable[int]) -> None:

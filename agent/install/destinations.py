@@ -7,10 +7,15 @@ import stat
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
+from agent.install.records import decode_record
+from agent.install.removals import is_as_left, owners_besides
+
 if TYPE_CHECKING:
     from agent.install.previous import Previous
+    from agent.install.removals import ClaimsOn
 
 _NONE: set[bytes] = set()
+_MOST_BLOCKERS = 100
 _LINKS_OF_DIRECTORY = 2  # its name, and `.` in it
 
 
@@ -55,8 +60,9 @@ class NotADirectory(Exception):
 class Destinations:
     """Looks at each directory once. Directories that were asked for are in `by_real`, in that order."""
 
-    def __init__(self, previous: Previous) -> None:
+    def __init__(self, previous: Previous, claims_on: ClaimsOn) -> None:
         self._previous = previous
+        self._claims_on = claims_on
         self._vanishing = vanishing_directories(previous)
         self._vanishing_in: dict[bytes, set[bytes]] = {}
         for real in self._vanishing:
@@ -79,13 +85,38 @@ class Destinations:
             self._by_path[path] = known
         return known
 
-    def is_ours(self, real: bytes) -> bool:
-        """Whether this directory is one of ours that would be gone when our files were."""
-        return real in self._vanishing
-
     def ours_in(self, real: bytes) -> set[bytes]:
-        """Names of the directories in this one of which `is_ours` is true."""
+        """Names of the directories in this one that are ours, and would be gone when our files were."""
         return self._vanishing_in.get(real, _NONE)
+
+    def blockers(self, real: bytes) -> list[bytes]:
+        """What is in a directory that Install created, and must not go with it: up to a hundred paths.
+
+        That is what somebody has put there or changed, and what another group has installed there, too.
+        """
+        blockers: list[bytes] = []
+        ours: set[bytes] = set()
+        self._search(real, ours, blockers)
+        return sorted(blockers + list(owners_besides(self._claims_on, ours)))[:_MOST_BLOCKERS]
+
+    def _search(self, real: bytes, ours: set[bytes], blockers: list[bytes]) -> None:
+        """Collect what is in this directory of ours: what we have put there, and what stands in the way."""
+        names, prefix = self._previous.files.of(real), real.rstrip(b"/") + b"/"
+        path = real
+        try:
+            for name in os.listdir(real):
+                path, fields = prefix + name, names.get(name)
+                status = os.lstat(path)
+                if path in self._previous.directories and stat.S_ISDIR(status.st_mode):
+                    self._search(path, ours, blockers)
+                elif fields is None or not is_as_left(
+                    path, status, decode_record(fields) if fields else None
+                ):
+                    blockers.append(path)
+                else:
+                    ours.add(path)
+        except OSError:
+            blockers.append(path)
 
     def _look(self, path: bytes) -> Directory:
         parent_path, _slash, name = path.rpartition(b"/")

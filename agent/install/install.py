@@ -14,25 +14,33 @@ from agent.errors import CommandFailure
 from agent.install.apply import Application
 from agent.install.descriptors import Descriptors
 from agent.install.instructions import claim_paths, discard_records, publish_records, stage_records
-from agent.install.journal import Journal, complete_journal, mark_committed, write_journal
+from agent.install.journal import (
+    Journal,
+    complete_journal,
+    mark_committed,
+    state_of,
+    state_of_records,
+    write_journal,
+)
 from agent.install.plan import plan_install
+from agent.install.previous import installed_deployment
 from agent.install.protection import protection_of
 from agent.install.request import InstallSummary
 from agent.install.room import no_room_failure
 from agent.install.staging import StepFailed
-from agent.install.undo import finish, undo
+from agent.install.undo import finish, forget, undo, unmounted
 from agent.logs import get_logger
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agent.install.plan import InstallPlan
     from agent.install.request import InstallRequest, Observer
     from agent.install.undo import Finish
 
 log = get_logger()
 
 _UNDO_PAUSE_S = 0.5
+_OVERTAKEN = frozenset({errno.EEXIST, errno.ENOENT})
 
 
 def _unobserved(_kind: str, _path: bytes) -> None:
@@ -56,39 +64,117 @@ def install(request: InstallRequest, *, observer: Observer = _unobserved) -> Ins
     files = GroupFiles(directory=request.instructions_directory, group_id=request.group_id)
     recover_install(request.instructions_directory, request.group_id)
     _give_up_stuck(files)
-    plan = plan_install(request)
+    try:
+        application = _apply(files, request, observer)
+    except _Overtaken as overtaken:
+        log.info("install_planned_again", reason=str(overtaken))
+        try:
+            application = _apply(files, request, observer)
+        except _Overtaken as again:
+            raise again.failure from again
+    finished = _complete(files, observer, request.options.processes, durable=request.options.durable)
+    return _summary(application, finished)
+
+
+class _Overtaken(Exception):
+    """Somebody has made or removed a directory since it was planned; everything was put back."""
+
+    def __init__(self, failure: CommandFailure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+def _apply(files: GroupFiles, request: InstallRequest, observer: Observer) -> Application:
+    """Afterwards the Install has taken effect; only old files are left to be removed.
+
+    Raises:
+        _Overtaken: it may work when it is planned anew.
+        CommandFailure: as `install`.
+    """
+    plan = plan_install(request, patience_s=request.options.overlap_patience_s)
     token = secrets.token_hex(6)
     with closing(Descriptors()) as descriptors:
         application = Application(plan, request, token.encode(), descriptors, observer)
         try:
             _carry_out(files, token, request, application, observer)
         except BaseException as error:
+            if files.committed_journal.exists():
+                raise _not_completed(files, error) from error
             _put_back(files, error, observer, request.options.undo_patience_s)
             if isinstance(error, (StepFailed, OSError)):
-                raise _failure(plan, error, str(files.directory)) from error
+                failure = _failure(application, error, str(files.directory))
+                if isinstance(error, StepFailed) and error.error.errno in _OVERTAKEN:
+                    raise _Overtaken(failure) from error
+                raise failure from error
             raise
-    return _summary(plan, application, _complete(files, observer, request.options.processes))
+    return application
 
 
-def recover_install(instructions_directory: Path, group_id: str) -> bool:
+def recover_install(instructions_directory: Path, group_id: str, *, observer: Observer = _unobserved) -> bool:
     """Afterwards no interrupted Install of the group is left. True when one was undone.
 
     One that had succeeded, and was only interrupted while it removed old files, is completed, as
-    far as the system lets us.
+    far as the system lets us. The observer is told `published` once its records are in their places,
+    while the journal is still there; what it raises leaves the rest to be completed by somebody else.
 
     Raises:
         CommandFailure: `install-undo-incomplete`, `install-not-completed`, `install-journal-unreadable`.
     """
     files = GroupFiles(directory=instructions_directory, group_id=group_id)
     if files.committed_journal.exists():
-        _complete(files, _unobserved)
-        log.info("install_completed_after_interruption", group_id=group_id)
+        _recover_committed(files, observer)
     if not files.journal.exists():
         return False
     journal = Journal(files.journal)
+    _check_mounted(journal, "install-undo-incomplete", "undone")
+    if journal.is_whole and journal.records != state_of_records(files):
+        _overtaken_by_another_agent(files, journal)
+        return False
     _undo(files, journal, "", _unobserved)
     log.warning("install_undone_after_interruption", group_id=group_id)
     return True
+
+
+def _recover_committed(files: GroupFiles, observer: Observer) -> None:
+    journal = Journal(files.committed_journal)
+    _check_mounted(journal, "install-not-completed", "completed")
+    staged_cleanup = files.staged(files.cleanup, journal.token.decode())
+    if staged_cleanup.exists():
+        is_overtaken = journal.records.partition(b",")[0] != state_of(files.cleanup)
+    else:
+        is_overtaken = not installed_deployment(files.directory, files.group_id)
+    if is_overtaken:
+        _overtaken_by_another_agent(files, journal)
+        return
+    _complete(files, observer)
+    log.info("install_completed_after_interruption", group_id=files.group_id)
+
+
+def _check_mounted(journal: Journal, error_id: str, word: str) -> None:
+    missing = unmounted(journal)
+    if not missing:
+        return
+    message = (
+        f"An Install of this group was interrupted, and can't be {word}, because no file system is mounted at"
+        f" {', '.join(missing)}, where it has changed files. Mount it: the next command of this group, or the next start"
+        f" of the agent, goes on. If it is gone for good, remove {journal.path}."
+    )
+    raise CommandFailure(error_id, message)
+
+
+def _overtaken_by_another_agent(files: GroupFiles, journal: Journal) -> None:
+    """Another agent has installed something since: nothing of ours counts any more but what we have hidden.
+
+    Raises:
+        CommandFailure: `install-not-completed`.
+    """
+    stuck = forget(journal)
+    try:
+        discard_records(files, journal.token.decode())
+        journal.path.unlink()
+    except OSError as error:
+        raise _not_completed(files, error) from error
+    log.warning("interrupted_install_overtaken", group_id=files.group_id, left=stuck)
 
 
 def _carry_out(
@@ -97,7 +183,7 @@ def _carry_out(
     application.compare()
     files.directory.mkdir(parents=True, exist_ok=True)
     observer("journal", os.fsencode(files.journal))
-    write_journal(files.journal, token.encode(), application.touched())
+    write_journal(files.journal, token.encode(), state_of_records(files), application.touched())
     application.stage()
     observer("switch", os.fsencode(files.journal))
     complete_journal(files.journal, application.changes())
@@ -110,7 +196,7 @@ def _carry_out(
     mark_committed(files.journal, files.committed_journal)
 
 
-def _complete(files: GroupFiles, observer: Observer, processes: int = 1) -> Finish:
+def _complete(files: GroupFiles, observer: Observer, processes: int = 1, *, durable: bool = True) -> Finish:
     """Publish the records and remove the old files; after a crash, the next one does the same.
 
     While some of them can't be removed, the journal stays, so that it is tried again.
@@ -119,19 +205,26 @@ def _complete(files: GroupFiles, observer: Observer, processes: int = 1) -> Fini
     try:
         observer("publish", os.fsencode(files.manifest))
         publish_records(files, journal.token.decode())
-        finished = finish(journal, observer, processes=processes)
+        observer("published", os.fsencode(files.manifest))
+        finished = finish(journal, observer, processes=processes, durable=durable)
         if not finished.stuck:
             files.committed_journal.unlink()
     except OSError as error:
-        message = (
-            f"The new revision is installed, but {_named(error, files.directory)} can't be written:"
-            f" {error.strerror or error}. Mend the cause; the next command of this group, or the next start of the"
-            " agent, removes the old files."
-        )
-        raise CommandFailure("install-not-completed", message) from error
+        raise _not_completed(files, error) from error
     for path in finished.kept:
         log.warning("changed_file_kept", path=os.fsdecode(path))
     return finished
+
+
+def _not_completed(files: GroupFiles, error: BaseException) -> CommandFailure:
+    where, why = str(files.directory), str(error)
+    if isinstance(error, OSError):
+        where, why = _named(error, files.directory), error.strerror or why
+    message = (
+        f"The last Install of this group has taken effect, but {where} can't be written: {why}. Mend the cause; the next command of this"
+        " group, or the next start of the agent, removes the old files."
+    )
+    return CommandFailure("install-not-completed", message)
 
 
 def _give_up_stuck(files: GroupFiles) -> None:
@@ -150,7 +243,13 @@ def _give_up_stuck(files: GroupFiles) -> None:
 
 
 def _named(error: OSError, otherwise: Path) -> str:
-    return os.fsdecode(error.filename) if error.filename else str(otherwise)
+    return _filename(error) or str(otherwise)
+
+
+def _filename(error: OSError) -> str:
+    """What the error names; a call on a descriptor names a number, which tells nobody anything."""
+    name = error.filename
+    return os.fsdecode(name) if isinstance(name, str | bytes) else ""
 
 
 def _put_back(files: GroupFiles, cause: BaseException, observer: Observer, patience_s: float) -> None:
@@ -187,11 +286,11 @@ def _undo(files: GroupFiles, journal: Journal, cause: str, observer: Observer) -
         raise CommandFailure("install-undo-incomplete", message) from error
 
 
-def _failure(plan: InstallPlan, error: StepFailed | OSError, place: str) -> CommandFailure:
+def _failure(application: Application, error: StepFailed | OSError, place: str) -> CommandFailure:
     reason = error.error if isinstance(error, StepFailed) else error
-    path = os.fsdecode(error.path if isinstance(error, StepFailed) else reason.filename or b"")
+    path = os.fsdecode(error.path) if isinstance(error, StepFailed) else _filename(reason)
     if reason.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return no_room_failure(plan, path or place)
+        return no_room_failure(application.plan, path or place, application.staged)
     where = f" at {path}" if path else ""
     message = (
         f"Install failed{where}: {reason.strerror or reason}. {protection_of(path, reason)}Everything was put back,"
@@ -200,9 +299,12 @@ def _failure(plan: InstallPlan, error: StepFailed | OSError, place: str) -> Comm
     return CommandFailure("install-failed", message)
 
 
-def _summary(plan: InstallPlan, application: Application, finished: Finish) -> InstallSummary:
+def _summary(application: Application, finished: Finish) -> InstallSummary:
+    plan = application.plan
     for path in plan.kept:
         log.warning("changed_file_kept", path=os.fsdecode(path))
+    for path in application.overwritten():
+        log.warning("changed_file_replaced", path=os.fsdecode(path))
     staged = application.staged
     return InstallSummary(
         created=sum(item.created for item in staged),

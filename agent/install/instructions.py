@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+from hashlib import blake2b
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
 from agent.files import replace_file, sync_directory
 from agent.install.plan import PlannedDirectory
 from agent.install.records import LABEL_PREFIX, MANIFEST_HEADER
-from agent.listings import content_digest, escape
+from agent.listings import DIGEST_BYTES, content_digest, escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,9 +29,10 @@ def stage_records(
 ) -> None:
     """Afterwards the three files are on the disk beside their places, waiting for `publish_records`."""
     cleanup = b"".join(_cleanup(plan))
-    header = b"%b%b %b\n" % (MANIFEST_HEADER, content_digest(cleanup), escape(os.fsencode(deployment_id)))
     _write(files.staged(files.cleanup, token), (cleanup,))
-    _write(files.staged(files.instructions, token), _instructions(plan))
+    digest = _write(files.staged(files.instructions, token), _instructions(plan))
+    named = (content_digest(cleanup), digest, escape(os.fsencode(deployment_id)))
+    header = MANIFEST_HEADER + b" ".join(named) + b"\n"
     _write(files.staged(files.manifest, token), _manifest(plan, staged, header))
     sync_directory(files.directory)
 
@@ -50,12 +52,12 @@ def claim_paths(files: GroupFiles, paths: Iterable[bytes]) -> None:
     cleanup = files.cleanup.read_bytes() + lines
     manifest = files.manifest.read_bytes()
     header, _end, rest = manifest.partition(b"\n")
-    magic, version, _digest, deployment_id = header.split(b" ")
+    magic, version, _digest, *rest_of_header = header.split(b" ")
     claimed = b"".join(
         b"d " + escape(path.rpartition(b"/")[0]) + b"\n" + b" " + escape(path.rpartition(b"/")[2]) + b"\n"
         for path in paths
     )
-    header = b" ".join((magic, version, content_digest(cleanup), deployment_id))
+    header = b" ".join((magic, version, content_digest(cleanup), *rest_of_header))
     # The other way round, a crash in between would leave a manifest that fits, and lacks them.
     replace_file(files.manifest, header + b"\n" + claimed + rest)
     replace_file(files.cleanup, cleanup)
@@ -67,13 +69,17 @@ def discard_records(files: GroupFiles, token: str) -> None:
         files.staged(path, token).unlink(missing_ok=True)
 
 
-def _write(path: Path, parts: Iterable[bytes]) -> None:
+def _write(path: Path, parts: Iterable[bytes]) -> bytes:
+    """Afterwards the file is on the disk; the digest of its content."""
+    digest = blake2b(digest_size=DIGEST_BYTES)
     with path.open("wb") as stream:
         os.fchmod(stream.fileno(), 0o644)
         for part in parts:
             stream.write(part)
+            digest.update(part)
         stream.flush()
         os.fsync(stream.fileno())
+    return digest.hexdigest().encode()
 
 
 def _cleanup(plan: InstallPlan) -> Iterator[bytes]:

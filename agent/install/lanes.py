@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import gc
 import os
 import pickle
@@ -27,7 +28,6 @@ MIN_FILES = 1000
 """With fewer files, starting a process costs more than it saves."""
 
 _RANGE = struct.Struct("=II")
-_MOST_RANGES = 4096  # as many as a pipe holds, and half of that
 _PR_SET_PDEATHSIG = 1
 
 
@@ -59,8 +59,10 @@ class _Queue:
     """Ranges of numbers, of which each is taken once: all processes read from one pipe."""
 
     def __init__(self, length: int) -> None:
-        each = max(1, -(-length // _MOST_RANGES))
         self._reader, writer = os.pipe2(os.O_CLOEXEC)
+        # Users with many pipes get small ones.
+        room = fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ) // _RANGE.size // 2
+        each = max(1, -(-length // room))
         for start in range(0, length, each):
             os.write(writer, _RANGE.pack(start, min(start + each, length)))
         os.close(writer)
@@ -110,11 +112,12 @@ class _Helper(Generic[T]):
         Raises:
             StepFailed: it has failed, or died.
         """
-        with open(self._reader, "rb", closefd=False) as stream:
-            content = stream.read()
-        if not content:
-            raise StepFailed(b"", OSError(errno.ECHILD, "the second process of this Install was killed"))
-        found = pickle.loads(content)  # noqa: S301 - our own, through a pipe that nobody else has
+        try:
+            with open(self._reader, "rb", closefd=False) as stream:
+                found = pickle.load(stream)  # noqa: S301 - our own, through a pipe that nobody else has
+        except (EOFError, pickle.UnpicklingError) as error:
+            killed = OSError(errno.ECHILD, "the second process of this Install was killed")
+            raise StepFailed(b"", killed) from error
         if isinstance(found, dict):
             return found
         path, number, reason = found

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from agent.deployments.group_files import GroupFiles
 from agent.errors import CommandFailure
 from agent.install.attributes import Assignment, Attributes, PermissionProblem, resolve_attributes
+from agent.install.claims import Overlap, claims_on, find_overlap
 from agent.install.conflicts import Obstacle, conflicts_of, rule_of
 from agent.install.destinations import Destinations, Directory, NotADirectory, Standing
 from agent.install.previous import Previous, read_previous
@@ -23,11 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from agent.appspec import FileMapping
+    from agent.install.removals import ClaimsOn
     from agent.install.request import InstallRequest
 
 log = get_logger()
 
 _LONGEST_PATH = 4095
+_PAUSE_S = 0.05
 _NO_NAMES: set[bytes] = set()
 _NONE: frozenset[bytes] = frozenset()
 
@@ -85,6 +90,7 @@ class InstallPlan:
         retained: paths of others that stay, because of RETAIN.
         removals: files of the previous revision that go.
         kept: files of the previous revision that somebody changed, so they stay.
+        given_up: those that another group has installed there, too, so they stay; and which group that is.
         leftover_directories: directories that earlier Installs created and this one does not
             need: they go if they are empty then, innermost first.
         previous: what the plan is based on.
@@ -95,6 +101,7 @@ class InstallPlan:
     retained: list[bytes]
     removals: list[Removal]
     kept: list[bytes]
+    given_up: dict[bytes, str]
     leftover_directories: list[bytes]
     previous: Previous = field(repr=False)
     file_count: int
@@ -110,22 +117,46 @@ class InstallPlan:
                 yield step.directory.path, step.attributes, True
 
 
-def plan_install(request: InstallRequest) -> InstallPlan:
+def plan_install(request: InstallRequest, *, patience_s: float = 0.0) -> InstallPlan:
     """The plan; nothing is changed.
+
+    Args:
+        request: what to install.
+        patience_s: how long to wait for other groups that are just installing something where this
+            one is to be, such as the directory above both.
 
     Raises:
         InstallConflicts: something is in the way.
         CommandFailure: `install-source-invalid`, `permissions-invalid`, `install-records-unreadable`,
-            or `install-failed` when something can't be looked at.
+            `install-overlap`, `install-journal-unreadable`, or `install-failed` when something can't be looked at.
     """
+    end = time.monotonic() + patience_s
+    while isinstance(plan := _plan(request), Overlap):
+        log.info("other_install_awaited", group_id=plan.group_id, path=os.fsdecode(plan.path))
+        while plan.journal.exists():
+            if time.monotonic() >= end:
+                raise plan.failure()
+            time.sleep(_PAUSE_S)
+    for path, group_id in plan.given_up.items():
+        log.warning("file_of_other_group_kept", path=os.fsdecode(path), group_id=group_id)
+    return plan
+
+
+def _plan(request: InstallRequest) -> InstallPlan | Overlap:
     files = GroupFiles(directory=request.instructions_directory, group_id=request.group_id)
     previous = read_previous(files)
-    planner = _Planner(request, previous)
+    claims = partial(claims_on, files.directory, files.group_id)
+    planner = _Planner(request, previous, claims)
     try:
         planner.plan_files()
+        overlap = find_overlap(files.directory, files.group_id, planner.concerns)
+        if overlap is not None:
+            return overlap
         planner.raise_problems()
         planner.assign_attributes()
-        removals, kept = planned_removals(previous, planner.planned_names, planner.destinations)
+        removals, kept, given_up = planned_removals(
+            previous, planner.planned_names, planner.destinations, claims
+        )
     except OSError as error:
         path = os.fsdecode(error.filename or b"")
         message = (
@@ -139,6 +170,7 @@ def plan_install(request: InstallRequest) -> InstallPlan:
         retained=planner.retained,
         removals=removals,
         kept=kept,
+        given_up=given_up,
         leftover_directories=sorted(leftover, key=len, reverse=True),
         previous=previous,
         file_count=sum(len(step.names) for step in planner.steps if isinstance(step, PlannedFiles)),
@@ -148,11 +180,11 @@ def plan_install(request: InstallRequest) -> InstallPlan:
 class _Planner:
     """Walks the `files` section, and collects steps and conflicts."""
 
-    def __init__(self, request: InstallRequest, previous: Previous) -> None:
+    def __init__(self, request: InstallRequest, previous: Previous, claims: ClaimsOn) -> None:
         self.steps: list[Step] = []
         self.retained: list[bytes] = []
         self.planned_names: dict[bytes, set[bytes]] = {}
-        self.destinations = Destinations(previous)
+        self.destinations = Destinations(previous, claims)
         self._request = request
         self._previous = previous
         self._archive = os.fsencode(request.archive)
@@ -162,7 +194,7 @@ class _Planner:
         self._directories_in: dict[bytes, set[bytes]] = {}
         self._assigned: dict[int, Attributes] = {}
         self._refused: set[bytes] = set()
-        self._turned_away: set[bytes] = set()
+        self._turned_away: dict[bytes, set[bytes]] = {}
         self._next_number = 0
 
     def plan_files(self) -> None:
@@ -171,6 +203,15 @@ class _Planner:
                 self._plan_mapping(mapping)
             except SourceProblem as problem:
                 self._source_problems.append(str(problem))
+
+    def concerns(self, directory: bytes, name: bytes) -> bool:
+        """Whether this Install needs or removes that name, or has met it; a directory by its real path."""
+        return (
+            directory.rstrip(b"/") + b"/" + name in self.destinations.by_real
+            or name in self.planned_names.get(directory, ())
+            or name in self._turned_away.get(directory, ())
+            or self._previous.owns(directory, name)
+        )
 
     def raise_problems(self) -> None:
         if self._source_problems:
@@ -276,7 +317,10 @@ class _Planner:
             names = [name for name in names if not self._clashes(directory, name, planned, directories)]
         if directory.standing is Standing.OURS:
             # Whatever is in it is ours.
-            ours = self._previous.files.of(directory.real).keys() | self.destinations.ours_in(directory.real)
+            inner = self.destinations.ours_in(directory.real)
+            if not inner.isdisjoint(names):
+                names = [name for name in names if name not in inner or self._gives_way(directory, name)]
+            ours = self._previous.files.of(directory.real).keys() | inner
             replaced = frozenset(names) & ours
         elif directory.standing is Standing.FOREIGN:
             names, replaced = self._decided(directory, names)
@@ -326,30 +370,42 @@ class _Planner:
             status = os.lstat(real)
         except FileNotFoundError:
             return False
-        is_directory = stat.S_ISDIR(status.st_mode)
-        if self.destinations.is_ours(real) if is_directory else self._previous.owns(directory.real, name):
+        if stat.S_ISDIR(status.st_mode):
+            return True if self._gives_way(directory, name) else None
+        if self._previous.owns(directory.real, name) or self._behavior is FileExistsBehavior.OVERWRITE:
             return True
-        if self._behavior is FileExistsBehavior.OVERWRITE and not is_directory:
-            return True
-        self._turn_away(directory.inner(name), status)
+        reason = f"{_kind(status)} that is there already"
+        obstacle = Obstacle(path=directory.inner(name), reason=reason, status=status, is_by_rule=True)
+        self._turn_away(directory, name, [obstacle])
         return None
 
-    def _turn_away(self, path: bytes, status: os.stat_result) -> None:
+    def _gives_way(self, directory: Directory, name: bytes) -> bool:
+        """Whether the directory of this name can go for a file; it is turned away where that is not so."""
+        path, real = directory.inner(name), directory.real.rstrip(b"/") + b"/" + name
+        if real not in self._previous.directories:
+            reason = "a directory where a file must be"
+            self._turn_away(directory, name, [Obstacle(path=path, reason=reason, status=os.lstat(real))])
+            return False
+        blockers = self.destinations.blockers(real)
+        if blockers:
+            reason = f"it is in the directory {os.fsdecode(path)}, where a file must be, and is not as this group left it"
+            obstacles = [Obstacle(path=inner, reason=reason, status=os.lstat(inner)) for inner in blockers]
+            self._turn_away(directory, name, obstacles)
+        return not blockers
+
+    def _turn_away(self, directory: Directory, name: bytes, obstacles: list[Obstacle]) -> None:
         """Something of others is there, and stays."""
-        is_again = path in self._turned_away
-        self._turned_away.add(path)
+        path, names = directory.inner(name), self._turned_away.setdefault(directory.real, set())
+        is_again = name in names
+        names.add(name)
         if self._behavior is FileExistsBehavior.RETAIN:
             if not is_again:
                 self.retained.append(path)
         elif is_again:
             # Nobody is to learn of that only when the file has been moved away.
             self._obstacles.append(Obstacle(path=path, reason=_TWO_SOURCES))
-        elif stat.S_ISDIR(status.st_mode):
-            reason = "a directory where a file must be"
-            self._obstacles.append(Obstacle(path=path, reason=reason, status=status))
         else:
-            reason = f"{_kind(status)} that is there already"
-            self._obstacles.append(Obstacle(path=path, reason=reason, status=status, is_by_rule=True))
+            self._obstacles += obstacles
 
 
 def _check_length(path: bytes) -> None:

@@ -11,7 +11,7 @@ from agent.appspec import SelinuxContext
 from agent.deployments.group_files import GroupFiles
 from agent.errors import CommandFailure
 from agent.install.records import LABEL_PREFIX, MANIFEST_HEADER
-from agent.listings import Sections, content_digest, unescape
+from agent.listings import Sections, content_digest, stream_digest, unescape
 from agent.logs import get_logger
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def read_previous(files: GroupFiles) -> Previous:
     """
     try:
         cleanup = _content(files.cleanup)
-        manifest = _content(files.manifest)
+        manifest = fitting_manifest(files, cleanup)
     except OSError as error:
         message = (
             f"What the last Install of this deployment group created can't be read from {error.filename!r}:"
@@ -108,9 +108,7 @@ def read_previous(files: GroupFiles) -> Previous:
         raise CommandFailure("install-records-unreadable", message) from error
     if cleanup is None:
         return Previous()
-    if manifest is not None and _is_about(manifest, cleanup):
-        return _from_manifest(manifest)
-    return _from_cleanup(cleanup)
+    return _from_cleanup(cleanup) if manifest is None else _from_manifest(manifest)
 
 
 def installed_deployment(instructions_directory: Path, group_id: str) -> str:
@@ -129,13 +127,33 @@ def installed_deployment(instructions_directory: Path, group_id: str) -> str:
             header = manifest.readline(_LONGEST_HEADER)
     except FileNotFoundError:
         return ""
-    if cleanup is None or not header.endswith(b"\n") or not _is_about(header, cleanup):
+    if cleanup is None or not header.endswith(b"\n") or not _is_about(header, files, cleanup):
         return ""
     return _deployment_id(header)
 
 
-def _is_about(manifest: bytes, cleanup: bytes) -> bool:
-    return manifest.startswith(MANIFEST_HEADER + content_digest(cleanup) + b" ")
+def fitting_manifest(files: GroupFiles, cleanup: bytes | None) -> bytes | None:
+    """The manifest, if it is about the same Install as this cleanup file and as the instructions.
+
+    Raises:
+        OSError: a record can't be read.
+    """
+    if cleanup is None:
+        return None
+    manifest = _content(files.manifest)
+    return manifest if manifest is not None and _is_about(manifest, files, cleanup) else None
+
+
+def _is_about(manifest: bytes, files: GroupFiles, cleanup: bytes) -> bool:
+    """Whether it belongs to both: another agent that installs the same paths again writes the same cleanup file."""
+    begin = MANIFEST_HEADER + content_digest(cleanup) + b" "
+    if not manifest.startswith(begin):
+        return False
+    try:
+        with open(files.instructions, "rb", buffering=0) as instructions:
+            return manifest.startswith(begin + stream_digest(instructions) + b" ")
+    except FileNotFoundError:
+        return False
 
 
 def _deployment_id(header: bytes) -> str:
@@ -159,18 +177,19 @@ def _lines(content: bytes) -> Iterator[bytes]:
 
 
 def _from_manifest(manifest: bytes) -> Previous:
-    places = RealPaths()
     header, _end, lines = manifest.partition(b"\n")
     labels, lines = _taken_labels(lines)
     sections = Sections(lines)
+    directories = list(sections.directories())
+    places = RealPaths({path for kind, path in directories if kind == b"c"})
     previous = Previous(
         files=PreviousFiles(sections),
         labels=labels,
         swapped=places.swapped,
         deployment_id=_deployment_id(header),
     )
-    for kind, path in sections.directories():
-        real = places.created(path) if kind == b"c" else places.existing(path)
+    for kind, path in directories:
+        real = places.of(path)
         if real is None:
             continue
         if kind == b"c":
@@ -200,32 +219,52 @@ def _label(line: bytes) -> tuple[bytes, SelinuxContext]:
 
 
 def _from_cleanup(cleanup: bytes) -> Previous:
-    """Another agent's list says only paths; what they are, the file system tells."""
-    places = RealPaths()
+    """Another agent's list says only paths; what they are, the list and the file system tell."""
+    above = _directories_above(cleanup)
+    # Whatever stands there now: it was a directory when something was put below it.
+    places = RealPaths({path for path in _paths(cleanup) if path in above})
     previous = Previous(swapped=places.swapped)
     for line in _lines(cleanup):
         if line.startswith(LABEL_PREFIX):
             previous.labels[line[len(LABEL_PREFIX) :]] = None
-            continue
-        path = line.rstrip(b"/")
-        if not path.startswith(b"/"):
+        elif not line.startswith(b"/"):
             # A name with a newline yields such lines; following them would delete anywhere.
             log.warning("cleanup_line_ignored", line=repr(line))
+    for path in _paths(cleanup):
+        directory, _slash, name = path.rpartition(b"/")
+        parent = places.of(directory)
+        if parent is None:
             continue
         try:
-            mode = os.lstat(path).st_mode
+            mode = os.lstat(parent.rstrip(b"/") + b"/" + name).st_mode
         except OSError:
             continue
-        if stat.S_ISDIR(mode):
-            real = places.created(path)
-            if real is not None:
-                previous.directories[real] = path
+        if path not in above and not stat.S_ISDIR(mode):
+            previous.files.add_name(parent, name)
             continue
-        directory, _slash, name = path.rpartition(b"/")
-        real = places.existing(directory or b"/")
+        real = places.of(path)
         if real is not None:
-            previous.files.add_name(real, name)
+            previous.directories[real] = path
     return previous
+
+
+def _paths(cleanup: bytes) -> Iterator[bytes]:
+    """The paths of files, links and directories in it, in order."""
+    for line in _lines(cleanup):
+        path = line.rstrip(b"/")
+        if path.startswith(b"/"):
+            yield path
+
+
+def _directories_above(cleanup: bytes) -> set[bytes]:
+    """The directories that something in it lies in, or below."""
+    above: set[bytes] = set()
+    for path in _paths(cleanup):
+        directory = path.rpartition(b"/")[0]
+        while directory and directory not in above:
+            above.add(directory)
+            directory = directory.rpartition(b"/")[0]
+    return above
 
 
 class RealPaths:
@@ -234,29 +273,30 @@ class RealPaths:
     A link among the components that are not ours is followed: it was there when Install wrote
     below it. A directory that Install created itself must still be one: somebody who swapped it
     for a link would otherwise choose what we delete.
+
+    Args:
+        created: the directories that Install created, all of them before any is looked at.
+
+    Attributes:
+        swapped: real paths of those where a link stands by now.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, created: set[bytes]) -> None:
         self._known: dict[bytes, bytes | None] = {b"/": b"/", b"": b"/"}
-        self._created: set[bytes] = set()
+        self._created = created
         self.swapped: set[bytes] = set()
 
-    def existing(self, path: bytes) -> bytes | None:
-        """Real path of a directory that we did not create; None when it is no directory any more."""
+    def of(self, path: bytes) -> bytes | None:
+        """Real path of a directory; None when it is none any more."""
         if path in self._known:
             return self._known[path]
         real = self._look(path)
         self._known[path] = real
         return real
 
-    def created(self, path: bytes) -> bytes | None:
-        """Real path of a directory that we created; None when it is something else by now."""
-        self._created.add(path)
-        return self.existing(path)
-
     def _look(self, path: bytes) -> bytes | None:
         parent_path, _slash, name = path.rpartition(b"/")
-        parent = self.existing(parent_path)
+        parent = self.of(parent_path)
         if parent is None:
             return None
         real = parent.rstrip(b"/") + b"/" + name

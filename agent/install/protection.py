@@ -15,6 +15,8 @@ _REFUSED = frozenset({errno.EPERM, errno.EACCES})
 
 def protection_of(path: str, error: OSError) -> str:
     """A sentence about what protects the path, or its directory, when the system refused to change it."""
+    if error.errno == errno.EBUSY and path:
+        return f"{path} is a mount point, and what is mounted over a file can't be replaced; mount its directory instead. "
     if error.errno not in _REFUSED or not path:
         return ""
     for place in (path, os.path.dirname(path)):
@@ -23,13 +25,38 @@ def protection_of(path: str, error: OSError) -> str:
     return ""
 
 
+def check_changeable(dir_fd: int) -> None:
+    """Afterwards names in this directory can be changed, as far as such attributes decide it.
+
+    Raises:
+        PermissionError: they can't.
+    """
+    try:
+        descriptor = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
+    except PermissionError:
+        return  # it may be possible to write it all the same
+    try:
+        protections = _protections_of(descriptor)
+    finally:
+        os.close(descriptor)
+    if protections:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
 def _protections(path: str) -> list[tuple[str, str]]:
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            answer = fcntl.ioctl(descriptor, _GET_FLAGS, b"\0" * 8)
+            return _protections_of(descriptor)
         finally:
             os.close(descriptor)
-        flags = struct.unpack("=i4x", answer)[0]
-        return [names for flag, names in _FLAGS.items() if flags & flag]
     return []
+
+
+def _protections_of(descriptor: int) -> list[tuple[str, str]]:
+    try:
+        answer = fcntl.ioctl(descriptor, _GET_FLAGS, b"\0" * 8)
+    except OSError:
+        return []  # this file system has no such attributes
+    flags = struct.unpack("=i4x", answer)[0]
+    return [names for flag, names in _FLAGS.items() if flags & flag]

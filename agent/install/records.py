@@ -2,12 +2,12 @@
 
 `<group>-install.json` and `<group>-cleanup` are those of the existing agents, so that either
 agent can clean up after the other. `<group>-manifest` is ours and knows more: what exactly was
-written, so that a file that somebody changed since is not taken for ours. It names the cleanup
-file that it belongs to; after an Install by another agent it no longer fits, and is not used.
+written, so that a file that somebody changed since is not taken for ours. It names the two others
+by their content; after an Install by another agent they are different, and it is not used.
 
 A manifest has one line per item, fields separated by spaces, and names escaped as in a URL:
 
-    install-manifest 2 <digest of the cleanup file> <id of the deployment>
+    install-manifest 3 <digest of the cleanup file> <digest of install.json> <id of the deployment>
     d <path>        a directory that was there before; the lines that follow are about what is in it
     c <path>        a directory that Install created; the same
     f <inode> <size> <mtime ns> <ctime ns> <digest of the content, or -> <a if it has an ACL, or -> <name>
@@ -24,7 +24,7 @@ from agent.listings import escape, unescape
 if TYPE_CHECKING:
     import os
 
-MANIFEST_HEADER = b"install-manifest 2 "
+MANIFEST_HEADER = b"install-manifest 3 "
 LABEL_PREFIX = b"semanage\0"
 
 

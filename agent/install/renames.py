@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
+from functools import partial
 from typing import Any
 
 _NOREPLACE, _EXCHANGE = 1, 2
-_UNKNOWN = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+# EXDEV: overlay file systems, about a directory of the lower layer.
+_UNKNOWN = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV})
+_NO_HARD_LINK = frozenset({errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
+_NUMBERS = {"x86_64": 316, "aarch64": 276}  # of the system call, for C libraries that have no function
 
 
 class Renames:
@@ -51,6 +56,21 @@ class Renames:
         raise OSError(number, os.strerror(number), one)
 
 
+def has_two_names(dir_fd: int, name: bytes, other: bytes) -> bool:
+    """Give what has this name the other one, too. False where two are impossible.
+
+    A file that has both is there at every moment, whatever is then renamed over one of them.
+    """
+    try:
+        os.link(name, other, src_dir_fd=dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
+    except OSError as error:
+        # Directories have one name only; so has everything on file systems without hard links.
+        if error.errno not in _NO_HARD_LINK:
+            raise
+        return False
+    return True
+
+
 def exists(dir_fd: int, name: bytes) -> bool:
     """Whether anything has this name."""
     try:
@@ -60,16 +80,28 @@ def exists(dir_fd: int, name: bytes) -> bool:
     return True
 
 
+def is_directory(dir_fd: int, name: bytes) -> bool:
+    """Whether a directory has this name."""
+    return stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode)
+
+
 def _renameat2() -> Any:
     """The call, which returns 0 or an error number; None where there is none."""
     # Python has no such call of its own. ctypes costs some milliseconds.
     import ctypes  # noqa: PLC0415
 
+    library = ctypes.CDLL(None, use_errno=True)
+    types = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+    function: Any
     try:
-        function = ctypes.CDLL(None, use_errno=True).renameat2
+        function = library.renameat2
+        function.argtypes = types
     except AttributeError:
-        return None
-    function.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+        number = _NUMBERS.get(os.uname().machine)
+        if number is None:
+            return None
+        library.syscall.argtypes = (ctypes.c_long, *types)
+        function = partial(library.syscall, number)
 
     def call(*arguments: object) -> int:
         return 0 if function(*arguments) == 0 else ctypes.get_errno()

@@ -28,6 +28,7 @@ class InstallOptions:
             owner and group of the link itself are set, and never anything behind it.
         durable: wait until everything is on the disk before the old files go.
         processes: how many may copy files at the same time, where there are many and the host has the processors.
+        overlap_patience_s: how long to wait for another group's Install that makes something at the same places.
         undo_patience_s: how long putting everything back is tried again when the system refuses it.
     """
 
@@ -35,6 +36,7 @@ class InstallOptions:
     reject_symlink_permission_targets: bool = False
     durable: bool = True
     processes: int = 1
+    overlap_patience_s: float = 0.0
     undo_patience_s: float = 0.0
 
 

@@ -46,13 +46,30 @@ def add_label(path: bytes, context: SelinuxContext, *, is_known: bool) -> None:
     Raises:
         OSError: one of the programs failed; the message holds what it printed.
     """
-    command = ["semanage", "fcontext", "-m" if is_known else "-a", "-t", context.type]
+    rule: list[str | bytes] = ["-t", context.type]
     if context.user is not None:
-        command += ["-s", context.user]
+        rule += ["-s", context.user]
     if context.range is not None:
-        command += ["-r", context.range]
-    _run([*command, "--", _pattern(path)])
+        rule += ["-r", context.range]
+    rule += ["--", _pattern(path)]
+    likely, other = ("-m", "-a") if is_known else ("-a", "-m")
+    try:
+        _run(["semanage", "fcontext", likely, *rule])
+    except OSError as error:
+        # Somebody may have added or removed the rule by hand.
+        try:
+            _run(["semanage", "fcontext", other, *rule])
+        except OSError:
+            raise error from None
     _run(["restorecon", "-vF", "--", path])
+
+
+def restore_label(path: bytes, context: SelinuxContext) -> None:
+    """Afterwards the rule of an earlier Install is what it was; a failure is only logged."""
+    try:
+        add_label(path, context, is_known=True)
+    except OSError as error:
+        log.warning("selinux_rule_not_restored", path=repr(path), error=str(error))
 
 
 def drop_label(path: bytes) -> None:

@@ -15,10 +15,11 @@ from agent.archive_index import digest_in, identity_of
 from agent.install.acl import ACCESS, read_acl
 from agent.install.copying import CREATE, READ, SMALL_BYTES, copy_content, copy_link, read_small
 from agent.install.destinations import Standing
-from agent.install.journal import new_name
-from agent.install.records import digest_if_untouched, file_fields, link_fields
-from agent.install.wanted import BITS, Wanted, wanted_of
-from agent.listings import content_digest
+from agent.install.journal import Adjustment, new_name
+from agent.install.records import decode_record, digest_if_untouched, file_fields, link_fields
+from agent.install.removals import is_as_left
+from agent.install.wanted import BITS, Wanted, has_capabilities, wanted_of
+from agent.listings import DIGEST_BYTES, content_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from agent.install.request import Observer
 
 
+_DIGEST_LENGTH = 2 * DIGEST_BYTES  # in hexadecimal
 _WORTH_OPENING = 8  # names in a directory, since opening it takes as long as looking at some of them
 
 
@@ -48,12 +50,14 @@ class NewFile(NamedTuple):
 
     Attributes:
         position: in the planned files.
-        inode: of what it replaces; 0 = nothing is there.
+        inode: its own.
+        old_inode: of what it replaces; 0 = nothing is there.
         digest: of its content, empty when not known; the target of a link.
     """
 
     position: int
     inode: int
+    old_inode: int
     is_link: bool
     digest: bytes
     has_acl: bool
@@ -65,6 +69,7 @@ class NewFiles:
     def __init__(self) -> None:
         self._positions = array("I")
         self._inodes = array("Q")
+        self._old_inodes = array("Q")
         self._digests: list[bytes] = []
         self._kinds = bytearray()
 
@@ -72,27 +77,75 @@ class NewFiles:
         return len(self._positions)
 
     def __iter__(self) -> Iterator[NewFile]:
-        for position, inode, digest, kind in zip(
-            self._positions, self._inodes, self._digests, self._kinds, strict=True
+        for position, inode, old_inode, digest, kind in zip(
+            self._positions, self._inodes, self._old_inodes, self._digests, self._kinds, strict=True
         ):
-            yield NewFile(position, inode, bool(kind & 1), digest, bool(kind & 2))
+            yield NewFile(position, inode, old_inode, bool(kind & 1), digest, bool(kind & 2))
 
     def append(self, new: NewFile) -> None:
         """Add one at the end."""
         self._positions.append(new.position)
         self._inodes.append(new.inode)
+        self._old_inodes.append(new.old_inode)
         self._digests.append(new.digest)
         self._kinds.append(new.is_link | new.has_acl << 1)
 
 
 class Adjusted(NamedTuple):
-    """A file that has the right content already, but not the right attributes."""
+    """A file that has the right content already, but not the right attributes.
+
+    Attributes:
+        position: in the planned files.
+        digest: of its content; empty when not known.
+        has_own_acl: its ACL is one that an earlier Install has given to it.
+        was: how it is now.
+    """
 
     position: int
-    was: os.stat_result
-    was_acl: bytes | None
-    wanted: Wanted
     digest: bytes
+    has_own_acl: bool
+    was: Adjustment
+
+
+class AdjustedFiles:
+    """Many of them in one directory, column by column, as above."""
+
+    def __init__(self, directory: bytes, names: list[bytes]) -> None:
+        self._directory = directory
+        self._names = names
+        self._positions = array("I")
+        self._times = array("q")
+        self._numbers = array("Q")
+        self._acls: dict[int, bytes] = {}
+        self._digests = bytearray()
+        self._own_acls = bytearray()
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __iter__(self) -> Iterator[Adjusted]:
+        for number, position in enumerate(self._positions):
+            inode, mode, uid, gid = self._numbers[4 * number : 4 * number + 4]
+            atime_ns, mtime_ns = self._times[2 * number : 2 * number + 2]
+            owner, acl = (mode, uid, gid), self._acls.get(position)
+            name = self._names[position]
+            was = Adjustment(inode, atime_ns, mtime_ns, *owner, acl, self._directory, name)
+            digest = bytes(self._digests[_DIGEST_LENGTH * number : _DIGEST_LENGTH * (number + 1)]).rstrip(
+                b" "
+            )
+            yield Adjusted(position, digest, bool(self._own_acls[number]), was)
+
+    def append(
+        self, position: int, there: os.stat_result, acl: bytes | None, digest: bytes, *, has_own_acl: bool
+    ) -> None:
+        """Add one at the end, of which this is the status and the ACL."""
+        self._positions.append(position)
+        self._times.extend((there.st_atime_ns, there.st_mtime_ns))
+        self._numbers.extend((there.st_ino, stat.S_IMODE(there.st_mode), there.st_uid, there.st_gid))
+        if acl is not None:
+            self._acls[position] = acl
+        self._digests += digest.ljust(_DIGEST_LENGTH)
+        self._own_acls.append(has_own_acl)
 
 
 class Todo:
@@ -123,6 +176,7 @@ class Staged:
         todo: names that are not there yet as they are to be; None = all.
         new: files that wait under hidden names.
         adjusted: files that wait for other attributes.
+        overwritten: positions of files of ours that are replaced although somebody has changed them.
         linked: positions of files that have several names in the archive, and are still to be staged.
         created, replaced, unchanged: numbers of files and links.
         copied_bytes: content of the files that were written.
@@ -131,7 +185,8 @@ class Staged:
     lines: list[bytes]
     todo: Todo | None = None
     new: NewFiles = field(default_factory=NewFiles)
-    adjusted: list[Adjusted] = field(default_factory=list)
+    adjusted: AdjustedFiles | tuple[Adjusted, ...] = ()
+    overwritten: list[int] = field(default_factory=list)
     linked: list[int] = field(default_factory=list)
     created: int = 0
     replaced: int = 0
@@ -274,8 +329,20 @@ class _Directory:
                 return
             if there is not None and stat.S_ISDIR(there.st_mode) and name in self._known:
                 raise OSError(errno.EISDIR, "somebody has put a directory in the place of this file")
+        if there is not None and other is None and self._is_changed(name, there):
+            self._staged.overwritten.append(position)
         if self._staged.todo is not None:
             self._staged.todo.add(position, there)
+
+    def _is_changed(self, name: bytes, there: os.stat_result) -> bool:
+        """Whether somebody has changed what the previous Install has left there."""
+        fields = self._known.get(name, b"")
+        if not fields or digest_if_untouched(fields, there):
+            return False
+        try:
+            return not is_as_left(name, there, decode_record(fields), dir_fd=self._dir_fd)
+        except OSError:
+            return True
 
     def stage(self, position: int, inode: int) -> None:
         """Stage one name, or note that it has others; `inode` of what it replaces."""
@@ -302,6 +369,7 @@ class _Directory:
             digest
             and not has_acl
             and wanted.is_met_by(there)
+            and there.st_nlink == source.st_nlink
             and digest == digest_if_untouched(fields, there)
         ):
             # The usual case: nothing has been read.
@@ -312,6 +380,8 @@ class _Directory:
             not stat.S_ISREG(there.st_mode)
             or not stat.S_ISREG(source.st_mode)
             or there.st_size != source.st_size
+            # A copy with its own names would differ from a fresh one as soon as somebody writes to it.
+            or there.st_nlink != source.st_nlink
         ):
             return False
         try:
@@ -321,8 +391,7 @@ class _Directory:
         if same is None:
             return False
         # An ACL that we have not given, such as one inherited from the directory, is none of our business.
-        ours = bool(wanted.access_acl) or fields.endswith(b" a")
-        return self._keep(position, name, there, wanted, same, is_acl_ours=ours)
+        return self._keep(position, name, there, wanted, same, has_own_acl=fields.endswith(b" a"))
 
     def _same_digest(
         self, name: bytes, size: int, fields: bytes, there: os.stat_result, digest: bytes | None
@@ -361,7 +430,7 @@ class _Directory:
         wanted: Wanted,
         digest: bytes,
         *,
-        is_acl_ours: bool,
+        has_own_acl: bool,
     ) -> bool:
         """Leave the file, and note what has to be adjusted. False when that is not possible in place."""
         try:
@@ -369,17 +438,28 @@ class _Directory:
         except PermissionError:
             return False
         try:
-            acl = read_acl(descriptor, ACCESS) if is_acl_ours else None
+            acl = read_acl(descriptor, ACCESS)
+            if has_own_acl or wanted.access_acl:
+                is_met = acl == wanted.access_acl and wanted.is_met_by(there)
+            else:
+                is_met = wanted._replace(access_acl=acl).is_met_by(there)
+            if is_met:
+                self._staged.unchanged += 1
+                self._staged.lines[position] = file_fields(
+                    there, digest, has_acl=wanted.access_acl is not None
+                )
+                return True
+            if there.st_nlink > 1:
+                return False  # its other names are none of our business
+            if wanted.changes_owner(there) and has_capabilities(descriptor):
+                return False  # they would go, and could not be put back
         finally:
             os.close(descriptor)
-        if acl == wanted.access_acl and wanted.is_met_by(there):
-            self._staged.unchanged += 1
-            self._staged.lines[position] = file_fields(there, digest, has_acl=acl is not None)
-            return True
-        if there.st_nlink > 1:
-            return False  # its other names are none of our business
         self._staged.unchanged += 1
-        self._staged.adjusted.append(Adjusted(position, there, acl, wanted, digest))
+        adjusted = self._staged.adjusted
+        if not isinstance(adjusted, AdjustedFiles):
+            adjusted = self._staged.adjusted = AdjustedFiles(self._real, self._files.names)
+        adjusted.append(position, there, acl, digest, has_own_acl=has_own_acl)
         return True
 
     def _stage_file(self, position: int, name: bytes, inode: int) -> None:
@@ -415,12 +495,13 @@ class _Directory:
             digest = copy_content(descriptor, source, target, digest)
             os.utime(target, ns=(source.st_atime_ns, source.st_mtime_ns))
             has_acl = self._give(target, source, attributes, mode)
-            if self._is_new:
-                self._staged.lines[position] = file_fields(os.fstat(target), digest, has_acl=has_acl)
+            status = os.fstat(target)
         finally:
             os.close(target)
+        if self._is_new:
+            self._staged.lines[position] = file_fields(status, digest, has_acl=has_acl)
         self._staged.copied_bytes += source.st_size
-        self._count(position, inode, digest, has_acl=has_acl)
+        self._count(position, status.st_ino, inode, digest, has_acl=has_acl)
         return digest
 
     def _give(self, target: int, source: os.stat_result, attributes: Attributes | None, mode: int) -> bool:
@@ -438,13 +519,13 @@ class _Directory:
         wanted.give(target, os.fstat(target), None)
         return wanted.access_acl is not None
 
-    def _count(self, position: int, inode: int, digest: bytes, *, has_acl: bool) -> None:
-        if inode:
+    def _count(self, position: int, inode: int, old_inode: int, digest: bytes, *, has_acl: bool) -> None:
+        if old_inode:
             self._staged.replaced += 1
         else:
             self._staged.created += 1
         if not self._is_new:
-            self._staged.new.append(NewFile(position, inode, False, digest, has_acl))
+            self._staged.new.append(NewFile(position, inode, old_inode, False, digest, has_acl))
 
     def _stage_link(self, position: int, name: bytes, inode: int) -> None:
         source = os.stat(name, dir_fd=self._source_fd, follow_symlinks=False)
@@ -460,7 +541,7 @@ class _Directory:
         if self._is_new:
             self._staged.lines[position] = link_fields(status, target)
         else:
-            self._staged.new.append(NewFile(position, inode, True, target, has_acl=False))
+            self._staged.new.append(NewFile(position, status.st_ino, inode, True, target, has_acl=False))
 
     def _is_same_link(
         self, position: int, name: bytes, source: os.stat_result, there: os.stat_result
@@ -499,12 +580,10 @@ class _Directory:
         finally:
             os.close(descriptor)
         has_acl = attributes is not None and bool(attributes.access_acl)
-        self._count(position, inode, first.digest, has_acl=has_acl)
+        status = os.stat(place, dir_fd=self._dir_fd, follow_symlinks=False)
+        self._count(position, status.st_ino, inode, first.digest, has_acl=has_acl)
         if self._is_new:
-            self._staged.lines[position] = file_fields(self._status_of(place), first.digest, has_acl=has_acl)
-
-    def _status_of(self, place: bytes) -> os.stat_result:
-        return os.stat(place, dir_fd=self._dir_fd, follow_symlinks=False)
+            self._staged.lines[position] = file_fields(status, first.digest, has_acl=has_acl)
 
     def _linked(self, first: _FirstName, place: bytes) -> bool:
         """Give the first one's file another name; False where the file system can't."""
@@ -568,6 +647,7 @@ def _unknown(
                 yield position, there
             elif (
                 there.st_mode == source.st_mode
+                and there.st_nlink == source.st_nlink
                 and there.st_mtime_ns == source.st_mtime_ns
                 and (not is_root or (there.st_uid == source.st_uid and there.st_gid == source.st_gid))
                 and fields.endswith(b" -")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
@@ -40,6 +41,10 @@ class Wanted(NamedTuple):
             and (self.gid is None or there.st_gid == self.gid)
         )
 
+    def changes_owner(self, there: os.stat_result) -> bool:
+        """Whether a file that is there gets another owner or group."""
+        return self.uid not in {None, there.st_uid} or self.gid not in {None, there.st_gid}
+
     def give(self, descriptor: int, status: os.stat_result, acl: bytes | None) -> None:
         """Afterwards the open file has all that.
 
@@ -62,6 +67,17 @@ class Wanted(NamedTuple):
             write_acl(descriptor, ACCESS, self.access_acl)
         if status.st_mtime_ns != self.mtime_ns:
             os.utime(descriptor, ns=(self.atime_ns, self.mtime_ns))
+
+
+def has_capabilities(descriptor: int) -> bool:
+    """Whether the file has some, as `setcap` gives them; they go when the owner changes."""
+    try:
+        os.getxattr(descriptor, "security.capability")
+    except OSError as error:
+        if error.errno in {errno.ENODATA, errno.EOPNOTSUPP}:
+            return False
+        raise
+    return True
 
 
 def wanted_of(source: os.stat_result, attributes: Attributes | None, *, is_root: bool) -> Wanted:

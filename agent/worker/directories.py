@@ -1,4 +1,4 @@
-"""Directories that a command keeps its files in, and what it means when that does not work."""
+"""Directories that a command keeps its files in: whose turn it is in them, and what it means when that does not work."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from agent.deployments.group import group_lock
 from agent.deployments.group_files import GroupFiles
 from agent.errors import CommandFailure
+from agent.worker.installed import recover_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,8 +48,22 @@ def working_on_group(specification: DeploymentSpecification, host: HostContext) 
         CommandFailure: the group's directory can't be made, or an interrupted Install can't be undone.
     """
     with holding_group(specification.deployment_group_id, host):
-        recover_group(specification.deployment_group_id, host)
+        recover_group(specification.deployment_group_id, host.root)
         yield
+
+
+def put_in_order(specification: DeploymentSpecification, host: HostContext) -> None:
+    """Afterwards no Install of the deployment's group is half done. Where none was, this costs two looks at the disk.
+
+    Whose scripts an event runs, and so whether it has any, is right only then.
+
+    Raises:
+        CommandFailure: as `working_on_group`.
+    """
+    files = GroupFiles(directory=host.root.instructions, group_id=specification.deployment_group_id)
+    if files.is_interrupted:
+        with working_on_group(specification, host):
+            pass
 
 
 @contextlib.contextmanager
@@ -63,20 +78,3 @@ def holding_group(group_id: str, host: HostContext) -> Iterator[None]:
         with keeping_in(group):
             held.enter_context(group_lock(group))
         yield
-
-
-def recover_group(group_id: str, host: HostContext) -> bool:
-    """Undo, or complete, an Install of this group that was interrupted. Whether one was undone.
-
-    The caller holds the group's lock.
-
-    Raises:
-        CommandFailure: see `recover_install`.
-    """
-    files = GroupFiles(directory=host.root.instructions, group_id=group_id)
-    if not files.is_interrupted:
-        return False
-    # Rare, and no other command than Install needs this package.
-    from agent.install import recover_install  # noqa: PLC0415
-
-    return recover_install(host.root.instructions, group_id)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from agent.deployments import JobStore
 from agent.deployments.group_files import interrupted_groups
 from agent.deployments.jobs import COMMIT
-from agent.deployments.pointers import write_pointer
 from agent.errors import CommandFailure
 from agent.logs import command_log, get_logger
 from agent.processes import boot_id
 from agent.protocol import INSTALL
-from agent.worker.directories import holding_group, keeping_in, recover_group
+from agent.worker.directories import holding_group
+from agent.worker.installed import point_at_installed, recover_group
 from agent.worker.last_output import last_output
 from agent.worker.ongoing import remove_abandoned_mark
 from agent.worker.process import this_process
@@ -57,9 +57,12 @@ def _put_in_order(state: JobState, host: HostContext) -> CommandResult:
     group_id = state.deployment.deployment_group_id
     try:
         with holding_group(group_id, host):
-            undone = recover_group(group_id, host)
+            undone = recover_group(group_id, host.root)
     except CommandFailure as failure:
-        log.error("undo_failed", error=failure.message, error_id=failure.error_id)
+        log.error("recovery_failed", error=failure.message, error_id=failure.error_id)
+        # Otherwise it is an earlier Install of the group that could not be completed.
+        if failure.error_id == "install-not-completed" and state.step == COMMIT:
+            return failed_result(failure)
         return lost_result(state, f"Its Install could not be undone: {failure.message}")
     if state.step == COMMIT and not undone and _has_taken_effect(state.deployment, host):
         return _complete_install(state.deployment, host)
@@ -79,9 +82,9 @@ def recover_interrupted(host: HostContext) -> None:
     ]:
         try:
             with holding_group(group_id, host):
-                recover_group(group_id, host)
+                recover_group(group_id, host.root)
         except CommandFailure as failure:
-            log.error("undo_failed", group_id=group_id, error=failure.message, error_id=failure.error_id)
+            log.error("recovery_failed", group_id=group_id, error=failure.message, error_id=failure.error_id)
 
 
 def _groups_with_install(jobs: JobStore) -> Iterator[str]:
@@ -106,12 +109,10 @@ def _has_taken_effect(deployment: DeploymentFacts, host: HostContext) -> bool:
 
 
 def _complete_install(deployment: DeploymentFacts, host: HostContext) -> CommandResult:
-    """The new revision is there; all that the worker still had to do was to name it as the last successful one."""
-    root, group_id = host.root, deployment.deployment_group_id
+    """The new revision is there; all that was left to do was to complete its Install, and to say so."""
+    group_id = deployment.deployment_group_id
     try:
-        with keeping_in(root.instructions):
-            current = root.deployment(group_id, deployment.deployment_id)
-            write_pointer(root.last_successful(group_id), current)
+        point_at_installed(deployment.deployment_id, group_id, host.root)
     except CommandFailure as failure:
         return failed_result(failure)
     log.info("install_completed_after_worker_died", group_id=group_id)

@@ -125,16 +125,12 @@ def write_tarball(release: Release, work: Path, packaging: Path) -> Path:
 
 def _shipped_configuration(release: Release) -> str:
     """A shell function that prints a configuration file as it is shipped, for preinst, which runs before it is there."""
+    files = [file for file in release.system_files if file.is_configuration]
     cases = [
         f"{file.destination})\n    cat <<'END OF FILE'\n{file.source.read_text('utf-8')}END OF FILE\n    ;;\n"
-        for file in release.system_files
-        if file.is_configuration and file.destination.startswith(_CONFIGURATION)
+        for file in files
     ]
-    names = " ".join(
-        file.destination
-        for file in release.system_files
-        if file.is_configuration and file.destination.startswith(_CONFIGURATION)
-    )
+    names = " ".join(file.destination for file in files)
     return f"configuration='{names}'\nshipped() {{\ncase $1 in\n{''.join(cases)}esac\n}}\n"
 
 
@@ -184,18 +180,19 @@ def _contents(release: Release, scripts: Path, packaging: Path) -> list[dict[str
         _file(scripts / "tidy", f"{LIBRARY}/tidy", 0o755),
         _file(release.copyright, f"/usr/share/doc/{_NAME}/copyright"),
         _link(f"{LIBRARY}/current/bin/agentctl", "/usr/bin/agentctl"),
-        # Where scripts of the existing agents look for them.
-        _link("/usr/bin/codedeploy-agent", "/opt/codedeploy-agent/bin/codedeploy-agent"),
-        _link("/usr/bin/codedeploy-local", "/opt/codedeploy-agent/bin/codedeploy-local"),
     ]
     # Parents of files; rpm would leave those behind that no package names.
     owned = (
         LIBRARY,
         "/etc/codedeploy-agent",
         _CONFIGURATION,
-        "/opt/codedeploy-agent",
-        "/opt/codedeploy-agent/bin",
         f"/usr/share/doc/{_NAME}",
+        # Nobody's, where that shell is not installed.
+        "/usr/share/fish",
+        "/usr/share/fish/vendor_completions.d",
+        "/usr/share/zsh",
+        "/usr/share/zsh/site-functions",
+        "/usr/share/zsh/vendor-completions",
     )
     contents += [_directory(name) for name in owned]
     for unit in ("codedeploy-agent", "codedeploy-agent-unprivileged"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from packages.errors import BuildFailed
@@ -88,17 +87,21 @@ def _wanted(project: Path) -> Iterator[SystemFile]:
         for source in [*systemd.glob(f"{kind}.d/*.conf"), *systemd.glob(f"*.{kind}")]:
             name = source.with_suffix(".conf").name
             yield SystemFile(source=source, destination=f"/usr/lib/{kind}.d/{name}")
+    for source in systemd.glob("system-preset/*.preset"):
+        yield SystemFile(source=source, destination=f"/usr/lib/systemd/system-preset/{source.name}")
     for source in (project / "packaging/man").glob("*.[158]"):
         yield SystemFile(source=source, destination=f"/usr/share/man/man{source.suffix[1:]}/{source.name}")
     for source in (project / "packaging/completions").glob("*"):
-        yield SystemFile(source=source, destination=_place_of_completion(source))
+        for destination in _places_of_completion(source):
+            yield SystemFile(source=source, destination=destination)
 
 
-def _place_of_completion(source: Path) -> str:
-    """`agentctl.bash`, `_agentctl` or `agentctl.zsh`, `agentctl.fish`."""
-    command = PurePosixPath(source.name).stem.removeprefix("_")
+def _places_of_completion(source: Path) -> list[str]:
+    """`agentctl.bash`, `agentctl.zsh`, `agentctl.fish`."""
+    command = source.stem
     if source.suffix == ".fish":
-        return f"/usr/share/fish/vendor_completions.d/{command}.fish"
-    if source.suffix == ".zsh" or source.name.startswith("_"):
-        return f"/usr/share/zsh/site-functions/_{command}"
-    return f"/usr/share/bash-completion/completions/{command}"
+        return [f"/usr/share/fish/vendor_completions.d/{command}.fish"]
+    if source.suffix == ".zsh":
+        # The zsh of Debian looks into the second one alone.
+        return [f"/usr/share/zsh/{place}/_{command}" for place in ("site-functions", "vendor-completions")]
+    return [f"/usr/share/bash-completion/completions/{command}"]

@@ -8,8 +8,8 @@ units='codedeploy-agent.service codedeploy-agent-unprivileged.service'
 
 # What preinst has laid aside.
 return_configuration() {
-    for file in /etc/codedeploy-agent/conf/*.kept; do
-        if [ -f "$file" ]; then mv "$file" "${file%.kept}"; fi
+    for file in /etc/codedeploy-agent/conf/*.dpkg-bak /etc/logrotate.d/codedeploy-agent.dpkg-bak; do
+        if [ -f "$file" ]; then mv "$file" "${file%.dpkg-bak}"; fi
     done
 }
 
@@ -69,8 +69,26 @@ activate() {
     set_restart_delays
 }
 
-# Take away what `activate` has made. Workers that still run keep theirs until the last one has ended, or a purge.
+# Where scripts of the existing agents look for them. Not in the packages: dpkg would take an empty /opt away with them.
+link_commands() {
+    mkdir -p /opt/codedeploy-agent/bin
+    for name in codedeploy-agent codedeploy-local; do
+        ln -sfn "/usr/bin/$name" "/opt/codedeploy-agent/bin/$name"
+    done
+}
+
+# Only ours: after going back to an existing agent its own are there.
+unlink_commands() {
+    for name in codedeploy-agent codedeploy-local; do
+        link=/opt/codedeploy-agent/bin/$name
+        if [ "$(readlink "$link")" = "/usr/bin/$name" ]; then rm -f "$link"; fi
+    done
+    rmdir /opt/codedeploy-agent/bin /opt/codedeploy-agent 2>/dev/null || :
+}
+
+# Take away what `activate` and `link_commands` have made. Workers that still run keep theirs until the last one has ended, or a purge.
 deactivate() {
+    unlink_commands
     rm -f "$library/current"
     rm -rf "$library/versions/.new"
     remove_versions_but ''

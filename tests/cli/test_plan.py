@@ -245,7 +245,7 @@ def test_all_conflicts_are_told_at_once_with_owner_age_and_rule(host: Host) -> N
     assert [*names, "x"] == sorted(line.split()[1].removeprefix(f"{host.destination}/") for line in lines)
     owner = host.base.owner()
     age = r"last changed 1971-01-01 00:00:00 UTC, \d+ days ago"
-    rule = r"rule DISALLOW, set by the deployment \(it is the default\)"
+    rule = r"rule DISALLOW, set by default \(neither the AppSpec nor the deployment asks for another\)"
     assert re.fullmatch(
         rf"conflict {host.destination}/file-00  \(a file that is there already; owner {owner}; {age}; {rule}\)",
         min(lines),

@@ -202,6 +202,23 @@ def test_a_completed_install_is_the_last_successful_one_from_then_on(host: Host)
     assert str(kept) == host.last_successful()
 
 
+def test_a_completed_install_that_cannot_be_named_is_not_over(host: Host) -> None:
+    """The next ApplicationStop would run another revision's scripts, and nothing would tell of it any more."""
+    kept = host.keep("d-2")
+    host.install("one")
+    host.install("two", deployment_id="d-2", killed_at="publish")
+    pointer = DeploymentRoot(path=host.root).last_successful(GROUP)
+    pointer.mkdir()
+    done = host.recover()
+    assert (1, "") == (done.returncode, done.stdout)
+    assert f"{GROUP}: Deployment d-2 is installed, but {pointer} can't" in done.stderr
+    assert "[install-not-completed]" in done.stderr
+    assert [f"{GROUP}-journal-committed"] == host.journals()
+    pointer.rmdir()
+    assert 0 == host.recover().returncode
+    assert (str(kept), []) == (host.last_successful(), host.journals())
+
+
 def test_an_undone_install_leaves_the_last_successful_one_as_it_was(host: Host) -> None:
     """That is whose application runs."""
     first = host.keep("d-1")

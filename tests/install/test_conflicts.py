@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.install import Conflict, InstallConflicts, plan_install
+from agent.install.conflicts import rule_of
 from agent.protocol import FileExistsBehavior
+from tests.install.host import FILES
 
 if TYPE_CHECKING:
     from agent.install import InstallRequest
@@ -53,3 +55,22 @@ def test_all_conflicts_are_there_though_the_message_names_twenty(host: Host) -> 
     assert "; and 25 more (see the agent's log)." in failure.message
     assert 20 == failure.message.count("a file that is there already")
     assert "install-conflicts" == failure.error_id
+
+
+@pytest.mark.parametrize(
+    ("appspec", "behavior", "expected"),
+    [
+        (
+            "",
+            FileExistsBehavior.DISALLOW,
+            "default (neither the AppSpec nor the deployment asks for another)",
+        ),
+        ("", FileExistsBehavior.RETAIN, "the deployment"),
+        ("file_exists_behavior: DISALLOW\n", FileExistsBehavior.OVERWRITE, "the AppSpec"),
+    ],
+)
+def test_it_is_said_who_made_the_rule(
+    host: Host, appspec: str, behavior: FileExistsBehavior, expected: str
+) -> None:
+    """Whoever wants another rule has to know where."""
+    assert expected == rule_of(host.request({"app/a": "1"}, appspec + FILES, behavior=behavior)).set_by

@@ -96,7 +96,7 @@ def test_a_failing_system_call_puts_everything_back(host: Host) -> None:
     assert outcomes <= {"install-failed", "install-disk-full", "install-not-completed", "done"}
 
 
-@pytest.mark.parametrize("later", [1, 2, 3, 5, 8, 13, 21, 34])
+@pytest.mark.parametrize("later", [1, 2, 3, 5, 8, 13, 21])
 def test_an_undo_that_fails_is_completed_by_the_next_recovery(host: Host, later: int) -> None:
     """A disk that is full or sick fails the undo as well; the operator mends it, and the agent goes on."""
     outcomes = in_child(lambda: outcomes_of_failing_changes(Reinstall(host), later))
@@ -261,7 +261,7 @@ def test_a_file_that_appears_while_installing_is_not_overwritten(host: Host) -> 
             succeeded += 1
         else:
             failed += 1
-            assert "appeared while Install was running" in failure.message
+            assert "new.txt" in failure.message
             theirs.unlink()
         if fault.count < number:
             break

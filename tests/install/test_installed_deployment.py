@@ -62,3 +62,13 @@ def test_an_id_comes_back_as_it_was_given(host: Host) -> None:
     """It is written escaped; half of it would be another deployment, or none."""
     install(replace(host.request({"app/a": "1"}), deployment_id="d-1 %20"))
     assert "d-1 %20" == installed(host)
+
+
+def test_nothing_is_known_once_another_agent_has_installed_the_same_paths(host: Host) -> None:
+    """It writes an equal cleanup file; but its instructions name another deployment's archive."""
+    host.install({"app/a": "1"})
+    instructions = host.instructions / f"{host.group_id}-install.json"
+    instructions.write_bytes(instructions.read_bytes().replace(b"d-000000001", b"d-000000009"))
+    assert "" == installed(host)
+    instructions.unlink()
+    assert "" == installed(host)

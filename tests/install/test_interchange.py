@@ -129,3 +129,17 @@ def test_conflicts_name_the_group_that_installed_the_file(host: Any) -> None:
         host.install({"app/a": "b"}, FILES)
 
     assert "installed by deployment group 11111111-2222-3333-4444-555555555555" in caught.value.message
+
+
+def test_an_equal_list_of_another_revision_does_not_make_its_files_foreign(host: Any) -> None:
+    """Another agent installed the same paths with new contents: they are the group's, not changed by hand."""
+    host.install({"app/a": "a1", "app/b": "b1"}, FILES)
+    for name in ("a", "b"):
+        (host.dest / "app" / name).unlink()
+    host.write({"app/a": "a2 of the other agent", "app/b": "b2 of the other agent"})
+    (host.instructions / f"{host.group_id}-install.json").write_text('{"instructions":[]}')
+
+    summary = host.install({"app/a": "a3"}, FILES)
+
+    assert () == summary.kept
+    assert {"app/": None, "app/a": "a3"} == host.tree()

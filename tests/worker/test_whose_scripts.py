@@ -126,3 +126,25 @@ def test_hooks_know_their_deployment_and_not_the_agents_keys(
     assert expected == {name: environment.get(name) for name in expected}
     assert not {name for name in environment if "SECRET" in name or "ACCESS_KEY" in name}
     assert "not-so-secret" not in printed.read_text()
+
+
+def test_a_revision_that_could_not_be_named_when_it_was_installed_still_stops_itself(
+    server: ControlServer, agent: Agent, application: Application
+) -> None:
+    """The disk was full for a moment; the scripts of the revision before know nothing of what runs now."""
+    first, second, third = (
+        application.revise(label, ["ApplicationStop"]) for label in ("one", "two", "three")
+    )
+    server.carry(first, "DownloadBundle", "Install")
+    server.carry(second, "DownloadBundle")
+    pointer = agent.root / "deployment-instructions" / f"{application.group_id}_last_successful_install"
+    before = pointer.rename(f"{pointer}.before")
+    pointer.mkdir()
+    failed = server.run("Install", second)
+    assert "Failed" == failed.status
+    assert failed.message.endswith("[install-not-completed]")
+    pointer.rmdir()
+    before.rename(pointer)
+    server.carry(third, "ApplicationStop")
+    assert ["ApplicationStop of two"] == application.trace
+    assert str(agent.root / second.group_id / second.deployment_id) == pointer.read_text()

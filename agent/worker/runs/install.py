@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from agent.appspec import read_appspec
 from agent.deployments.jobs import COMMIT, RUN, UNDO
-from agent.deployments.pointers import write_pointer
 from agent.errors import CommandFailure
 from agent.install import InstallOptions, InstallRequest, install
 from agent.logs import get_logger
 from agent.worker.directories import keeping_in
+from agent.worker.installed import point_at_installed
 from agent.worker.results import succeeded_result
 from agent.worker.runs.revisions import GroupRevisions, appspec_filename
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 log = get_logger()
 
 # A disk that is read-only or out of descriptors may recover in this time; the command is reported after that.
+_OVERLAP_PATIENCE_S = 30.0  # another group has made something that it may still take away again
 _UNDO_PATIENCE_S = 15.0
 
 # How agent.install names the changes that take an Install back.
@@ -44,16 +45,21 @@ class InstallRun:
         self._host = host
 
     def carry_out(self) -> CommandResult:
-        """Install, and from then on this deployment is the group's last successful one."""
+        """Install, and from then on this deployment is the group's last successful one.
+
+        That it is as soon as the Install has taken effect, even if what is left to do then fails.
+        """
         group_id, root = self._specification.deployment_group_id, self._host.root
         current = GroupRevisions(self._specification, self._host).current
         appspec = self._read_appspec(current)
         with keeping_in(root.instructions):
             root.instructions.mkdir(parents=True, exist_ok=True)
         request = install_request(appspec, current.archive, self._specification, self._host)
-        summary = install(request, observer=_StepObserver(self._host.on_step))
-        with keeping_in(root.instructions):
-            write_pointer(root.last_successful(group_id), current)
+        observer = _StepObserver(
+            on_step=self._host.on_step,
+            on_effect=lambda: point_at_installed(current.path.name, group_id, root),
+        )
+        summary = install(request, observer=observer)
         log.info(
             "installed",
             created=summary.created,
@@ -94,6 +100,7 @@ def install_request(
             follow_directory_symlinks=settings.follow_directory_symlinks,
             reject_symlink_permission_targets=settings.reject_symlink_permission_targets,
             processes=len(os.sched_getaffinity(0)),
+            overlap_patience_s=_OVERLAP_PATIENCE_S,
             undo_patience_s=_UNDO_PATIENCE_S,
         ),
     )
@@ -119,15 +126,22 @@ def refuse_unconfined(appspec: AppSpec, settings: Settings) -> None:
 
 
 class _StepObserver:
-    """Says when Install takes effect, and when it is taken back: whoever comes after a crash goes by that."""
+    """Says when Install is about to take effect, has done so, and when it is taken back.
 
-    def __init__(self, on_step: Callable[[str], None]) -> None:
+    Whoever comes after a crash goes by that. What `on_effect` raises undoes nothing any more: the
+    journal of the Install stays, and the next command of the group completes it.
+    """
+
+    def __init__(self, *, on_step: Callable[[str], None], on_effect: Callable[[], None]) -> None:
         self._on_step = on_step
+        self._on_effect = on_effect
         self._step = RUN
 
     def __call__(self, kind: str, _path: bytes) -> None:
         if kind == "commit":
             self._note(COMMIT)
+        elif kind == "publish":
+            self._on_effect()
         elif self._step == COMMIT and kind in _UNDOING:
             self._note(UNDO)
 

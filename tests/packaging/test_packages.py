@@ -1,0 +1,168 @@
+"""What the packages hold: the same in each kind, and the same bytes from every build."""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import os
+import re
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.packaging.booted.builds import PROJECT, Build, start_build
+from tests.packaging.booted.trees import unpack
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.packaging.booted.builds import Packages
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(
+        os.geteuid() != 0, reason="only root installs into a root of its own, or builds as another user"
+    ),
+]
+
+
+def printed(*command: str) -> list[str]:
+    """The lines that a command prints."""
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+
+
+def rpm(tree: Path, *arguments: str) -> list[str]:
+    """What rpm answers for a root; its dependencies are the other package manager's there."""
+    return printed("rpm", "--root", str(tree), *arguments)
+
+
+def contents(tree: Path) -> dict[str, str]:
+    """Every file, directory and link with type, owner, mode, and target or content; not what belongs to package managers."""
+    foreign = ("proc", "var/lib/dpkg", "var/lib/rpm", "var/cache", "var/log", "root", "tmp", "dev")
+    pruned = [word for place in foreign for word in ("-path", f"{tree}/{place}", "-o")][:-1]
+    lines = printed("find", str(tree), "(", *pruned, ")", "-prune", "-o", "-printf", "%P\t%y %u:%g %m %l\n")
+    return dict(line.split("\t") for line in lines)
+
+
+def test_the_rpm_installs_the_same_files_as_the_deb(
+    clean_tree: Path, installed_tree: Path, made: tuple[Packages, Path], scratch: Path
+) -> None:
+    """Owners, modes and contents; and when it is removed, the host is as it was."""
+    packages, root_tar = made
+    tree = unpack(root_tar, scratch / "rpm")
+    rpm(tree, "--initdb")
+    before = contents(tree)
+    rpm(tree, "--install", "--nodeps", str(packages.rpm))
+    by_rpm, by_deb = contents(tree), contents(installed_tree)
+    # Enabled for the tests that boot it.
+    del by_deb["etc/systemd/system/multi-user.target.wants/codedeploy-agent.service"]
+    assert by_deb == by_rpm
+    new = [name for name in by_rpm if name not in before and by_rpm[name].startswith("f")]
+    assert len(new) > 1000
+    differing = filecmp.cmpfiles(installed_tree, tree, new, shallow=False)[1:]
+    assert ([], []) == differing
+
+    rpm(tree, "--erase", "codedeploy-agent")
+    # Directories of manual pages are there on every host with rpm, but not on this one.
+    left = {name: told for name, told in contents(tree).items() if not name.startswith("usr/share/man/")}
+    assert {name: told for name, told in before.items() if not name.startswith("usr/share/man/")} == left
+
+
+def test_the_rpm_upgrades_like_the_deb(made: tuple[Packages, Path], scratch: Path) -> None:
+    """The same version again: a new directory to run from, commands in their places, and the configuration as it was."""
+    packages, root_tar = made
+    tree = unpack(root_tar, scratch / "rpm-upgrade")
+    rpm(tree, "--initdb")
+    rpm(tree, "--install", "--nodeps", str(packages.rpm))
+    configuration = tree / "etc/codedeploy-agent/conf/codedeployagent.yml"
+    configuration.write_text("max_revisions: 3\n")
+    rpm(tree, "--upgrade", "--replacepkgs", "--nodeps", str(packages.rpm))
+    library = tree / "usr/lib/codedeploy-agent"
+    (version,) = (library / "versions").iterdir()
+    assert f"versions/{version.name}" == os.readlink(library / "current")
+    assert version.name.endswith("-2")
+    assert "max_revisions: 3\n" == configuration.read_text()
+    for name in ("codedeploy-agent", "codedeploy-local"):
+        assert f"/usr/bin/{name}" == os.readlink(tree / "opt/codedeploy-agent/bin" / name)
+
+
+def test_the_rpm_takes_over_from_an_existing_agent_and_gives_back(
+    made: tuple[Packages, Path], scratch: Path, tmp_path: Path
+) -> None:
+    """The scripts of both packages run in another order than dpkg, and removes files between them."""
+    packages, root_tar = made
+    tree = unpack(root_tar, scratch / "rpm-takeover")
+    theirs = existing_rpm(tmp_path)
+    rpm(tree, "--initdb")
+    rpm(tree, "--install", "--nodeps", str(theirs))
+    configuration = tree / "etc/codedeploy-agent/conf/codedeployagent.yml"
+    program = tree / "opt/codedeploy-agent/bin/codedeploy-agent"
+    configuration.write_text(":max_revisions: 3\n")
+
+    rpm(tree, "--upgrade", "--nodeps", str(packages.rpm))
+    assert ":max_revisions: 3\n" == configuration.read_text()
+    assert "/usr/bin/codedeploy-agent" == os.readlink(program)
+    assert (tree / "usr/lib/codedeploy-agent/current/bin/agentctl").is_file()
+
+    rpm(tree, "--upgrade", "--oldpackage", "--nodeps", str(theirs))
+    assert ("their program", ":max_revisions: 3\n") == (program.read_text(), configuration.read_text())
+    assert not (tree / "usr/lib/codedeploy-agent").exists()
+    assert not (tree / "usr/bin/agentctl").is_symlink()
+
+
+def existing_rpm(directory: Path) -> Path:
+    """The package of an existing agent."""
+    contents = []
+    for destination, text, kind in (
+        ("/opt/codedeploy-agent/bin/codedeploy-agent", "their program", ""),
+        ("/etc/codedeploy-agent/conf/codedeployagent.yml", ":max_revisions: 5\n", "config|noreplace"),
+    ):
+        source = directory / destination.rpartition("/")[2]
+        source.write_text(text)
+        contents.append({"src": str(source), "dst": destination, "type": kind})
+    description = {"name": "codedeploy-agent", "version": "1.8.1", "arch": "amd64", "contents": contents}
+    (directory / "existing.json").write_text(
+        json.dumps({**description, "maintainer": "nobody", "release": "1"})
+    )
+    target = directory / "existing.rpm"
+    nfpm = [str(PROJECT / "build/packages-tools/bin/nfpm"), "package", "--packager", "rpm"]
+    printed(*nfpm, "--config", str(directory / "existing.json"), "--target", str(target))
+    return target
+
+
+def test_both_depend_on_nothing_but_glibc(packages: Packages) -> None:
+    """And on the same one."""
+    query = ["rpm", "--query", "--package", str(packages.rpm)]
+    required = [line for line in printed(*query, "--requires") if not line.startswith(("rpmlib(", "/bin/sh"))]
+    (depends,) = printed("dpkg-deb", "--field", str(packages.deb), "Depends")
+    (glibc,) = re.findall(r"libc6 \(>= ([\d.]+)\)", depends)
+    assert (f"libc6 (>= {glibc})", [f"glibc >= {glibc}"]) == (depends, required)
+    assert printed(*query, "--recommends") == printed("dpkg-deb", "--field", str(packages.deb), "Recommends")
+
+
+def test_both_say_the_same_of_themselves(packages: Packages) -> None:
+    """Name, version, architecture and who is behind it."""
+    fields = ("Package", "Version", "Maintainer")
+    deb = [printed("dpkg-deb", "--field", str(packages.deb), field)[0] for field in fields]
+    wanted = "%{NAME}\n%{EPOCH}:%{VERSION}\n%{PACKAGER}\n"
+    assert deb == printed("rpm", "--query", "--package", "--queryformat", wanted, str(packages.rpm))
+
+
+def test_conffiles_are_the_same_in_both(packages: Packages) -> None:
+    """What people have changed there is kept by upgrades."""
+    deb = printed("dpkg-deb", "--info", str(packages.deb), "conffiles")
+    assert sorted(deb) == sorted(printed("rpm", "--query", "--package", "--configfiles", str(packages.rpm)))
+
+
+def test_another_build_by_an_ordinary_user_gives_the_same_bytes(packages: Packages) -> None:
+    """In another directory, with another home, and from nothing: whoever doubts a release can build it."""
+    checkout = packages.checkout
+    subprocess.run(["chown", "-R", "nobody:", str(checkout)], check=True)
+    nobody = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
+    user = (*nobody, "env", f"HOME={checkout}", "PATH=/usr/bin:/bin")
+    start_build(Build(version=None, kinds="deb,rpm,tar.gz"), checkout / "out", checkout, user).finish()
+    names = [file.name for file in packages.files]
+    assert names == sorted(file.name for file in (checkout / "out").iterdir())
+    assert (names, [], []) == filecmp.cmpfiles(packages.directory, checkout / "out", names, shallow=False)
