@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from agent.install.conflicts import Conflict, InstallConflicts
 from agent.install.install import install, recover_install
-from agent.install.plan import InstallPlan, PlannedDirectory, PlannedFiles, plan_install
+from agent.install.plan import plan_install
+from agent.install.planned import InstallPlan, PlannedDirectory, PlannedFiles
 from agent.install.previous import installed_deployment
 from agent.install.request import InstallOptions, InstallRequest, InstallSummary
 

@@ -12,8 +12,7 @@ from agent.install.acl import ACCESS, DEFAULT, read_acl, write_acl
 from agent.install.copying import READ
 from agent.install.descriptors import is_mounted, is_volatile, mount_point, sync_file_systems
 from agent.install.destinations import Directory, Standing
-from agent.install.fresh_directories import CREATED_DIRECTORY_MODE, FreshDirectories
-from agent.install.journal import (
+from agent.install.entries import (
     Change,
     Hiding,
     Label,
@@ -30,13 +29,15 @@ from agent.install.journal import (
     new_name,
     old_name,
 )
+from agent.install.fresh_directories import CREATED_DIRECTORY_MODE, FreshDirectories
 from agent.install.lanes import MIN_FILES, do_all
-from agent.install.plan import PlannedDirectory, PlannedFiles
+from agent.install.planned import PlannedDirectory, PlannedFiles
 from agent.install.protection import check_changeable
 from agent.install.records import decode_record, file_fields, link_fields
 from agent.install.renames import Renames, has_two_names
 from agent.install.selinux import add_label
-from agent.install.staging import Links, NewFiles, Staged, Stager, StepFailed
+from agent.install.staged import NewFiles, Staged, StepFailed
+from agent.install.staging import Links, Stager
 from agent.install.wanted import wanted_of
 
 if TYPE_CHECKING:
@@ -44,11 +45,11 @@ if TYPE_CHECKING:
 
     from agent.install.attributes import Attributes
     from agent.install.descriptors import Descriptors
+    from agent.install.entries import Entry
     from agent.install.fresh_directories import WantedDirectory
-    from agent.install.journal import Entry
-    from agent.install.plan import InstallPlan
+    from agent.install.planned import InstallPlan
     from agent.install.request import InstallRequest, Observer
-    from agent.install.staging import Adjusted, NewFile
+    from agent.install.staged import Adjusted, NewFile
 
 
 class Application:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from agent.deployments.group_files import GroupFiles
 from agent.errors import CommandFailure
-from agent.install.journal import Change, Journal, NewDirectory
+from agent.install.entries import Change, NewDirectory
+from agent.install.journal import Journal
 from agent.install.previous import fitting_manifest
 from agent.install.records import decode_record
 from agent.listings import Sections

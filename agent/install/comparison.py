@@ -15,16 +15,17 @@ from agent.install.changes import Change, ChangeKind, FileSystem, ObjectKind, Pr
 from agent.install.conflicts import rule_of
 from agent.install.descriptors import Descriptors
 from agent.install.destinations import Standing
-from agent.install.plan import PlannedDirectory
+from agent.install.planned import PlannedDirectory
 from agent.install.records import decode_record
 from agent.install.removals import is_as_left
-from agent.install.staging import Staged, Stager, StepFailed
+from agent.install.staged import Staged, StepFailed
+from agent.install.staging import Stager
 
 if TYPE_CHECKING:
     from agent.appspec import Permission
     from agent.install.attributes import Attributes
     from agent.install.destinations import Directory
-    from agent.install.plan import InstallPlan, PlannedFiles
+    from agent.install.planned import InstallPlan, PlannedFiles
     from agent.install.request import InstallRequest
 
 _ADJUSTED = "only its mode, owner, ACL or time is set"
@@ -77,7 +78,7 @@ class Comparison:
 
     def _add_files(self, files: PlannedFiles, stager: Stager) -> None:
         # Where nothing can be replaced, the directory itself may not be there.
-        found = stager.compare(files) if files.replaced else Staged([b""] * len(files.names))
+        found = stager.compare(files) if files.replaces else Staged([b""] * len(files.names))
         adjusted = {item.position for item in found.adjusted}
         for position, name in enumerate(files.names):
             try:
@@ -129,7 +130,7 @@ class Comparison:
         self, files: PlannedFiles, name: bytes, permission: Permission | None, *, is_same: bool
     ) -> tuple[ChangeKind, str]:
         real = files.directory.real
-        status = _status(real + b"/" + name) if name in files.replaced else None
+        status = _status(real + b"/" + name) if files.may_replace(name) else None
         if status is None:
             return ChangeKind.ADD, ""
         if is_same:

@@ -13,6 +13,7 @@ from agent.deployments.group_files import GroupFiles
 from agent.errors import CommandFailure
 from agent.install.apply import Application
 from agent.install.descriptors import Descriptors
+from agent.install.finishing import finish, forget
 from agent.install.instructions import claim_paths, discard_records, publish_records, stage_records
 from agent.install.journal import (
     Journal,
@@ -27,15 +28,15 @@ from agent.install.previous import installed_deployment
 from agent.install.protection import protection_of
 from agent.install.request import InstallSummary
 from agent.install.room import no_room_failure
-from agent.install.staging import StepFailed
-from agent.install.undo import finish, forget, undo, unmounted
+from agent.install.staged import StepFailed
+from agent.install.undo import undo, unmounted
 from agent.logs import get_logger
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from agent.install.finishing import Finish
     from agent.install.request import InstallRequest, Observer
-    from agent.install.undo import Finish
 
 log = get_logger()
 
@@ -168,7 +169,7 @@ def _overtaken_by_another_agent(files: GroupFiles, journal: Journal) -> None:
     Raises:
         CommandFailure: `install-not-completed`.
     """
-    stuck = forget(journal)
+    stuck = forget(journal, _unobserved)
     try:
         discard_records(files, journal.token.decode())
         journal.path.unlink()

@@ -10,7 +10,7 @@ from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
 from agent.files import replace_file, sync_directory
-from agent.install.plan import PlannedDirectory
+from agent.install.planned import PlannedDirectory
 from agent.install.records import LABEL_PREFIX, MANIFEST_HEADER
 from agent.listings import DIGEST_BYTES, content_digest, escape
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from agent.deployments.group_files import GroupFiles
     from agent.install.attributes import Attributes
-    from agent.install.plan import InstallPlan, PlannedFiles
-    from agent.install.staging import Staged
+    from agent.install.planned import InstallPlan, PlannedFiles
+    from agent.install.staged import Staged
 
 
 def stage_records(

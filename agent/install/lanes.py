@@ -17,7 +17,7 @@ import signal
 import struct
 from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
-from agent.install.staging import StepFailed
+from agent.install.staged import StepFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

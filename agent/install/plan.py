@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import time
-from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from agent.deployments.group_files import GroupFiles
 from agent.errors import CommandFailure
@@ -15,17 +14,17 @@ from agent.install.attributes import Assignment, Attributes, PermissionProblem, 
 from agent.install.claims import Overlap, claims_on, find_overlap
 from agent.install.conflicts import Obstacle, conflicts_of, rule_of
 from agent.install.destinations import Destinations, Directory, NotADirectory, Standing
+from agent.install.planned import InstallPlan, PlannedDirectory, PlannedFiles
 from agent.install.previous import Previous, read_previous
-from agent.install.removals import Removal, planned_removals
+from agent.install.removals import planned_removals
 from agent.install.selinux import labels_to_set
 from agent.install.sources import MAX_DEPTH, SourceFiles, SourceProblem, source_entries
 from agent.logs import get_logger
 from agent.protocol import FileExistsBehavior
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from agent.appspec import FileMapping
+    from agent.install.planned import Step
     from agent.install.removals import ClaimsOn
     from agent.install.request import InstallRequest
 
@@ -34,87 +33,8 @@ log = get_logger()
 _LONGEST_PATH = 4095
 _PAUSE_S = 0.05
 _NO_NAMES: set[bytes] = set()
-_NONE: frozenset[bytes] = frozenset()
 
 _TWO_SOURCES = "the AppSpec installs it from two sources"
-
-
-@dataclass(slots=True, kw_only=True)
-class PlannedFiles:
-    """Files and links that come from one directory of the archive into one directory.
-
-    There may be 100,000 files, so they are planned by the directory.
-
-    Attributes:
-        directory: where they go; their names are the same in the archive.
-        source_directory: where they come from.
-        names: in the order in which they are installed.
-        links: names of those that are links.
-        replaced: names at which something may be that gives way: it is ours, or is to be overwritten.
-        number: of the first; the next name has the next number.
-        attributes: name → what `permissions` gives to it.
-    """
-
-    directory: Directory
-    source_directory: bytes
-    names: list[bytes]
-    links: frozenset[bytes]
-    replaced: frozenset[bytes]
-    number: int
-    attributes: dict[bytes, Attributes] = field(default_factory=dict)
-
-    @property
-    def prefix(self) -> bytes:
-        """What the path of each begins with, as the AppSpec would spell it."""
-        return self.directory.inner(b"")
-
-
-@dataclass(slots=True, kw_only=True)
-class PlannedDirectory:
-    """A directory that is created, or that is ours already."""
-
-    directory: Directory
-    number: int
-    attributes: Attributes | None = None
-
-
-Step: TypeAlias = PlannedDirectory | PlannedFiles
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InstallPlan:
-    """Everything that an Install will do.
-
-    Attributes:
-        steps: what is created, replaced, or ours already, in the order of the AppSpec.
-        retained: paths of others that stay, because of RETAIN.
-        removals: files of the previous revision that go.
-        kept: files of the previous revision that somebody changed, so they stay.
-        given_up: those that another group has installed there, too, so they stay; and which group that is.
-        leftover_directories: directories that earlier Installs created and this one does not
-            need: they go if they are empty then, innermost first.
-        previous: what the plan is based on.
-        file_count: number of files and links.
-    """
-
-    steps: list[Step]
-    retained: list[bytes]
-    removals: list[Removal]
-    kept: list[bytes]
-    given_up: dict[bytes, str]
-    leftover_directories: list[bytes]
-    previous: Previous = field(repr=False)
-    file_count: int
-
-    def attributes(self) -> Iterator[tuple[bytes, Attributes, bool]]:
-        """Each path that `permissions` gives something to, what, and whether it is a directory; in order."""
-        for step in self.steps:
-            if isinstance(step, PlannedFiles):
-                prefix = step.prefix
-                for name, attributes in step.attributes.items():
-                    yield prefix + name, attributes, False
-            elif step.attributes is not None:
-                yield step.directory.path, step.attributes, True
 
 
 def plan_install(request: InstallRequest, *, patience_s: float = 0.0) -> InstallPlan:
@@ -310,7 +230,8 @@ class _Planner:
             self._next_number += 1
 
     def _plan_entries(self, directory: Directory, entry: SourceFiles) -> None:
-        names, replaced = entry.names, _NONE
+        names: list[bytes] = entry.names
+        added: frozenset[bytes] | None = None
         planned = self.planned_names.setdefault(directory.real, set())
         directories = self._directories_in.get(directory.real, _NO_NAMES)
         if not (planned.isdisjoint(names) and directories.isdisjoint(names)):
@@ -320,10 +241,11 @@ class _Planner:
             inner = self.destinations.ours_in(directory.real)
             if not inner.isdisjoint(names):
                 names = [name for name in names if name not in inner or self._gives_way(directory, name)]
-            ours = self._previous.files.of(directory.real).keys() | inner
-            replaced = frozenset(names) & ours
+            known = self._previous.files.of(directory.real)
+            if known or inner:
+                added = frozenset([name for name in names if name not in known and name not in inner])
         elif directory.standing is Standing.FOREIGN:
-            names, replaced = self._decided(directory, names)
+            names, added = self._decided(directory, names)
         if not names:
             return
         _check_length(max((directory.path, directory.real), key=len) + b"/" + max(names, key=len))
@@ -333,7 +255,7 @@ class _Planner:
             source_directory=entry.directory,
             names=names,
             links=entry.links,
-            replaced=replaced,
+            added=added,
             number=self._next_number,
         )
         self._next_number += len(names)
@@ -352,16 +274,18 @@ class _Planner:
         self._obstacles.append(Obstacle(path=directory.inner(name), reason=reason))
         return True
 
-    def _decided(self, directory: Directory, names: list[bytes]) -> tuple[list[bytes], frozenset[bytes]]:
-        """Which of the names are installed in a directory that holds things of others; those that replace something."""
-        installed, replaced = [], []
+    def _decided(
+        self, directory: Directory, names: list[bytes]
+    ) -> tuple[list[bytes], frozenset[bytes] | None]:
+        """Which of the names are installed in a directory that holds things of others; those that replace nothing."""
+        installed, added = [], []
         for name in names:
             replaces = self._decide(directory, name)
             if replaces is not None:
                 installed.append(name)
-                if replaces:
-                    replaced.append(name)
-        return installed, frozenset(replaced)
+                if not replaces:
+                    added.append(name)
+        return installed, None if len(added) == len(installed) else frozenset(added)
 
     def _decide(self, directory: Directory, name: bytes) -> bool | None:
         """Whether a file replaces something; None when it is not installed."""

@@ -14,7 +14,7 @@ from agent.install.changes import BlockedInstall
 from agent.install.comparison import Comparison
 from agent.install.conflicts import InstallConflicts
 from agent.install.plan import plan_install
-from agent.install.staging import StepFailed
+from agent.install.staged import StepFailed
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from agent.errors import CommandFailure
 from agent.install.destinations import Standing
-from agent.install.plan import PlannedDirectory
+from agent.install.planned import PlannedDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from agent.install.plan import InstallPlan, PlannedFiles
-    from agent.install.staging import Staged
+    from agent.install.planned import InstallPlan, PlannedFiles
+    from agent.install.staged import Staged
 
 
 def no_room_failure(plan: InstallPlan, path: str, staged: Sequence[Staged] = ()) -> CommandFailure:

@@ -2,196 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
-from array import array
-from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.archive_index import digest_in, identity_of
 from agent.install.acl import ACCESS, read_acl
 from agent.install.copying import CREATE, READ, SMALL_BYTES, copy_content, copy_link, read_small
 from agent.install.destinations import Standing
-from agent.install.journal import Adjustment, new_name
+from agent.install.entries import new_name
 from agent.install.records import decode_record, digest_if_untouched, file_fields, link_fields
 from agent.install.removals import is_as_left
+from agent.install.staged import AdjustedFiles, NewFile, Staged, StepFailed, Todo
+from agent.install.unchanged import unknown_names
 from agent.install.wanted import BITS, Wanted, has_capabilities, wanted_of
-from agent.listings import DIGEST_BYTES, content_digest
+from agent.listings import content_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from agent.archive_index import ArchiveIndex
     from agent.install.attributes import Attributes
     from agent.install.descriptors import Descriptors
-    from agent.install.plan import PlannedFiles
+    from agent.install.planned import PlannedFiles
     from agent.install.previous import PreviousFiles
     from agent.install.request import Observer
-
-
-_DIGEST_LENGTH = 2 * DIGEST_BYTES  # in hexadecimal
-_WORTH_OPENING = 8  # names in a directory, since opening it takes as long as looking at some of them
-
-
-class StepFailed(Exception):
-    """A step of an Install failed on `path`; `error` says why."""
-
-    def __init__(self, path: bytes, error: OSError) -> None:
-        super().__init__(f"{os.fsdecode(path)}: {error.strerror or error}")
-        self.path = path
-        self.error = error
-
-
-class NewFile(NamedTuple):
-    """A file or link that waits under its hidden name.
-
-    Attributes:
-        position: in the planned files.
-        inode: its own.
-        old_inode: of what it replaces; 0 = nothing is there.
-        digest: of its content, empty when not known; the target of a link.
-    """
-
-    position: int
-    inode: int
-    old_inode: int
-    is_link: bool
-    digest: bytes
-    has_acl: bool
-
-
-class NewFiles:
-    """Many of them, column by column: a tuple for each of 100,000 takes three times the memory."""
-
-    def __init__(self) -> None:
-        self._positions = array("I")
-        self._inodes = array("Q")
-        self._old_inodes = array("Q")
-        self._digests: list[bytes] = []
-        self._kinds = bytearray()
-
-    def __len__(self) -> int:
-        return len(self._positions)
-
-    def __iter__(self) -> Iterator[NewFile]:
-        for position, inode, old_inode, digest, kind in zip(
-            self._positions, self._inodes, self._old_inodes, self._digests, self._kinds, strict=True
-        ):
-            yield NewFile(position, inode, old_inode, bool(kind & 1), digest, bool(kind & 2))
-
-    def append(self, new: NewFile) -> None:
-        """Add one at the end."""
-        self._positions.append(new.position)
-        self._inodes.append(new.inode)
-        self._old_inodes.append(new.old_inode)
-        self._digests.append(new.digest)
-        self._kinds.append(new.is_link | new.has_acl << 1)
-
-
-class Adjusted(NamedTuple):
-    """A file that has the right content already, but not the right attributes.
-
-    Attributes:
-        position: in the planned files.
-        digest: of its content; empty when not known.
-        has_own_acl: its ACL is one that an earlier Install has given to it.
-        was: how it is now.
-    """
-
-    position: int
-    digest: bytes
-    has_own_acl: bool
-    was: Adjustment
-
-
-class AdjustedFiles:
-    """Many of them in one directory, column by column, as above."""
-
-    def __init__(self, directory: bytes, names: list[bytes]) -> None:
-        self._directory = directory
-        self._names = names
-        self._positions = array("I")
-        self._times = array("q")
-        self._numbers = array("Q")
-        self._acls: dict[int, bytes] = {}
-        self._digests = bytearray()
-        self._own_acls = bytearray()
-
-    def __len__(self) -> int:
-        return len(self._positions)
-
-    def __iter__(self) -> Iterator[Adjusted]:
-        for number, position in enumerate(self._positions):
-            inode, mode, uid, gid = self._numbers[4 * number : 4 * number + 4]
-            atime_ns, mtime_ns = self._times[2 * number : 2 * number + 2]
-            owner, acl = (mode, uid, gid), self._acls.get(position)
-            name = self._names[position]
-            was = Adjustment(inode, atime_ns, mtime_ns, *owner, acl, self._directory, name)
-            digest = bytes(self._digests[_DIGEST_LENGTH * number : _DIGEST_LENGTH * (number + 1)]).rstrip(
-                b" "
-            )
-            yield Adjusted(position, digest, bool(self._own_acls[number]), was)
-
-    def append(
-        self, position: int, there: os.stat_result, acl: bytes | None, digest: bytes, *, has_own_acl: bool
-    ) -> None:
-        """Add one at the end, of which this is the status and the ACL."""
-        self._positions.append(position)
-        self._times.extend((there.st_atime_ns, there.st_mtime_ns))
-        self._numbers.extend((there.st_ino, stat.S_IMODE(there.st_mode), there.st_uid, there.st_gid))
-        if acl is not None:
-            self._acls[position] = acl
-        self._digests += digest.ljust(_DIGEST_LENGTH)
-        self._own_acls.append(has_own_acl)
-
-
-class Todo:
-    """Names that have to be staged: positions, and the inodes of what they replace, 0 where nothing is."""
-
-    def __init__(self) -> None:
-        self._positions = array("I")
-        self._inodes = array("Q")
-
-    def __len__(self) -> int:
-        return len(self._positions)
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return zip(self._positions, self._inodes, strict=True)
-
-    def add(self, position: int, there: os.stat_result | None) -> None:
-        """Note one, and what is there."""
-        self._positions.append(position)
-        self._inodes.append(0 if there is None else there.st_ino)
-
-
-@dataclass(slots=True)
-class Staged:
-    """What has become of planned files.
-
-    Attributes:
-        lines: for each name the fields of its manifest line; empty while it waits for the switch.
-        todo: names that are not there yet as they are to be; None = all.
-        new: files that wait under hidden names.
-        adjusted: files that wait for other attributes.
-        overwritten: positions of files of ours that are replaced although somebody has changed them.
-        linked: positions of files that have several names in the archive, and are still to be staged.
-        created, replaced, unchanged: numbers of files and links.
-        copied_bytes: content of the files that were written.
-    """
-
-    lines: list[bytes]
-    todo: Todo | None = None
-    new: NewFiles = field(default_factory=NewFiles)
-    adjusted: AdjustedFiles | tuple[Adjusted, ...] = ()
-    overwritten: list[int] = field(default_factory=list)
-    linked: list[int] = field(default_factory=list)
-    created: int = 0
-    replaced: int = 0
-    unchanged: int = 0
-    copied_bytes: int = 0
 
 
 class Stager:
@@ -219,12 +53,12 @@ class Stager:
             StepFailed: something can't be read.
         """
         staged = Staged([b""] * len(files.names))
-        if not files.replaced:
+        if not files.replaces:
             return staged
         staged.todo = Todo()
         position = 0
         try:
-            unknown = list(_unknown(files, self._previous, self._index, staged, is_root=self._is_root))
+            unknown = list(unknown_names(files, self._previous, self._index, staged, is_root=self._is_root))
             if unknown:
                 with _Directory(self, files, staged) as work:
                     for position, other in unknown:
@@ -304,7 +138,7 @@ class _Directory:
         self._observe = stager._observe  # noqa: SLF001
         self._is_root = stager._is_root  # noqa: SLF001
         self._is_new = files.directory.standing is Standing.NEW
-        self._known = stager._previous.of(self._real) if files.replaced else {}  # noqa: SLF001
+        self._known = stager._previous.of(self._real) if files.replaces else {}  # noqa: SLF001
         self._entries = stager._index.of(files.source_directory)  # noqa: SLF001
         self._owner: tuple[int, int] | None = None
 
@@ -323,7 +157,7 @@ class _Directory:
         """
         name = self._files.names[position]
         there = other
-        if other is None and name in self._files.replaced:
+        if other is None and self._files.may_replace(name):
             there = self._status(name)
             if there is not None and self._is_there(position, name, there):
                 return
@@ -565,7 +399,7 @@ class _Directory:
     def stage_linked(self, position: int, links: Links) -> None:
         """Stage a name of a file that has several: the first is copied, the others are linked to it."""
         name = self._files.names[position]
-        there = self._status(name) if name in self._files.replaced else None
+        there = self._status(name) if self._files.may_replace(name) else None
         inode = 0 if there is None else there.st_ino
         attributes = self._files.attributes.get(name)
         place = name if self._is_new else new_name(self._token, self._files.number + position)
@@ -600,73 +434,3 @@ class _Directory:
             os.close(target_fd)
             self._dir_fd = self._descriptors.of(self._real)
         return True
-
-
-def _unknown(
-    files: PlannedFiles, previous: PreviousFiles, index: ArchiveIndex, staged: Staged, *, is_root: bool
-) -> Iterator[tuple[int, os.stat_result | None]]:
-    """The names that need a closer look; the other files are there already, just as they are to be.
-
-    This is the loop that an Install without changes consists of: it opens nothing, and makes two
-    calls for each file.
-
-    Yields:
-        The position of the name, and the status of what is there if that is known to have another content.
-    """
-    known, entries = previous.of(files.directory.real), index.of(files.source_directory)
-    if files.attributes or files.links or not known or not entries:
-        yield from ((position, None) for position in range(len(files.names)))
-        return
-    with (
-        _statuses(files.source_directory, len(files.names)) as status_in_archive,
-        _statuses(files.directory.real, len(files.names)) as status_here,
-    ):
-        for position, name in enumerate(files.names):
-            fields, entry = known.get(name), entries.get(name)
-            if not fields or entry is None:
-                yield position, None
-                continue
-            # The index holds the status of the archive's file, and the manifest that of ours.
-            try:
-                source, there = status_in_archive(name), status_here(name)
-            except OSError as error:
-                if error.errno not in {errno.ENOENT, errno.ENAMETOOLONG}:
-                    raise
-                yield position, None
-                continue
-            of_source = b"%d %d %d %d " % (
-                source.st_ino,
-                source.st_size,
-                source.st_mtime_ns,
-                source.st_ctime_ns,
-            )
-            of_ours = b"f %d %d %d %d " % (there.st_ino, there.st_size, there.st_mtime_ns, there.st_ctime_ns)
-            if not entry.startswith(of_source) or not fields.startswith(of_ours):
-                yield position, None
-            elif fields[len(of_ours) : -2] != entry[len(of_source) :]:
-                yield position, there
-            elif (
-                there.st_mode == source.st_mode
-                and there.st_nlink == source.st_nlink
-                and there.st_mtime_ns == source.st_mtime_ns
-                and (not is_root or (there.st_uid == source.st_uid and there.st_gid == source.st_gid))
-                and fields.endswith(b" -")
-            ):
-                staged.lines[position] = fields
-                staged.unchanged += 1
-            else:
-                yield position, None
-
-
-@contextlib.contextmanager
-def _statuses(directory: bytes, count: int) -> Iterator[Callable[[bytes], os.stat_result]]:
-    """What tells the status of a name in this directory, without following links; to be asked so many times."""
-    if count < _WORTH_OPENING:
-        prefix = directory.rstrip(b"/") + b"/"
-        yield lambda name: os.lstat(prefix + name)
-        return
-    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield partial(os.stat, dir_fd=descriptor, follow_symlinks=False)
-    finally:
-        os.close(descriptor)

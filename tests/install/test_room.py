@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from agent.install import PlannedFiles, plan_install
 from agent.install.room import no_room_failure
-from agent.install.staging import Staged, Todo
+from agent.install.staged import Staged, Todo
 
 if TYPE_CHECKING:
     from tests.install.host import Host

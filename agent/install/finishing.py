@@ -1,0 +1,176 @@
+"""Completing an Install that has succeeded: what only the previous revision had goes, and all hidden names.
+
+It can be interrupted and begun again at any point.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from typing import TYPE_CHECKING, NamedTuple
+
+from agent.install.descriptors import Descriptors, remove_tree
+from agent.install.entries import Change, Leftover, LeftoverDirectory, LeftoverLabel, path_of
+from agent.install.hidden import GONE, HiddenNames, log_stuck, sync_changes
+from agent.install.lanes import do_all
+from agent.install.removals import is_as_left
+from agent.install.selinux import drop_label
+from agent.logs import get_logger
+
+if TYPE_CHECKING:
+    from agent.install.entries import Entry
+    from agent.install.journal import Journal
+    from agent.install.request import Observer
+
+log = get_logger()
+
+_MUCH_BYTES = 50_000  # of a journal, which has a line for each change
+
+
+class Finish(NamedTuple):
+    """What came of cleaning up after an Install that has succeeded.
+
+    Attributes:
+        removed: number of files and links of the previous revision that went.
+        kept: paths of those that somebody has changed, so that they stay, and are no longer ours.
+        stuck: paths that the system would not let us remove.
+    """
+
+    removed: int
+    kept: list[bytes]
+    stuck: list[bytes]
+
+
+def finish(journal: Journal, observer: Observer, *, processes: int = 1, durable: bool = True) -> Finish:
+    """Afterwards what only the previous revision had is gone, and all hidden names, as far as that is possible.
+
+    Args:
+        journal: of the Install.
+        observer: told before each removal.
+        processes: how many may do this, where there is much to be removed.
+        durable: wait until that is on the disk.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    with closing(Descriptors()) as descriptors:
+        finishing = _Finishing(journal, descriptors, observer)
+        hiding = finishing.forget_hidden(processes if journal.size >= _MUCH_BYTES else 1)
+        finishing.remove_leftovers()
+        if durable and (finishing.removed or hiding):
+            # A journal that is gone, and old files that are back, would be a host with files that nobody owns.
+            sync_changes(journal, descriptors)
+    return Finish(finishing.removed, finishing.kept, finishing.stuck)
+
+
+def forget(journal: Journal, observer: Observer) -> list[str]:
+    """Afterwards the hidden names are gone, and all else is as it is; those that could not be removed are listed."""
+    stuck: list[bytes] = []
+    with closing(Descriptors()) as descriptors:
+        hidden = HiddenNames(journal.token, descriptors, observer)
+        for directory in sorted({path_of(entry) for entry in journal.entries(b"th")}):
+            forgotten = hidden.forget(directory)
+            stuck += forgotten.stuck
+            for name in forgotten.displaced:
+                try:
+                    remove_tree(descriptors.of(directory), name)
+                except OSError as error:
+                    log_stuck(directory + b"/" + name, error)
+                    stuck.append(directory + b"/" + name)
+    return [os.fsdecode(path) for path in stuck]
+
+
+class _Changed(Exception):
+    """Somebody has changed this file since Install wrote it."""
+
+
+class _Finishing:
+    """Removing what is left of the previous revision."""
+
+    def __init__(self, journal: Journal, descriptors: Descriptors, observer: Observer) -> None:
+        self.removed = 0
+        self.kept: list[bytes] = []
+        self.stuck: list[bytes] = []
+        self._journal = journal
+        self._descriptors = descriptors
+        self._observe = observer
+        self._hidden = HiddenNames(journal.token, descriptors, observer)
+
+    def forget_hidden(self, processes: int) -> bool:
+        """Remove the hidden names, in so many processes. Whether there may have been any."""
+        hiding = sorted({path_of(entry) for entry in self._journal.entries(b"h")})
+        answers = do_all(lambda number: self._hidden.forget(hiding[number]), len(hiding), processes=processes)
+        for directory, forgotten in zip(hiding, answers, strict=True):
+            self.stuck += forgotten.stuck
+            for name in forgotten.displaced:
+                self._forget_displaced(directory, name)
+        return bool(hiding)
+
+    def remove_leftovers(self) -> None:
+        """Remove what has its own name still."""
+        for entry in self._journal.entries(b"xDb"):
+            self._finish(entry, path_of(entry))
+
+    def _finish(self, entry: Entry, path: bytes) -> None:
+        """Do what is left to do about this entry, which is at that path now."""
+        above, _slash, name = path.rpartition(b"/")
+        try:
+            if isinstance(entry, Leftover):
+                self._remove(entry, above or b"/", path)
+                self.removed += 1
+            elif isinstance(entry, LeftoverDirectory):
+                self._observe("rmdir", path)
+                os.rmdir(name, dir_fd=self._descriptors.of(above or b"/"))
+            elif isinstance(entry, LeftoverLabel):
+                drop_label(path)
+        except _Changed:
+            self.kept.append(path)
+        except OSError as error:
+            if error.errno not in GONE:
+                log_stuck(path, error)
+                self.stuck.append(path)
+
+    def _remove(self, entry: Leftover, directory: bytes, path: bytes) -> None:
+        dir_fd = self._descriptors.of(directory)
+        status = os.stat(entry.name, dir_fd=dir_fd, follow_symlinks=False)
+        if not is_as_left(entry.name, status, entry.record, dir_fd=dir_fd):
+            raise _Changed
+        self._observe("remove", path)
+        os.unlink(entry.name, dir_fd=dir_fd)
+
+    def _forget_displaced(self, directory: bytes, name: bytes) -> None:
+        """Remove a directory that has given way to a file; what others have put into it meanwhile is kept beside it."""
+        stuck_before = len(self.stuck)
+        place, was = directory.rstrip(b"/") + b"/" + name, self._path_of_hidden(directory, name)
+        for entry in self._journal.entries(b"xD"):
+            path = path_of(entry)
+            if path.startswith(was + b"/"):
+                self._finish(entry, place + path[len(was) :])
+        if len(self.stuck) > stuck_before:
+            return  # for the next time
+        dir_fd = self._descriptors.of(directory)
+        try:
+            self._observe("forget", place)
+            os.rmdir(name, dir_fd=dir_fd)
+        except OSError as error:
+            if error.errno not in GONE:
+                log_stuck(place, error)
+                self.stuck.append(place)
+                return
+            kept = was.rpartition(b"/")[2] + b".kept-" + self._journal.token
+            os.rename(name, kept, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+            log.warning(
+                "replaced_directory_kept",
+                path=os.fsdecode(was),
+                now=os.fsdecode(directory.rstrip(b"/") + b"/" + kept),
+                reason="others have put files there",
+            )
+            self.kept.append(was)
+
+    def _path_of_hidden(self, directory: bytes, name: bytes) -> bytes:
+        """What the hidden name was made for."""
+        number = int(name.rpartition(b"-")[2].partition(b".")[0])
+        for entry in self._journal.entries(b"r"):
+            if isinstance(entry, Change) and entry.number == number and entry.directory == directory:
+                return path_of(entry)
+        return directory.rstrip(b"/") + b"/" + name

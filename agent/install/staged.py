@@ -1,0 +1,176 @@
+"""What has become of planned files while they are compared and staged. There may be 100,000."""
+
+from __future__ import annotations
+
+import os
+import stat
+from array import array
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from agent.install.entries import Adjustment
+from agent.listings import DIGEST_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+_DIGEST_LENGTH = 2 * DIGEST_BYTES  # in hexadecimal
+
+
+class StepFailed(Exception):
+    """A step of an Install failed on `path`; `error` says why."""
+
+    def __init__(self, path: bytes, error: OSError) -> None:
+        super().__init__(f"{os.fsdecode(path)}: {error.strerror or error}")
+        self.path = path
+        self.error = error
+
+
+class NewFile(NamedTuple):
+    """A file or link that waits under its hidden name.
+
+    Attributes:
+        position: in the planned files.
+        inode: its own.
+        old_inode: of what it replaces; 0 = nothing is there.
+        digest: of its content, empty when not known; the target of a link.
+    """
+
+    position: int
+    inode: int
+    old_inode: int
+    is_link: bool
+    digest: bytes
+    has_acl: bool
+
+
+class NewFiles:
+    """Many of them, column by column: a tuple for each of 100,000 takes three times the memory."""
+
+    def __init__(self) -> None:
+        self._positions = array("I")
+        self._inodes = array("Q")
+        self._old_inodes = array("Q")
+        self._digests: list[bytes] = []
+        self._kinds = bytearray()
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __iter__(self) -> Iterator[NewFile]:
+        for position, inode, old_inode, digest, kind in zip(
+            self._positions, self._inodes, self._old_inodes, self._digests, self._kinds, strict=True
+        ):
+            yield NewFile(position, inode, old_inode, bool(kind & 1), digest, bool(kind & 2))
+
+    def append(self, new: NewFile) -> None:
+        """Add one at the end."""
+        self._positions.append(new.position)
+        self._inodes.append(new.inode)
+        self._old_inodes.append(new.old_inode)
+        self._digests.append(new.digest)
+        self._kinds.append(new.is_link | new.has_acl << 1)
+
+
+class Adjusted(NamedTuple):
+    """A file that has the right content already, but not the right attributes.
+
+    Attributes:
+        position: in the planned files.
+        digest: of its content; empty when not known.
+        has_own_acl: its ACL is one that an earlier Install has given to it.
+        was: how it is now.
+    """
+
+    position: int
+    digest: bytes
+    has_own_acl: bool
+    was: Adjustment
+
+
+class AdjustedFiles:
+    """Many of them in one directory, column by column, as above."""
+
+    def __init__(self, directory: bytes, names: list[bytes]) -> None:
+        self._directory = directory
+        self._names = names
+        self._positions = array("I")
+        self._times = array("q")
+        self._numbers = array("Q")
+        self._acls: dict[int, bytes] = {}
+        self._digests = bytearray()
+        self._own_acls = bytearray()
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __iter__(self) -> Iterator[Adjusted]:
+        for number, position in enumerate(self._positions):
+            inode, mode, uid, gid = self._numbers[4 * number : 4 * number + 4]
+            atime_ns, mtime_ns = self._times[2 * number : 2 * number + 2]
+            owner, acl = (mode, uid, gid), self._acls.get(position)
+            name = self._names[position]
+            was = Adjustment(inode, atime_ns, mtime_ns, *owner, acl, self._directory, name)
+            digest = bytes(self._digests[_DIGEST_LENGTH * number : _DIGEST_LENGTH * (number + 1)]).rstrip(
+                b" "
+            )
+            yield Adjusted(position, digest, bool(self._own_acls[number]), was)
+
+    def append(
+        self, position: int, there: os.stat_result, acl: bytes | None, digest: bytes, *, has_own_acl: bool
+    ) -> None:
+        """Add one at the end, of which this is the status and the ACL."""
+        self._positions.append(position)
+        self._times.extend((there.st_atime_ns, there.st_mtime_ns))
+        self._numbers.extend((there.st_ino, stat.S_IMODE(there.st_mode), there.st_uid, there.st_gid))
+        if acl is not None:
+            self._acls[position] = acl
+        self._digests += digest.ljust(_DIGEST_LENGTH)
+        self._own_acls.append(has_own_acl)
+
+
+class Todo:
+    """Names that have to be staged: positions, and the inodes of what they replace, 0 where nothing is."""
+
+    def __init__(self) -> None:
+        self._positions = array("I")
+        self._inodes = array("Q")
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return zip(self._positions, self._inodes, strict=True)
+
+    def add(self, position: int, there: os.stat_result | None) -> None:
+        """Note one, and what is there."""
+        self._positions.append(position)
+        self._inodes.append(0 if there is None else there.st_ino)
+
+
+@dataclass(slots=True)
+class Staged:
+    """What has become of planned files.
+
+    Attributes:
+        lines: for each name the fields of its manifest line; empty while it waits for the switch.
+        todo: names that are not there yet as they are to be; None = all.
+        new: files that wait under hidden names.
+        adjusted: files that wait for other attributes.
+        overwritten: positions of files of ours that are replaced although somebody has changed them.
+        linked: positions of files that have several names in the archive, and are still to be staged.
+        created, replaced, unchanged: numbers of files and links.
+        copied_bytes: content of the files that were written.
+    """
+
+    lines: list[bytes]
+    todo: Todo | None = None
+    new: NewFiles = field(default_factory=NewFiles)
+    adjusted: AdjustedFiles | tuple[Adjusted, ...] = ()
+    overwritten: list[int] = field(default_factory=list)
+    linked: list[int] = field(default_factory=list)
+    created: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+    copied_bytes: int = 0
