@@ -74,7 +74,7 @@ class Session(requests.Session):
         self.trust_env = False
         # An object with Content-Encoding must arrive as it is stored.
         self.headers.update({"Accept-Encoding": "identity", "User-Agent": "codedeploy-host-agent"})
-        self.verify = True if sources.ca_path is None else str(sources.ca_path)
+        self.verify = requests.certs.where() if sources.ca_path is None else str(sources.ca_path)
         self._proxy_uri = sources.proxy_uri
         self._timeouts = (sources.patience.connect_timeout_s, sources.patience.stall_timeout_s)
 
@@ -85,6 +85,7 @@ class Session(requests.Session):
             TryAgain: there is none.
             CommandFailure: `bundle-certificate-untrusted`, `bundle-address-invalid`.
         """
+        self._check_certificates(url)
         with translated_errors(urlsplit(url).netloc):
             request = self.prepare_request(requests.Request("GET", url, headers))
             request.url = url  # as it was signed: keys in S3 may hold `..` and `//`
@@ -95,6 +96,15 @@ class Session(requests.Session):
                 verify=self.verify,
                 proxies=self._proxies(url),
                 timeout=self._timeouts,
+            )
+
+    def _check_certificates(self, url: str) -> None:
+        if url.startswith("https:") and not os.path.exists(self.verify):
+            raise CommandFailure(
+                "bundle-certificate-untrusted",
+                f"The server of {urlsplit(url).netloc} can't be trusted, because the CA certificates of this host are not"
+                f" there: {self.verify}. Install the package ca-certificates, or name the CAs in AWS_CA_BUNDLE, and"
+                " restart the agent.",
             )
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002 - the parent's

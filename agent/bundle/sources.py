@@ -46,7 +46,7 @@ class BundleSources:
         github_token: for private repositories; goes to this endpoint and nowhere else.
         proxy_uri: for all of them; None = as HTTPS_PROXY and HTTP_PROXY say. NO_PROXY counts always.
         ca_path: file with CA certificates, or a directory of them with hashed names; None = the
-            usual public ones.
+            public ones that come with the libraries, if they do.
         patience: with all of them.
     """
 

@@ -309,6 +309,7 @@ class Daemon:
         deadline = time.monotonic() + patience_s
         self._tell(state="stopping")
         self._notifier.stopping()
+        self._show_work()
         self._log.info("agent_stopping", running=len(self._running), patience_s=patience_s)
         self._wakeups.cut_short = lambda: self._stop_requests > 1 or not self._running
         self._wakeups.sleep_until(deadline)
@@ -317,7 +318,7 @@ class Daemon:
 
     def _show_work(self) -> None:
         text = self._status.state
-        if self._status.failures:
+        if self._status.failures and not self._is_stopping:
             text = f"polls fail ({self._status.failures} in a row): {self._trouble}"
         self._notifier.status(f"{text}; {len(self._running)} running" if self._running else text)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import http.client
 import io
-import os
 import select
 import socket
 import ssl
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from agent.certificates import trusted_cas
 from agent.errors import ConfigurationError, EndpointUnavailable, Problem
 
 if TYPE_CHECKING:
@@ -47,50 +47,29 @@ def wait_readable(sock: socket.socket, timeout_s: float) -> None:
 
 
 def tls_context(environment: Mapping[str, str]) -> ssl.SSLContext:
-    """What servers are trusted: the host's CAs, or those that the environment names.
-
-    AWS_CA_BUNDLE, SSL_CERT_FILE and AWS_SSL_CA_DIRECTORY name private CAs, the first of them wins.
+    """What servers are trusted: see `trusted_cas`.
 
     Raises:
-        ConfigurationError: what it names can't be used.
+        ConfigurationError: what the environment names can't be used.
     """
-    for variable in ("AWS_CA_BUNDLE", "SSL_CERT_FILE"):
-        if environment.get(variable):
-            return _bundle_context(variable, environment[variable])
-    directory = environment.get("AWS_SSL_CA_DIRECTORY")
-    if directory:
-        if not os.path.isdir(directory):
-            raise _unusable_ca(f"AWS_SSL_CA_DIRECTORY {directory} is not a directory")
-        return ssl.create_default_context(capath=directory)
-    # A hashed directory is read as needed; a bundle costs 30 ms and more than a megabyte.
-    paths = ssl.get_default_verify_paths()
-    for candidate in (paths.capath, "/etc/ssl/certs"):
-        if candidate and _is_hashed_directory(candidate):
-            return ssl.create_default_context(capath=candidate)
-    return ssl.create_default_context()
-
-
-def _bundle_context(variable: str, bundle: str) -> ssl.SSLContext:
+    trusted = trusted_cas(environment)
+    if trusted is None:
+        return ssl.create_default_context()
+    path, variable = trusted
+    if variable in {"AWS_SSL_CA_DIRECTORY", "SSL_CERT_DIR"} and not path.is_dir():
+        raise _unusable_ca(f"{variable} {path} is not a directory")
+    if path.is_dir():
+        return ssl.create_default_context(capath=path)
     try:
-        return ssl.create_default_context(cafile=bundle)
+        return ssl.create_default_context(cafile=path)
     except ssl.SSLError as error:
-        raise _unusable_ca(
-            f"{variable} {bundle} holds no certificates in PEM form ({error.reason})"
-        ) from error
+        raise _unusable_ca(f"{variable} {path} holds no certificates in PEM form ({error.reason})") from error
     except OSError as error:
-        raise _unusable_ca(f"{variable} {bundle} can't be read: {error.strerror or error}") from error
+        raise _unusable_ca(f"{variable} {path} can't be read: {error.strerror or error}") from error
 
 
 def _unusable_ca(why: str) -> ConfigurationError:
-    return ConfigurationError("The environment of the agent", [Problem(message=f"{why}.")])
-
-
-def _is_hashed_directory(path: str) -> bool:
-    try:
-        with os.scandir(path) as entries:
-            return any(entry.name.endswith(".0") for entry in entries)
-    except OSError:
-        return False
+    return ConfigurationError("The environment of the agent", [Problem(message=f"{why.lstrip()}.")])
 
 
 class Connection:

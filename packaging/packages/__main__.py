@@ -77,11 +77,10 @@ def _release(
     if interpreter.machine not in ARCHITECTURES:
         raise BuildFailed(f"Packages for {interpreter.machine} are not known here.")
     site = program / interpreter.site
-    stdlib = program / interpreter.stdlib.relative_to(interpreter.prefix)
     copied = copy_interpreter(interpreter, program)
     install_dependencies(interpreter.executable, _PACKAGING / "requirements-agent.txt", site, tools / "pip")
     install_agent(_PROJECT / "agent", site, program, version)
-    trust_the_host(_PACKAGING / "interpreter", stdlib, site)
+    trust_the_host(site)
     libraries = gather_libraries(program, copied, tools)
     compile_everything(program)
     prove(program)

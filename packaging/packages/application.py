@@ -73,17 +73,9 @@ def install_agent(source: Path, site: Path, tree: Path, version: str) -> None:
     (tree / "version").write_text(f"{version}\n", "utf-8")
 
 
-def trust_the_host(additions: Path, stdlib: Path, site: Path) -> None:
-    """TLS trusts the CAs of the host that it runs on, not of the one that its OpenSSL was built for.
-
-    Distributions keep them in different places, and Python only knows those of its own. requests would trust what
-    certifi brings along, and nobody could add a CA.
-    """
-    shutil.copy(additions / "host_certificates.py", stdlib / "host_certificates.py")
-    with (stdlib / "ssl.py").open("a", encoding="utf-8") as stream:
-        stream.write((additions / "ssl_addition.txt").read_text("utf-8"))
+def trust_the_host(site: Path) -> None:
+    """The CAs of the host count (agent/certificates.py), and not what came along when this was built."""
     (site / "certifi/cacert.pem").unlink()
-    shutil.copy(additions / "certifi_core.py", site / "certifi/core.py")
 
 
 def set_times(tree: Path, seconds: int) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.appspec import appspec_names
 from agent.bundle import ArchiveLimits, BundleSources, make_deployment_archive, reuse_archive
+from agent.certificates import trusted_cas
 from agent.deployments.pointers import write_pointer
 from agent.deployments.retention import remove_expired
 from agent.errors import CommandFailure, IdentityError
@@ -17,7 +17,8 @@ from agent.worker.results import succeeded_result
 from agent.worker.runs.revisions import GroupRevisions, note_appspec_filename
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
+    from pathlib import Path
 
     from agent.deployments import CommandResult, DeploymentDirectory
     from agent.identity import Credentials
@@ -101,7 +102,7 @@ class DownloadRun:
             github_api_endpoint=settings.github_api_endpoint,
             github_token=self._specification.github_token,
             proxy_uri=settings.proxy_uri,
-            ca_path=_ca_path(self._host.environment.get),
+            ca_path=_ca_path(self._host.environment),
         )
 
     def _credentials(self) -> Credentials:
@@ -122,6 +123,6 @@ class DownloadRun:
         )
 
 
-def _ca_path(variable: Callable[[str], str | None]) -> Path | None:
-    named = variable("AWS_CA_BUNDLE") or variable("SSL_CERT_FILE") or variable("AWS_SSL_CA_DIRECTORY")
-    return Path(named) if named else None
+def _ca_path(environment: Mapping[str, str]) -> Path | None:
+    trusted = trusted_cas(environment)
+    return trusted.path if trusted else None

@@ -67,6 +67,7 @@ class Application:
 def _restart(host: BootedRoot, at_gate: Gate) -> None:
     host.run("systemctl", "--no-block", "restart", AGENT)
     wait_for(lambda: host.show("ActiveState") == "deactivating", timeout_s=10, what="the agent drains")
+    host.wait_for_status("stopping; 1 running")
     at_gate.open()
 
 
