@@ -74,7 +74,7 @@ class Session(requests.Session):
         self.trust_env = False
         # An object with Content-Encoding must arrive as it is stored.
         self.headers.update({"Accept-Encoding": "identity", "User-Agent": "codedeploy-host-agent"})
-        self.verify = requests.certs.where() if sources.ca_path is None else str(sources.ca_path)
+        self._ca_path = requests.utils.DEFAULT_CA_BUNDLE_PATH if sources.ca_path is None else str(sources.ca_path)
         self._proxy_uri = sources.proxy_uri
         self._timeouts = (sources.patience.connect_timeout_s, sources.patience.stall_timeout_s)
 
@@ -93,17 +93,17 @@ class Session(requests.Session):
                 request,
                 stream=True,
                 allow_redirects=False,
-                verify=self.verify,
+                verify=self._ca_path,
                 proxies=self._proxies(url),
                 timeout=self._timeouts,
             )
 
     def _check_certificates(self, url: str) -> None:
-        if url.startswith("https:") and not os.path.exists(self.verify):
+        if url.startswith("https:") and not os.path.exists(self._ca_path):
             raise CommandFailure(
                 "bundle-certificate-untrusted",
                 f"The server of {urlsplit(url).netloc} can't be trusted, because the CA certificates of this host are not"
-                f" there: {self.verify}. Install the package ca-certificates, or name the CAs in AWS_CA_BUNDLE, and"
+                f" there: {self._ca_path}. Install the package ca-certificates, or name the CAs in AWS_CA_BUNDLE, and"
                 " restart the agent.",
             )
 
