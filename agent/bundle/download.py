@@ -74,7 +74,9 @@ class Session(requests.Session):
         self.trust_env = False
         # An object with Content-Encoding must arrive as it is stored.
         self.headers.update({"Accept-Encoding": "identity", "User-Agent": "codedeploy-host-agent"})
-        self._ca_path = requests.utils.DEFAULT_CA_BUNDLE_PATH if sources.ca_path is None else str(sources.ca_path)
+        self._ca_path = (
+            requests.utils.DEFAULT_CA_BUNDLE_PATH if sources.ca_path is None else str(sources.ca_path)
+        )
         self._proxy_uri = sources.proxy_uri
         self._timeouts = (sources.patience.connect_timeout_s, sources.patience.stall_timeout_s)
 

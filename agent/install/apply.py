@@ -36,7 +36,7 @@ from agent.install.protection import check_changeable
 from agent.install.records import decode_record, file_fields, link_fields
 from agent.install.renames import Renames, has_two_names
 from agent.install.selinux import add_label
-from agent.install.staged import NewFiles, Staged, StepFailed
+from agent.install.staged import NewFiles, Staged, StepFailed, stage_broken_links
 from agent.install.staging import Links, Stager
 from agent.install.wanted import wanted_of
 
@@ -103,6 +103,7 @@ class Application:
         self.staged = do_all(
             lambda number: stager.compare(planned[number]), len(planned), processes=self._processes
         )
+        stage_broken_links(self.staged)
         self._to_give = [step for step in self._directories if self._is_to_give(step)]
 
     def touched(self) -> Iterator[Touched | MountPoint]:
@@ -333,21 +334,23 @@ class Application:
         hidden = new_name(self._token, number)
         if replaces:
             try:
-                if self._renames.exchange(dir_fd, hidden, name):
-                    return
+                if not self._renames.exchange(dir_fd, hidden, name):
+                    self._replace(dir_fd, hidden, name, old_name(self._token, number), is_file=is_file)
             except FileNotFoundError:
                 pass  # what was to be replaced has gone meanwhile
             else:
-                kept = old_name(self._token, number)
-                # Two names, so that one is there at every moment; but a directory can't replace a file.
-                if not is_file or not has_two_names(dir_fd, name, kept):
-                    os.rename(name, kept, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
-                os.rename(hidden, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
                 return
         try:
             self._renames.place(dir_fd, hidden, name)
         except FileExistsError as error:
             raise OSError(errno.EEXIST, "it appeared while Install was running") from error
+
+    def _replace(self, dir_fd: int, hidden: bytes, name: bytes, kept: bytes, *, is_file: bool) -> None:
+        """The same as an exchange, in two steps; what was there has the name `kept` then."""
+        # Two names, so that one is there at every moment; but a directory can't replace a file.
+        if not is_file or not has_two_names(dir_fd, name, kept):
+            os.rename(name, kept, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+        os.rename(hidden, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
 
     def _adjust(self, dir_fd: int, files: PlannedFiles, staged: Staged, adjusted: Adjusted) -> None:
         name = files.names[adjusted.position]

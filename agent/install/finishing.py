@@ -10,7 +10,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.install.descriptors import Descriptors, remove_tree
-from agent.install.entries import Change, Leftover, LeftoverDirectory, LeftoverLabel, path_of
+from agent.install.entries import Change, Leftover, LeftoverDirectory, LeftoverLabel, NewDirectory, path_of
 from agent.install.hidden import GONE, HiddenNames, log_stuck, sync_changes
 from agent.install.lanes import do_all
 from agent.install.removals import is_as_left
@@ -55,7 +55,7 @@ def finish(journal: Journal, observer: Observer, *, processes: int = 1, durable:
     """
     with closing(Descriptors()) as descriptors:
         finishing = _Finishing(journal, descriptors, observer)
-        hiding = finishing.forget_hidden(processes if journal.size >= _MUCH_BYTES else 1)
+        hiding = finishing.forget_hidden(b"h", processes=processes if journal.size >= _MUCH_BYTES else 1)
         finishing.remove_leftovers()
         if durable and (finishing.removed or hiding):
             # A journal that is gone, and old files that are back, would be a host with files that nobody owns.
@@ -65,19 +65,10 @@ def finish(journal: Journal, observer: Observer, *, processes: int = 1, durable:
 
 def forget(journal: Journal, observer: Observer) -> list[str]:
     """Afterwards the hidden names are gone, and all else is as it is; those that could not be removed are listed."""
-    stuck: list[bytes] = []
     with closing(Descriptors()) as descriptors:
-        hidden = HiddenNames(journal.token, descriptors, observer)
-        for directory in sorted({path_of(entry) for entry in journal.entries(b"th")}):
-            forgotten = hidden.forget(directory)
-            stuck += forgotten.stuck
-            for name in forgotten.displaced:
-                try:
-                    remove_tree(descriptors.of(directory), name)
-                except OSError as error:
-                    log_stuck(directory + b"/" + name, error)
-                    stuck.append(directory + b"/" + name)
-    return [os.fsdecode(path) for path in stuck]
+        finishing = _Finishing(journal, descriptors, observer)
+        finishing.forget_hidden(b"th", processes=1)
+    return [os.fsdecode(path) for path in finishing.stuck]
 
 
 class _Changed(Exception):
@@ -96,9 +87,9 @@ class _Finishing:
         self._observe = observer
         self._hidden = HiddenNames(journal.token, descriptors, observer)
 
-    def forget_hidden(self, processes: int) -> bool:
-        """Remove the hidden names, in so many processes. Whether there may have been any."""
-        hiding = sorted({path_of(entry) for entry in self._journal.entries(b"h")})
+    def forget_hidden(self, kinds: bytes, *, processes: int) -> bool:
+        """Remove the hidden names, in so many processes, where entries of these kinds are. Whether there may have been any."""
+        hiding = sorted({path_of(entry) for entry in self._journal.entries(kinds)})
         answers = do_all(lambda number: self._hidden.forget(hiding[number]), len(hiding), processes=processes)
         for directory, forgotten in zip(hiding, answers, strict=True):
             self.stuck += forgotten.stuck
@@ -140,6 +131,9 @@ class _Finishing:
 
     def _forget_displaced(self, directory: bytes, name: bytes) -> None:
         """Remove a directory that has given way to a file; what others have put into it meanwhile is kept beside it."""
+        if self._is_new(directory, name):
+            self._discard(directory, name)
+            return
         stuck_before = len(self.stuck)
         place, was = directory.rstrip(b"/") + b"/" + name, self._path_of_hidden(directory, name)
         for entry in self._journal.entries(b"xD"):
@@ -166,6 +160,22 @@ class _Finishing:
                 reason="others have put files there",
             )
             self.kept.append(was)
+
+    def _is_new(self, directory: bytes, name: bytes) -> bool:
+        """Whether the hidden directory is one that never got its place."""
+        if not self._journal.is_switching:
+            return True
+        inode = os.stat(name, dir_fd=self._descriptors.of(directory), follow_symlinks=False).st_ino
+        new = (entry for entry in self._journal.entries(b"c") if isinstance(entry, NewDirectory))
+        return any(entry.inode == inode for entry in new)
+
+    def _discard(self, directory: bytes, name: bytes) -> None:
+        try:
+            self._observe("forget", directory + b"/" + name)
+            remove_tree(self._descriptors.of(directory), name)
+        except OSError as error:
+            log_stuck(directory + b"/" + name, error)
+            self.stuck.append(directory + b"/" + name)
 
     def _path_of_hidden(self, directory: bytes, name: bytes) -> bytes:
         """What the hidden name was made for."""

@@ -292,9 +292,8 @@ def _failure(application: Application, error: StepFailed | OSError, place: str) 
     path = os.fsdecode(error.path) if isinstance(error, StepFailed) else _filename(reason)
     if reason.errno in {errno.ENOSPC, errno.EDQUOT}:
         return no_room_failure(application.plan, path or place, application.staged)
-    where = f" at {path}" if path else ""
     message = (
-        f"Install failed{where}: {reason.strerror or reason}. {protection_of(path, reason)}Everything was put back,"
+        f"Install failed at {path or place}: {reason.strerror or reason}. {protection_of(path, reason)}Everything was put back,"
         " so the previous revision is whole. Mend the cause and deploy again."
     )
     return CommandFailure("install-failed", message)

@@ -18,6 +18,25 @@ if TYPE_CHECKING:
 _DIGEST_LENGTH = 2 * DIGEST_BYTES  # in hexadecimal
 
 
+def stage_broken_links(all_staged: list[Staged]) -> None:
+    """Afterwards names of one file of the archive are to be staged, unless all are there, and are one file.
+
+    Copies would fill the disk; and where there should be copies, a write to one would change the other.
+    """
+    groups: dict[int, list[tuple[Staged, LinkedName]]] = {}
+    for staged in all_staged:
+        for name in staged.kept_links:
+            groups.setdefault(name.source, []).append((staged, name))
+    for group in groups.values():
+        if len(group) == group[0][1].names and len({name.inode for _staged, name in group}) == 1:
+            continue
+        for staged, name in group:
+            staged.lines[name.position] = b""
+            staged.unchanged -= 1
+            if staged.todo is not None:
+                staged.todo.add(name.position, name.inode)
+
+
 class StepFailed(Exception):
     """A step of an Install failed on `path`; `error` says why."""
 
@@ -143,10 +162,26 @@ class Todo:
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return zip(self._positions, self._inodes, strict=True)
 
-    def add(self, position: int, there: os.stat_result | None) -> None:
+    def add(self, position: int, inode: int) -> None:
         """Note one, and what is there."""
         self._positions.append(position)
-        self._inodes.append(0 if there is None else there.st_ino)
+        self._inodes.append(inode)
+
+
+class LinkedName(NamedTuple):
+    """One of several names of a file of the archive, at which that file is there already.
+
+    Attributes:
+        position: in the planned files.
+        source: inode in the archive.
+        names: how many names the file has there.
+        inode: of what is there.
+    """
+
+    position: int
+    source: int
+    names: int
+    inode: int
 
 
 @dataclass(slots=True)
@@ -159,6 +194,7 @@ class Staged:
         new: files that wait under hidden names.
         adjusted: files that wait for other attributes.
         overwritten: positions of files of ours that are replaced although somebody has changed them.
+        kept_links: names that are not to be staged although their files have others.
         linked: positions of files that have several names in the archive, and are still to be staged.
         created, replaced, unchanged: numbers of files and links.
         copied_bytes: content of the files that were written.
@@ -170,6 +206,7 @@ class Staged:
     adjusted: AdjustedFiles | tuple[Adjusted, ...] = ()
     overwritten: list[int] = field(default_factory=list)
     linked: list[int] = field(default_factory=list)
+    kept_links: list[LinkedName] = field(default_factory=list)
     created: int = 0
     replaced: int = 0
     unchanged: int = 0

@@ -14,7 +14,7 @@ from agent.install.destinations import Standing
 from agent.install.entries import new_name
 from agent.install.records import decode_record, digest_if_untouched, file_fields, link_fields
 from agent.install.removals import is_as_left
-from agent.install.staged import AdjustedFiles, NewFile, Staged, StepFailed, Todo
+from agent.install.staged import AdjustedFiles, LinkedName, NewFile, Staged, StepFailed, Todo
 from agent.install.unchanged import unknown_names
 from agent.install.wanted import BITS, Wanted, has_capabilities, wanted_of
 from agent.listings import content_digest
@@ -166,7 +166,7 @@ class _Directory:
         if there is not None and other is None and self._is_changed(name, there):
             self._staged.overwritten.append(position)
         if self._staged.todo is not None:
-            self._staged.todo.add(position, there)
+            self._staged.todo.add(position, 0 if there is None else there.st_ino)
 
     def _is_changed(self, name: bytes, there: os.stat_result) -> bool:
         """Whether somebody has changed what the previous Install has left there."""
@@ -191,7 +191,11 @@ class _Directory:
         source = os.stat(name, dir_fd=self._source_fd, follow_symlinks=False)
         if name in self._files.links:
             return self._is_same_link(position, name, source, there)
-        return self._is_same(position, name, source, there)
+        is_same = self._is_same(position, name, source, there)
+        if is_same and source.st_nlink > 1:
+            linked = LinkedName(position, source.st_ino, source.st_nlink, there.st_ino)
+            self._staged.kept_links.append(linked)
+        return is_same
 
     def _is_same(self, position: int, name: bytes, source: os.stat_result, there: os.stat_result) -> bool:
         """Whether the file is there already; only its attributes may have to be adjusted."""
@@ -214,7 +218,7 @@ class _Directory:
             not stat.S_ISREG(there.st_mode)
             or not stat.S_ISREG(source.st_mode)
             or there.st_size != source.st_size
-            # A copy with its own names would differ from a fresh one as soon as somebody writes to it.
+            # Which names are one file must be as in the archive: as soon as somebody writes to one, it shows.
             or there.st_nlink != source.st_nlink
         ):
             return False

@@ -65,7 +65,7 @@ def unknown_names(
                 yield position, there
             elif (
                 there.st_mode == source.st_mode
-                and there.st_nlink == source.st_nlink
+                and there.st_nlink == source.st_nlink == 1
                 and there.st_mtime_ns == source.st_mtime_ns
                 and (not is_root or (there.st_uid == source.st_uid and there.st_gid == source.st_gid))
                 and fields.endswith(b" -")

@@ -191,7 +191,7 @@ class _SwitchingBack:
         elif not there and entry.old_inode and _inode(dir_fd, new) == entry.old_inode:
             self._observe("put_back", path_of(entry))
             self._renames.place(dir_fd, new, entry.name)
-        elif there != entry.old_inode:
+        elif there and there != entry.old_inode:
             _log_others(entry)
 
     def _take_back_old(self, entry: Change, dir_fd: int, new: bytes, old: bytes) -> None:

@@ -11,7 +11,9 @@ from agent.archive_index import IndexWriter, index_of
 from agent.errors import CommandFailure
 from agent.install import InstallOptions, InstallRequest, install, recover_install
 from agent.listings import content_digest
+from agent.logs import LogSink, command_log
 from agent.protocol import FileExistsBehavior
+from tests.install.children import in_child
 from tests.install.trees import everything_about, read_tree, write_tree
 
 if TYPE_CHECKING:
@@ -136,3 +138,15 @@ def write_index(archive: Path) -> None:
                     digest = content_digest(stream.read())
                 writer.add(path[len(os.fsencode(archive)) + 1 :], status, digest)
     writer.write(index_of(archive))
+
+
+def logged_by(act: Callable[[], object], place: Path) -> str:
+    """What this writes to the log, which lies in `place` meanwhile. It runs in a process of its own."""
+    path = place / "log"
+
+    def body() -> None:
+        command_log.configure(LogSink(path, to_stderr=False))
+        act()
+
+    in_child(body)
+    return path.read_text() if path.exists() else ""

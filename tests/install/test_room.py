@@ -26,7 +26,7 @@ def test_files_that_stay_need_no_room(host: Host) -> None:
     plan = plan_install(host.request({"app/large": "x" * 5000, "app/small": "two"}))
     files = next(step for step in plan.steps if isinstance(step, PlannedFiles))
     todo = Todo()
-    todo.add(files.names.index(b"small"), None)
+    todo.add(files.names.index(b"small"), 0)
     staged = [Staged([b""] * len(files.names), todo)]
 
     assert "3 bytes and 1 inodes" == needed(no_room_failure(plan, str(host.dest), staged).message)

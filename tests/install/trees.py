@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -54,6 +55,24 @@ def read_tree(root: Path) -> dict[str, Any]:
             content = (found.content or b"").decode("utf-8", "surrogateescape")
             seen[name] = content if mode == 0o644 else {"content": content, "mode": mode}
     return seen
+
+
+def give_acl(path: Path, *entries: tuple[int, int, int], is_default: bool = False) -> None:
+    """Give it this list: tag, permissions and id of each entry, in the order of the kernel."""
+    packed = b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    os.setxattr(path, ACL_NAMES[is_default], struct.pack("<I", 2) + packed)
+
+
+def acl_for(uid: int, permissions: int) -> list[tuple[int, int, int]]:
+    """Entries that let this user have these permissions, beside those of mode 0755."""
+    none = 0xFFFFFFFF
+    return [
+        (0x01, 7, none),
+        (0x02, permissions, uid),
+        (0x04, 5, none),
+        (0x10, 7, none),
+        (0x20, 5, none),
+    ]
 
 
 class Found(NamedTuple):
