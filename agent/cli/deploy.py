@@ -11,7 +11,7 @@ import click
 
 from agent.appspec import read_appspec
 from agent.cli.completion import offer_events, offer_files
-from agent.cli.host import settings_of
+from agent.cli.host import check_owner, settings_of
 from agent.cli.local_revision import (
     appspec_option,
     checked_group_id,
@@ -111,7 +111,9 @@ def command(
             appspec_filename=appspec_filename,
             file_exists_behavior=FileExistsBehavior[file_exists_behavior.upper()],
         )
-        host = host_for(specification.revision, settings_of(agent_configuration_file))
+        settings = settings_of(agent_configuration_file)
+        check_owner(settings, agent_configuration_file)
+        host = host_for(specification.revision, settings)
     except (EventOrderError, ConfigurationError, click.BadParameter) as error:
         click.echo(f"agentctl: {error}", err=True)
         sys.exit(_BAD_INPUT)

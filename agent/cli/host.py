@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pwd
 from typing import TYPE_CHECKING
 
 from agent.daemon.host import HostFinder, s3_url
 from agent.daemon.launch import Launch
+from agent.errors import ConfigurationError, Problem
 from agent.identity.on_premises import to_json
 from agent.identity.on_premises_file import read_on_premises
 from agent.logs import Log, stderr_log
@@ -30,6 +33,33 @@ def settings_of(config_file: Path) -> Settings:
     if config_file == DEFAULT_CONFIGURATION and not config_file.exists():
         return Settings()
     return load_settings(config_file).settings
+
+
+def check_owner(settings: Settings, config_file: Path) -> None:
+    """Root does not work in directories of somebody else, who could decide by what lies there what root does.
+
+    Raises:
+        ConfigurationError: it would have to.
+    """
+    if os.geteuid() != 0:
+        return
+    for key, directory in (("root_dir", settings.root_dir), ("pid_dir", settings.state_directory)):
+        with contextlib.suppress(FileNotFoundError):
+            owner = os.stat(directory).st_uid
+            if owner:
+                name = _user_name(owner)
+                message = (
+                    f"`{key}` {directory} belongs to {name}, who would decide by what lies there what root does."
+                    f" Run this as that user: runuser -u {name} -- agentctl …"
+                )
+                raise ConfigurationError(str(config_file), [Problem(message=message)])
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def identity_of(settings: Settings) -> HostIdentity | None:

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 import click
 
 from agent.cli.completion import offer_interrupted_groups
+from agent.cli.host import check_owner
 from agent.cli.running import DONE, IMPOSSIBLE, agent_of, config_option, exit_impossible
 from agent.cli.terminal_text import readable
 from agent.deployments import DeploymentRoot, JobStore
 from agent.deployments.group import GroupBusy, group_holder, group_lock_at_once
 from agent.deployments.group_files import GroupFiles, interrupted_groups
 from agent.deployments.jobs import COMMIT, UNDO
-from agent.errors import CommandFailure
+from agent.errors import CommandFailure, ConfigurationError
 from agent.logs import command_log, stderr_log
 from agent.protocol import INSTALL
 from agent.worker.installed import recover_group
@@ -62,6 +63,10 @@ def command(group_id: str | None, config_file: Path) -> None:
       agentctl recover --deployment-group 6c1e2f4a-0000-0000-0000-000000000000
     """  # noqa: D301 - click takes \b for: keep these lines
     settings = agent_of(config_file).settings
+    try:
+        check_owner(settings, config_file)
+    except ConfigurationError as error:
+        sys.exit(_said(error.message, IMPOSSIBLE))
     root, jobs = DeploymentRoot(path=settings.root_dir), JobStore(settings.state_directory)
     command_log.configure(stderr_log())
     try:

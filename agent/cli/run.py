@@ -128,7 +128,9 @@ def _check_places(config_file: Path, settings: Settings) -> None:
         if problem:
             problems.append(problem)
     ca_file = settings.deployment_signer_ca_file
-    if ca_file:
+    if ca_file and ca_file.is_dir():
+        problems.append(Problem(message=f"`deployment_signer_ca_file` {ca_file} is a directory"))
+    elif ca_file:
         try:
             tls_context({"AWS_CA_BUNDLE": str(ca_file)})
         except ConfigurationError as error:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from tests.daemon.agent_process import Agent
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.cli.conftest import AgentCtl, Done
 
 APPSPEC = "version: 0.0\nos: linux\nfiles:\n  - source: app\n    destination: {}\n"
@@ -32,6 +33,9 @@ class Host:
 
     def deploy(self, *arguments: str) -> Done:
         return self._agentctl("deploy", "-c", self.agent.config_file, *arguments)
+
+    def recover(self) -> Done:
+        return self._agentctl("recover", "-c", self.agent.config_file)
 
 
 NAMES = [f"file-{number:02d}" for number in range(25)]
@@ -98,3 +102,22 @@ def test_an_appspec_name_within_the_revision_is_taken(host: Host, name: str) -> 
     done = host.deploy("--appspec-filename", name)
     assert 0 == done.returncode, done.stdout + done.stderr
     assert NAMES == sorted(path.name for path in host.destination.iterdir())
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can work in other people's directories")
+@pytest.mark.parametrize("key", ["root_dir", "pid_dir"])
+def test_root_does_not_work_in_somebody_elses_directories(host: Host, key: str) -> None:
+    """Records and archives that lie there decide which files root removes and which scripts it runs."""
+    settings = yaml.safe_load(host.agent.config_file.read_text())
+    directory = Path(settings[key])
+    directory.mkdir(parents=True, exist_ok=True)
+    os.chown(directory, 65534, 65534)
+    done = host.deploy()
+    assert (2, "") == (done.returncode, done.stdout)
+    assert f"`{key}` {directory} belongs to " in done.stderr
+    assert "runuser -u " in done.stderr
+    assert not host.destination.exists()
+    recovered = host.recover()
+    assert (4, "") == (recovered.returncode, recovered.stdout)
+    assert "runuser -u " in recovered.stderr

@@ -49,6 +49,16 @@ def test_it_deploys_where_it_may_write(host: BootedRoot, site: Site) -> None:
     assert "inactive" == host.show("ActiveState", AGENT)
 
 
+def test_the_usual_command_means_the_agent_that_is_in_use(host: BootedRoot) -> None:
+    """`codedeploy-agent restart` must not start root's agent, which would end this one."""
+    before = host.main_pid(UNPRIVILEGED)
+    assert f"The AWS CodeDeploy agent is running as PID {before}" == host.run("codedeploy-agent", "status")
+    host.run("codedeploy-agent", "restart")
+    host.wait_for_status("polling", UNPRIVILEGED)
+    assert before != host.main_pid(UNPRIVILEGED)
+    assert "inactive" == host.show("ActiveState", AGENT)
+
+
 def test_it_can_not_deploy_anywhere_else(host: BootedRoot, site: Site) -> None:
     """The deployment fails, says where, and leaves nothing behind."""
     outcome = site.deploy(host, "elsewhere", revision("1", {}, {"file": "1"}, "/etc/elsewhere"))
