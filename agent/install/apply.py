@@ -36,7 +36,7 @@ from agent.install.protection import check_changeable
 from agent.install.records import decode_record, file_fields, link_fields
 from agent.install.renames import Renames, has_two_names
 from agent.install.selinux import add_label
-from agent.install.staged import NewFiles, Staged, StepFailed, stage_broken_links
+from agent.install.staged import Staged, StepFailed, stage_broken_links
 from agent.install.staging import Links, Stager
 from agent.install.wanted import wanted_of
 
@@ -50,6 +50,9 @@ if TYPE_CHECKING:
     from agent.install.planned import InstallPlan
     from agent.install.request import InstallRequest, Observer
     from agent.install.staged import Adjusted, NewFile
+
+
+_SOME_DIRECTORIES = 64  # looked at by one process at a time
 
 
 class Application:
@@ -79,6 +82,7 @@ class Application:
         self._renames = Renames()
         self._stager: Stager | None = None
         self._to_give: list[PlannedDirectory] = []
+        self._inodes: dict[bytes, int] = {}  # of the new directories
         self._devices: dict[int, Directory] = {}
         self._fresh = FreshDirectories(descriptors)
         self._is_root = os.geteuid() == 0
@@ -100,11 +104,19 @@ class Application:
             self._observe,
         )
         stager = self._stager
-        self.staged = do_all(
-            lambda number: stager.compare(planned[number]), len(planned), processes=self._processes
+        answers = do_all(
+            lambda number: (
+                stager.compare(planned[number])
+                if number < len(planned)
+                else self._to_give_from((number - len(planned)) * _SOME_DIRECTORIES)
+            ),
+            len(planned) + -(-len(self._directories) // _SOME_DIRECTORIES),
+            processes=self._processes,
         )
+        self.staged = [answer for answer in answers if isinstance(answer, Staged)]
         stage_broken_links(self.staged)
-        self._to_give = [step for step in self._directories if self._is_to_give(step)]
+        to_give = (number for answer in answers if isinstance(answer, list) for number in answer)
+        self._to_give = [self._directories[number] for number in to_give]
 
     def touched(self) -> Iterator[Touched | MountPoint]:
         """What the journal has to say before anything is staged: the directories that will change, and where they lie.
@@ -166,7 +178,7 @@ class Application:
                 yield from self._new_directory(step)
         for files, staged in zip(self._files, self.staged, strict=True):
             if files.directory.standing is Standing.NEW:
-                made = MadeFiles(self._inode_of(files.directory), files.directory.real, {})
+                made = MadeFiles(self._inodes[files.directory.real], files.directory.real, {})
                 yield encode(made) + encode_new_files(files.names, staged.lines)
                 continue
             yield from encode_changes(files.number, files.directory.real, files.names, staged.new)
@@ -180,12 +192,9 @@ class Application:
             yield encode(Hiding(parent or b"/"))
             if step.directory.replaces:
                 there = os.stat(name, dir_fd=self._descriptors.of(parent or b"/"), follow_symlinks=False)
-                inode = self._inode_of(step.directory)
+                inode = self._inodes[real]
                 yield encode(Change(step.number, inode, there.st_ino, parent or b"/", name))
-        yield encode(NewDirectory(self._inode_of(step.directory), real))
-
-    def _inode_of(self, directory: Directory) -> int:
-        return os.stat(b".", dir_fd=self._descriptors.of(directory.real)).st_ino
+        yield encode(NewDirectory(self._inodes[real], real))
 
     def _rest(self) -> Iterator[Entry]:
         """What is about other things than files that are installed."""
@@ -224,7 +233,7 @@ class Application:
         )
         for (_, staged), lines in zip(changing, answers, strict=True):
             staged.lines = lines
-            staged.new = NewFiles()
+            staged.new = ()
         for files, staged in zip(self._files, self.staged, strict=True):
             if staged.linked:
                 self._look_again(files, staged)
@@ -261,6 +270,11 @@ class Application:
             if staged.todo is None or staged.todo or staged.adjusted:
                 yield files.directory
 
+    def _to_give_from(self, start: int) -> list[int]:
+        """Numbers of some directories, from there on, that have other attributes than they should."""
+        end = min(start + _SOME_DIRECTORIES, len(self._directories))
+        return [number for number in range(start, end) if self._is_to_give(self._directories[number])]
+
     def _is_to_give(self, step: PlannedDirectory) -> bool:
         """Whether a directory that is ours has other attributes than it should."""
         if step.directory.standing is not Standing.OURS:
@@ -290,7 +304,9 @@ class Application:
         self.directories_created += 1
         self._observe("mkdir", directory.path)
         try:
-            os.mkdir(name, CREATED_DIRECTORY_MODE, dir_fd=self._descriptors.of(directory.parent.real))
+            dir_fd = self._descriptors.of(directory.parent.real)
+            os.mkdir(name, CREATED_DIRECTORY_MODE, dir_fd=dir_fd)
+            self._inodes[directory.real] = os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_ino
         except OSError as error:
             raise StepFailed(directory.path, error) from error
 

@@ -124,13 +124,15 @@ class Destinations:
         real = parent.real.rstrip(b"/") + b"/" + name
         if parent.standing is Standing.NEW:
             return Directory(path, real, Standing.NEW, replaces=False, parent=parent)
+        if real in self._vanishing:
+            # It was looked at just now.
+            return Directory(path, real, Standing.OURS, replaces=False, parent=parent)
         try:
             mode = os.lstat(real).st_mode
         except FileNotFoundError:
             return Directory(path, real, Standing.NEW, replaces=False, parent=parent)
         if stat.S_ISDIR(mode):
-            standing = Standing.OURS if real in self._vanishing else Standing.FOREIGN
-            return Directory(path, real, standing, replaces=False, parent=parent)
+            return Directory(path, real, Standing.FOREIGN, replaces=False, parent=parent)
         if self._previous.owns(parent.real, name):
             return Directory(path, real, Standing.NEW, replaces=True, parent=parent)
         if stat.S_ISLNK(mode) and real not in self._previous.swapped and os.path.isdir(real):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from agent.install.records import Record
-    from agent.install.staged import NewFiles
+    from agent.install.staged import NewFile, NewFiles
 
 
 class Touched(NamedTuple):
@@ -155,7 +155,9 @@ def path_of(entry: Entry) -> bytes:
     return entry.path
 
 
-def encode_changes(number: int, directory: bytes, names: list[bytes], new: NewFiles) -> Iterator[bytes]:
+def encode_changes(
+    number: int, directory: bytes, names: list[bytes], new: NewFiles | tuple[NewFile, ...]
+) -> Iterator[bytes]:
     """Lines of all `Change`s of one directory: there can be very many."""
     if not len(new):
         return

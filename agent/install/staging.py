@@ -14,7 +14,7 @@ from agent.install.destinations import Standing
 from agent.install.entries import new_name
 from agent.install.records import decode_record, digest_if_untouched, file_fields, link_fields
 from agent.install.removals import is_as_left
-from agent.install.staged import AdjustedFiles, LinkedName, NewFile, Staged, StepFailed, Todo
+from agent.install.staged import AdjustedFiles, LinkedName, NewFile, Staged, StepFailed
 from agent.install.unchanged import unknown_names
 from agent.install.wanted import BITS, Wanted, has_capabilities, wanted_of
 from agent.listings import content_digest
@@ -55,7 +55,7 @@ class Stager:
         staged = Staged([b""] * len(files.names))
         if not files.replaces:
             return staged
-        staged.todo = Todo()
+        staged.todo = ()
         position = 0
         try:
             unknown = list(unknown_names(files, self._previous, self._index, staged, is_root=self._is_root))
@@ -165,8 +165,7 @@ class _Directory:
                 raise OSError(errno.EISDIR, "somebody has put a directory in the place of this file")
         if there is not None and other is None and self._is_changed(name, there):
             self._staged.overwritten.append(position)
-        if self._staged.todo is not None:
-            self._staged.todo.add(position, 0 if there is None else there.st_ino)
+        self._staged.note_todo(position, 0 if there is None else there.st_ino)
 
     def _is_changed(self, name: bytes, there: os.stat_result) -> bool:
         """Whether somebody has changed what the previous Install has left there."""
@@ -363,7 +362,7 @@ class _Directory:
         else:
             self._staged.created += 1
         if not self._is_new:
-            self._staged.new.append(NewFile(position, inode, old_inode, False, digest, has_acl))
+            self._staged.note_new(NewFile(position, inode, old_inode, False, digest, has_acl))
 
     def _stage_link(self, position: int, name: bytes, inode: int) -> None:
         source = os.stat(name, dir_fd=self._source_fd, follow_symlinks=False)
@@ -379,7 +378,7 @@ class _Directory:
         if self._is_new:
             self._staged.lines[position] = link_fields(status, target)
         else:
-            self._staged.new.append(NewFile(position, status.st_ino, inode, True, target, has_acl=False))
+            self._staged.note_new(NewFile(position, status.st_ino, inode, True, target, has_acl=False))
 
     def _is_same_link(
         self, position: int, name: bytes, source: os.stat_result, there: os.stat_result
