@@ -114,6 +114,7 @@ check_root() {
     [ "$(id -u)" -eq 0 ] || fail "This user ($(id -un)) can't install it. Run it as root: sudo $0"
     [ -n "$root" ] || return 0
     root=$(cd -P "$root" 2>/dev/null && pwd -P) || fail 'There is no directory at --root. Mount the image first.'
+    case $root in *[!A-Za-z0-9/._+-]*) fail "--root leads to '$root', which may hold letters, digits and ._+- only." ;; esac
     [ "$root" != / ] || fail '--root leads to this host itself. Leave it out.'
 }
 
@@ -238,9 +239,11 @@ check_running() {
     esac
 }
 
-# Of an agent of this kind, however it was started.
+# Of an agent of this kind, however it was started. One that has ended is still named in the answer; its exit code says
+# so (3, and 4 where nobody knows).
 running_pid() {
-    "$here/program/bin/agentctl" status --json --last 0 2>/dev/null | sed -n 's/^ *"pid": *\([0-9]*\).*/\1/p' || :
+    told=$("$here/program/bin/agentctl" status --json --last 0 2>/dev/null) || return 0
+    say "$told" | sed -n 's/^ *"pid": *\([0-9]*\).*/\1/p' | head -n 1
 }
 
 refuse_beside() {
@@ -336,17 +339,19 @@ install() {
     start
 }
 
-# Two at once would take each other's unfinished files away.
+# Two at once would take each other's unfinished files away, and the version that the other has just installed.
 lock() {
     exec 9>"$base/.lock"
-    ! command -v flock >/dev/null 2>&1 || flock -n 9
+    ! command -v flock >/dev/null 2>&1 || flock -n 9 || return 1
+    # A removal that has just ended took the file away, and the next one would lock another.
+    case $(readlink "/proc/$$/fd/9") in *' (deleted)') return 1 ;; esac
 }
 
 unlock() { exec 9>&-; }
 
 stage_program() {
-    new=$base/versions/.new
-    rm -rf "$new"
+    rm -rf "$base"/versions/.new* # what was cut off earlier
+    new=$base/versions/.new.$$
     cp -RP "$here/program" "$new" || incomplete "$new"
     mkdir "$new/dist"
     for part in conf systemd commands man completions copyright install.sh; do
@@ -368,7 +373,7 @@ END
     if [ -z "$root" ]; then
         told=$("$new/bin/agentctl" version 2>&1) || fail "The program does not run from $base: $told"
     elif [ -x "$root/bin/sh" ]; then
-        told=$(chroot "$root" "$prefix/versions/.new/bin/agentctl" version 2>&1) ||
+        told=$(chroot "$root" "$prefix/versions/${new##*/}/bin/agentctl" version 2>&1) ||
             fail "The program ($built_for) does not run in $root: $told"
     else
         say "note: $root has no /bin/sh, so the program was not tried in it."
@@ -449,10 +454,10 @@ the program is the old one, and works. Mend the cause, and run this again."
 
 # In one step, so that no command finds nothing.
 point_current() {
-    rm -f "$base/.current"
-    ln -s "$1" "$base/.current" || incomplete "$base/.current"
-    mv -T "$base/.current" "$base/current" 2>/dev/null || {
-        rm -f "$base/.current"
+    rm -f "$base"/.current*
+    ln -s "$1" "$base/.current.$$" || incomplete "$base/.current.$$"
+    mv -T "$base/.current.$$" "$base/current" 2>/dev/null || {
+        rm -f "$base/.current.$$"
         ln -sfn "$1" "$base/current" # a busybox without mv -T
     }
 }
@@ -536,6 +541,7 @@ uninstall() {
     if [ -n "$purge" ] && in_hook; then
         fail 'Called by a hook of the agent, whose own state would be purged. Do it from outside of a deployment.'
     fi
+    check_mounts
     lock || fail "Another install.sh is at work in $base. Wait for it."
     if [ -n "$(installed_package)" ]; then
         [ -z "$purge" ] || check_packages
@@ -544,9 +550,10 @@ uninstall() {
         remove_outside
         removed='The agent is removed.'
     fi
-    rm -f "$base/current" "$base/.current" "$base/.lock"
-    rm -rf "$base/versions/.new"
+    rm -f "$base/current" "$base"/.current*
+    rm -rf "$base"/versions/.new*
     remove_versions_but ''
+    rm -f "$base/.lock" # last: it is held until here
     rmdir "$base/versions" "$base" "$root/opt/codedeploy-agent" 2>/dev/null || :
     [ -n "$root" ] || ! systemd_runs || systemctl daemon-reload || :
     if [ -d "$base/versions" ]; then report_workers; fi
@@ -566,6 +573,7 @@ remove_outside() {
 # What an agent that was removed earlier has left, unless it is another agent's by now.
 purge_alone() {
     check_packages
+    check_mounts
     [ -n "$root" ] || check_running
     purge_data
 }
@@ -599,26 +607,58 @@ remove_file() {
     case $1 in */*.service.d/*) rmdir "$root${1%/*}" 2>/dev/null || : ;; esac
 }
 
+check_mounts() {
+    [ -z "$purge" ] || [ -r /proc/self/mountinfo ] ||
+        fail '/proc is not mounted, so nobody knows what else is. Mount it, and run this again. Nothing has changed.'
+}
+
 # Places of the configuration as it is shipped. What somebody has put elsewhere, somebody removes.
 purge_data() {
     for directory in /opt/codedeploy-agent/deployment-root /opt/codedeploy-agent/state /var/log/aws/codedeploy-agent \
         /var/lib/codedeploy-agent /var/log/codedeploy-agent /etc/codedeploy-agent; do
-        [ -d "$root$directory" ] || continue
-        # Another file system that is mounted there is somebody else's, and stays.
-        find "$root$directory" -xdev -depth ! -type d -exec rm -f {} +
-        find "$root$directory" -xdev -depth -type d -exec rmdir {} + 2>/dev/null || :
-        say "- $root$directory"
+        place=$root$directory
+        if [ ! -e "$place" ] && [ ! -L "$place" ]; then continue; fi
+        why=$(not_ours "$directory")
+        if [ -n "$why" ]; then
+            say "$place stays: $why. What is of no use in it is yours to remove."
+            continue
+        fi
+        rm -rf "$place" || fail "$place could not be removed whole (see above). Mend the cause, and run this again."
+        say "- $place"
     done
     remove_file /etc/logrotate.d/codedeploy-agent
     rmdir "$root/opt/codedeploy-agent" "$root/var/log/aws" 2>/dev/null || :
+}
+
+# Why what lies in a directory is somebody else's: a link leads there, or a file system is mounted there, which may be
+# a directory of this very file system (mount --bind). Nothing where neither is so.
+not_ours() {
+    part=$root
+    rest=${1#/}/
+    while [ -n "$rest" ]; do
+        part=$part/${rest%%/*}
+        rest=${rest#*/}
+        if [ -L "$part" ]; then
+            say "$part is a symbolic link"
+            return
+        fi
+    done
+    while read -r _ _ _ _ point _; do
+        case $point in
+            "$root$1" | "$root$1"/*)
+                say "a file system is mounted at $point"
+                return
+                ;;
+        esac
+    done </proc/self/mountinfo
 }
 
 # -- The rest -----------------------------------------------------------------------------------------------
 
 tidy() {
     base=$(cd -P "$root$prefix" && pwd -P)
-    kept=$(readlink "$base/current") || exit 0
     lock || exit 0 # what an installation is just making has no process yet
+    kept=$(readlink "$base/current") || exit 0 # not before: one that has just ended may have pointed it elsewhere
     remove_versions_but "${kept#versions/}"
 }
 

@@ -72,6 +72,8 @@ def write_package(release: Release, kind: str, packaging: Path, work: Path, nfpm
     functions = (packaging / "scripts/functions.sh").read_text("utf-8")
     for name in [*_SCRIPTS[kind].values(), "rpm-posttrans", "tidy"]:
         body = (packaging / "scripts" / name).read_text("utf-8")
+        if name in _SCRIPTS["deb"].values():
+            body = f"{_names_of_configuration(release)}\n{body}"
         if name == "deb-preinst":
             body = f"{_shipped_configuration(release)}\n{body}"
         (scripts / name).write_text(f"#!/bin/sh\nset -e\n\n{functions}\n{body}", "utf-8")
@@ -123,6 +125,12 @@ def write_tarball(release: Release, work: Path, packaging: Path) -> Path:
     return target
 
 
+def _names_of_configuration(release: Release) -> str:
+    """A shell variable, as some scripts run where there is none of the package's files."""
+    names = " ".join(file.destination for file in release.system_files if file.is_configuration)
+    return f"configuration='{names}'\n"
+
+
 def _shipped_configuration(release: Release) -> str:
     """A shell function that prints a configuration file as it is shipped, for preinst, which runs before it is there."""
     files = [file for file in release.system_files if file.is_configuration]
@@ -130,8 +138,7 @@ def _shipped_configuration(release: Release) -> str:
         f"{file.destination})\n    cat <<'END OF FILE'\n{file.source.read_text('utf-8')}END OF FILE\n    ;;\n"
         for file in files
     ]
-    names = " ".join(file.destination for file in files)
-    return f"configuration='{names}'\nshipped() {{\ncase $1 in\n{''.join(cases)}esac\n}}\n"
+    return f"shipped() {{\ncase $1 in\n{''.join(cases)}esac\n}}\n"
 
 
 def _description(release: Release, kind: str, scripts: Path, packaging: Path) -> dict[str, Any]:

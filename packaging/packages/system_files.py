@@ -88,7 +88,8 @@ def _wanted(project: Path) -> Iterator[SystemFile]:
             name = source.with_suffix(".conf").name
             yield SystemFile(source=source, destination=f"/usr/lib/{kind}.d/{name}")
     for source in systemd.glob("system-preset/*.preset"):
-        yield SystemFile(source=source, destination=f"/usr/lib/systemd/system-preset/{source.name}")
+        # Neither: see link_preset there.
+        yield SystemFile(source=source, destination=f"/usr/lib/codedeploy-agent/{source.name}")
     for source in (project / "packaging/man").glob("*.[158]"):
         yield SystemFile(source=source, destination=f"/usr/share/man/man{source.suffix[1:]}/{source.name}")
     for source in (project / "packaging/completions").glob("*"):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
 from agent.identity.on_premises_file import parse_on_premises
 from agent.settings_file import load_settings
+from tests.packaging.booted.root import AGENT
+
+if TYPE_CHECKING:
+    from tests.packaging.booted.builds import Packages
+    from tests.packaging.booted.site import Site
 
 _DOCUMENTS = Path(__file__).parents[2] / "docs"
 
@@ -62,3 +68,29 @@ def test_drop_ins_do_not_take_away_what_the_unit_must_have(text: str) -> None:
     """A drop-in that replaces a command replaces the one that lets a hook stop the agent, too."""
     assert text.startswith("[Service]\n")
     assert text.count("ExecStart=\n") == text.count("ExecStop=\n")
+
+
+@pytest.mark.root
+@pytest.mark.booted
+@pytest.mark.server
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes namespaces and control groups")
+def test_the_user_data_sets_up_a_host(site: Site, clean_tree: Path, packages: Packages) -> None:
+    """What cloud-init would do with it, in its order; only the package comes from the host's disk."""
+    text = (_DOCUMENTS / "install.md").read_text("utf-8")
+    (user_data,) = re.findall(r"^```yaml\n(#cloud-config\n.*?)^```", text, re.DOTALL | re.MULTILINE)
+    document = yaml.safe_load(user_data)
+    host = site.boot(clean_tree)
+    package = host.put(packages.deb)
+    (file,) = document["write_files"]
+    servers = site.settings().replace("wait_between_runs: 1\n", "")
+    host.write(file["path"], file["content"] + servers)
+    (script,) = document["runcmd"]
+    local, fetched = re.subn(r"curl -fsSO https://\S+/(\S+)", rf"cp {package} \1", script)
+    assert 1 == fetched
+    host.run("sh", "-c", local)
+    host.wait_for_status("waiting: start_when_file /run/cloud-init/result.json does not exist")
+    assert "enabled" == host.run("systemctl", "is-enabled", AGENT)
+    assert file["content"] + servers == host.path(file["path"]).read_text()
+    host.write("/run/cloud-init/result.json", "{}")
+    host.wait_for_status("polling")

@@ -279,6 +279,34 @@ def test_purge_takes_everything_but_what_was_deployed(tarball: Path, image: Path
     assert not (image / "opt/codedeploy-agent").exists()
 
 
+def test_purge_does_not_touch_what_is_mounted_or_linked_in(tarball: Path, image: Path) -> None:
+    """Data that somebody keeps on a file system or in a directory of their own is theirs, wherever it appears."""
+    install(tarball, "--root", str(image))
+    linked, bound = image / "srv/linked", image / "srv/bound"
+    for directory in (linked / "codedeploy-agent", bound, image / "var/lib/codedeploy-agent"):
+        directory.mkdir(parents=True)
+        (directory / "file").touch()
+    (image / "var/log").mkdir()
+    (image / "var/log/aws").symlink_to("../../srv/linked")
+    (image / "var/log/codedeploy-agent").symlink_to("../../srv/linked")
+    script = """
+mount --make-rprivate /; cd "$1"
+mkdir -p opt/codedeploy-agent/deployment-root/group opt/codedeploy-agent/state
+mount --bind srv/bound opt/codedeploy-agent/deployment-root/group
+mount -t tmpfs none opt/codedeploy-agent/state; touch opt/codedeploy-agent/state/file
+sh "$2" --root "$1" --uninstall --purge; ls opt/codedeploy-agent/state
+"""
+    command = ["unshare", "--mount", "sh", "-euc", script, "sh", str(image), str(tarball / "install.sh")]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    stay = [line.split(":")[0].removesuffix(" stays") for line in told.splitlines() if " stays: " in line]
+    places = ("opt/codedeploy-agent/deployment-root", "opt/codedeploy-agent/state")
+    links = ("var/log/aws/codedeploy-agent", "var/log/codedeploy-agent")
+    assert [str(image / place) for place in (*places, *links)] == stay
+    assert told.endswith("\nfile\n")
+    kept = {"srv/linked/codedeploy-agent/file", "srv/bound/file", "var/log/aws", "var/log/codedeploy-agent"}
+    assert kept == files(image)
+
+
 def test_a_dry_run_changes_nothing(tarball: Path, image: Path) -> None:
     """It can be tried on any host."""
     told = install(tarball, "--root", str(image), "--dry-run")
@@ -335,6 +363,47 @@ echo left: $(ls /opt/codedeploy-agent)
         "it runs",
         "left: deployment-root state",
     ] == told
+
+
+def test_an_agent_that_does_not_run_is_no_obstacle(clean_tree: Path, tarball: Path, image: Path) -> None:
+    """Stopped for an upgrade, killed, or removed: its last words are still on the disk, and name a process."""
+    script = """
+cd /tarball; ./install.sh >/dev/null
+printf 'region: eu-west-1\niam_user_arn: arn:aws:iam::123456789012:user/host\n' >/root/who.yml
+printf 'aws_access_key_id: AKIAIOSFODNN7EXAMPLE\naws_secret_access_key: wJalrXUtnFEMI\n' >>/root/who.yml
+install -m 600 /root/who.yml /etc/codedeploy-agent/conf/codedeploy.onpremises.yml
+echo 'deploy_control_endpoint: http://127.0.0.1:9' >/etc/codedeploy-agent/conf/codedeployagent.yml
+codedeploy-agent start
+codedeploy-agent stop >/dev/null
+./install.sh >/dev/null && echo installed over a stopped one
+codedeploy-agent start
+pid=$(codedeploy-agent status | sed 's/.* //')
+kill -KILL "$pid"; while grep -qs '^State:.[^Z]' "/proc/$pid/status"; do :; done
+./install.sh >/dev/null && echo installed over a killed one
+/opt/codedeploy-agent/program/current/dist/install.sh --uninstall >/dev/null
+./install.sh >/dev/null && echo installed again
+"""
+    expected = ["installed over a stopped one", "installed over a killed one", "installed again"]
+    assert expected == in_debian(clean_tree, tarball, image, script).splitlines()
+
+
+def test_an_installation_beside_a_start_keeps_its_version(
+    clean_tree: Path, tarball: Path, image: Path
+) -> None:
+    """An agent's start tidies up; an installation that ends at this moment has made another version the current."""
+    script = """
+cd /tarball; ./install.sh >/dev/null
+cd /opt/codedeploy-agent/program; old=$(readlink current); new=versions/9.9.9-1; cp -a "$old" "$new"
+# What happens between the first look and the lock.
+cat >/usr/local/sbin/flock <<'END'
+#!/bin/sh
+ln -sfn versions/9.9.9-1 /opt/codedeploy-agent/program/current
+exec /usr/bin/flock "$@"
+END
+chmod +x /usr/local/sbin/flock
+sh "$old/dist/install.sh" --tidy >/dev/null; ls versions; agentctl --version >/dev/null
+"""
+    assert "9.9.9-1\n" == in_debian(clean_tree, tarball, image, script)
 
 
 def test_nothing_is_installed_beside_another_agent_that_runs(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 import json
 import os
 import re
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.packaging.booted.builds import PROJECT, Build, start_build
+from tests.packaging.booted.builds import PROJECT, Build, in_chroot, start_build
+from tests.packaging.booted.started_command import StartedCommand
 from tests.packaging.booted.trees import unpack
 
 if TYPE_CHECKING:
@@ -46,6 +49,12 @@ def contents(tree: Path) -> dict[str, str]:
     return dict(line.split("\t") for line in lines)
 
 
+def age(versions: Path) -> None:
+    """As if they had been installed two minutes ago, so that they may be removed."""
+    for version in versions.iterdir():
+        os.utime(version, (time.time() - 120, time.time() - 120))
+
+
 def test_the_rpm_installs_the_same_files_as_the_deb(
     clean_tree: Path, installed_tree: Path, made: tuple[Packages, Path], scratch: Path
 ) -> None:
@@ -78,8 +87,9 @@ def test_the_rpm_upgrades_like_the_deb(made: tuple[Packages, Path], scratch: Pat
     rpm(tree, "--install", "--nodeps", str(packages.rpm))
     configuration = tree / "etc/codedeploy-agent/conf/codedeployagent.yml"
     configuration.write_text("max_revisions: 3\n")
-    rpm(tree, "--upgrade", "--replacepkgs", "--nodeps", str(packages.rpm))
     library = tree / "usr/lib/codedeploy-agent"
+    age(library / "versions")
+    rpm(tree, "--upgrade", "--replacepkgs", "--nodeps", str(packages.rpm))
     (version,) = (library / "versions").iterdir()
     assert f"versions/{version.name}" == os.readlink(library / "current")
     assert version.name.endswith("-2")
@@ -130,6 +140,86 @@ def existing_rpm(directory: Path) -> Path:
     nfpm = [str(PROJECT / "build/packages-tools/bin/nfpm"), "package", "--packager", "rpm"]
     printed(*nfpm, "--config", str(directory / "existing.json"), "--target", str(target))
     return target
+
+
+@pytest.fixture(scope="module")
+def scripted(made: tuple[Packages, Path], scratch: Path) -> Path:
+    """A root with the package, and the package's scripts in root/scripts."""
+    packages, root_tar = made
+    tree = unpack(root_tar, scratch / "scripted")
+    packages.install_in(tree)
+    printed("dpkg-deb", "--control", str(packages.deb), str(tree / "root/scripts"))
+    return tree
+
+
+def test_what_tidies_up_leaves_an_installation_alone(scripted: Path) -> None:
+    """Agents call it when they start, so also beside an upgrade; what it took away would be what starts next."""
+    library = scripted / "usr/lib/codedeploy-agent"
+    unfinished = library / "versions/9.9.9-1"
+    unfinished.mkdir()
+    age(library / "versions")
+    with_lock = ["flock", str(library), "chroot", str(scripted), "/usr/lib/codedeploy-agent/tidy"]
+    subprocess.run(with_lock, check=True)
+    assert unfinished.exists()
+
+    in_chroot(scripted, "/usr/lib/codedeploy-agent/tidy")
+    assert not unfinished.exists()
+    assert (library / "current/bin/agentctl").exists()
+
+
+def test_a_version_that_was_just_made_stays(scripted: Path) -> None:
+    """Whoever is just starting it can't be seen as a process of it yet."""
+    library = scripted / "usr/lib/codedeploy-agent"
+    age(library / "versions")
+    in_chroot(scripted, "/root/scripts/postinst", "configure", "1:0.0.1")
+    young = os.readlink(library / "current")
+    in_chroot(scripted, "/root/scripts/postinst", "configure", "1:0.0.1")
+    in_chroot(scripted, "/usr/lib/codedeploy-agent/tidy")
+    assert {young, os.readlink(library / "current")} == {
+        f"versions/{name}" for name in os.listdir(library / "versions")
+    }
+    age(library / "versions")
+    in_chroot(scripted, "/usr/lib/codedeploy-agent/tidy")
+    assert os.readlink(library / "current") == "versions/" + "".join(os.listdir(library / "versions"))
+
+
+def test_installations_at_once_work_one_after_the_other(scripted: Path) -> None:
+    """A second one takes nothing away that the first one makes."""
+    library = scripted / "usr/lib/codedeploy-agent"
+    command = ["chroot", str(scripted), "/root/scripts/postinst", "configure", "1:0.0.1"]
+    with contextlib.ExitStack() as rest:
+        started = [StartedCommand(command, {"PATH": os.environ["PATH"]}) for _ in range(3)]
+        for installation in started:
+            rest.callback(installation.end)
+        for installation in started:
+            installation.finish()
+    made = os.listdir(library / "versions")
+    assert len(made) >= 3
+    whole = len(list((library / "program").rglob("*")))
+    assert {whole} == {len(list((library / "versions" / name).rglob("*"))) for name in made}
+    assert os.readlink(library / "current").removeprefix("versions/") in made
+    assert not [name for name in os.listdir(library) if name.startswith(".")]
+
+
+@pytest.mark.parametrize("interruptions", [0, 1, 2])
+def test_taking_over_may_be_cut_off_and_done_again(scripted: Path, interruptions: int) -> None:
+    """The configuration is the host's, with its mode, and what others have laid aside is not touched."""
+    configuration = scripted / "etc/codedeploy-agent/conf/codedeployagent.yml"
+    others = configuration.with_name("old.yml.dpkg-bak")
+    shipped = (PROJECT / "conf/codedeployagent.yml").read_text()
+    for file in (configuration, others):
+        file.write_text(":max_revisions: 3\n")
+        file.chmod(0o640)
+    for _ in range(1 + interruptions):
+        in_chroot(scripted, "/root/scripts/preinst", "install", "1.8.1-1")
+        assert shipped == configuration.read_text()
+    (aside,) = configuration.parent.glob("codedeployagent.yml?*")
+    assert aside.name.endswith(".dpkg-bak")  # logrotate passes over these, in its own directory
+
+    in_chroot(scripted, "/root/scripts/postinst", "configure", "1.8.1-1")
+    for file in (configuration, others):
+        assert (":max_revisions: 3\n", 0o640) == (file.read_text(), file.stat().st_mode & 0o777)
+    assert not aside.exists()
 
 
 def test_both_depend_on_nothing_but_glibc(packages: Packages) -> None:

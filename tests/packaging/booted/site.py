@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -35,7 +36,7 @@ class Site:
         self, tree: Path, *, settings: str = "", identity: str = "codedeploy.onpremises.yml"
     ) -> BootedRoot:
         """A new host that runs the tree with a configuration for our servers, and `settings` besides."""
-        name = f"booted-{next(self.numbers)}"
+        name = f"booted-{os.getpid()}-{next(self.numbers)}"
         self._register(name)
         layer = self.scratch / name
         directory = layer / CONFIGURATION[1:]

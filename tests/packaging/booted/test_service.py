@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 pytestmark = BOOTED
 UNPRIVILEGED = "codedeploy-agent-unprivileged.service"
+_DOCUMENT = Path(__file__).parents[3] / "docs/service.md"
+# The first systemd that knows growing pauses between restarts.
+_GROWING_DELAYS = 254
 
 
 @pytest.fixture
@@ -94,19 +98,91 @@ def test_a_frozen_agent_is_restarted_by_the_watchdog(host: BootedRoot) -> None:
     host.run("systemctl", "daemon-reload")
 
 
-def test_the_identity_may_be_a_credential_of_the_service(site: Site, installed_tree: Path) -> None:
-    """Which may be encrypted, and which nobody sees but the agent."""
+@pytest.fixture(scope="module")
+def host_with_credential(site: Site, installed_tree: Path) -> BootedRoot:
+    """A host whose agent is to find its identity among the credentials of its service."""
     place = "/run/credentials/codedeploy-agent.service/onpremises"
     host = site.boot(installed_tree, settings=f"on_premises_config_file: {place}\n")
     host.run("mv", f"{CONFIGURATION}/codedeploy.onpremises.yml", "/etc/codedeploy-agent/onpremises.yml")
-    drop_in = "[Service]\nLoadCredential=onpremises:/etc/codedeploy-agent/onpremises.yml\n"
+    return host
+
+
+def start_with_identity(host: BootedRoot, drop_in: str) -> subprocess.CompletedProcess[str]:
+    """What became of a start of the agent with this drop-in."""
     host.write(f"/etc/systemd/system/{AGENT}.d/identity.conf", drop_in)
     host.run("systemctl", "daemon-reload")
-    host.run("systemctl", "restart", AGENT)
+    return host.try_to("systemctl", "restart", AGENT)
+
+
+def from_document(pattern: str) -> str:
+    """The only piece of docs/service.md that this pattern finds."""
+    (found,) = re.findall(pattern, _DOCUMENT.read_text("utf-8"), re.MULTILINE)
+    return str(found)
+
+
+def test_the_identity_may_be_a_credential_of_the_service(
+    host_with_credential: BootedRoot, site: Site
+) -> None:
+    """Which nobody sees but the agent."""
+    host = host_with_credential
+    drop_in = from_document(r"^\[Service\]\nLoadCredential=.*\n")
+    assert 0 == start_with_identity(host, drop_in).returncode
     host.wait_for_status("polling")
     hooks = {"AfterInstall": 'echo "${CREDENTIALS_DIRECTORY-unset}" >/srv/seen'}
     assert "Succeeded" == site.deploy(host, "credential", revision("c", hooks, {"f": ""}, "/srv/credential"))
     assert "unset\n" == host.path("/srv/seen").read_text()
+
+
+def test_the_identity_may_be_an_encrypted_credential(host_with_credential: BootedRoot) -> None:
+    """Just as the document says; and one that can't be decrypted is not tried again for ever."""
+    host = host_with_credential
+    if host.try_to("systemd-creds", "--version").returncode:
+        pytest.skip("this systemd has no systemd-creds")
+    plain = host.path("/etc/codedeploy-agent/onpremises.yml")
+    identity = plain.read_text()
+    host.run("sh", "-euc", from_document(r"^```sh\n((?:.*\n)??systemd-creds (?:.*\n)*?)```"))
+    assert not plain.exists()
+    drop_in = from_document(r"^\[Service\]\nLoadCredentialEncrypted=.*\n")
+    assert 0 == start_with_identity(host, drop_in).returncode
+    host.wait_for_status("polling")
+
+    host.write("/etc/codedeploy-agent/onpremises.cred", "no credential")
+    assert 1 == start_with_identity(host, drop_in).returncode
+    assert ("failed", "243", "0") == tuple(map(host.show, ("ActiveState", "ExecMainStatus", "NRestarts")))
+    host.write("/etc/codedeploy-agent/onpremises.yml", identity, 0o600)
+
+
+def test_the_agent_waits_for_the_boot_condition(site: Site, installed_tree: Path) -> None:
+    """A host that still sets itself up is not deployed to, holds up no boot, and says what it waits for."""
+    host = site.boot(installed_tree, settings="start_when_file: /run/set-up\n")
+    host.wait_for_status("waiting: start_when_file /run/set-up does not exist")
+    assert "active" == host.show("ActiveState")
+    host.path("/run/set-up").touch()
+    host.wait_for_status("polling")
+
+
+def test_wait_idle_returns_when_the_hook_has_ended(host: BootedRoot, site: Site) -> None:
+    """Whoever reboots a host in a script does it after that."""
+    gate = Gate(host=host, name="idle")
+    members = revision("i", {"AfterInstall": gate.lines}, {"f": ""}, "/srv/idle")
+    deployment = site.start(host, "idle", members)
+    gate.wait()
+    assert 1 == host.try_to("agentctl", "wait-idle", "--timeout", "0.2").returncode
+    gate.open()
+    host.run("agentctl", "wait-idle", "--timeout", "30")
+    assert "Succeeded" == site.finish(deployment, timeout_s=5)
+
+
+@pytest.mark.parametrize("unit", [AGENT, UNPRIVILEGED])
+def test_pauses_between_restarts_grow_where_systemd_knows_that(host: BootedRoot, unit: str) -> None:
+    """And not far: what has happened once is never forgotten. An older systemd would complain of the words."""
+    known = int(host.run("systemctl", "--version").split()[1])
+    link = host.path(f"/usr/lib/systemd/system/{unit}.d/restart-delays.conf")
+    if known < _GROWING_DELAYS:
+        assert ("5s", False) == (host.show("RestartUSec", unit), link.is_symlink())
+        return
+    names = ("RestartUSec", "RestartSteps", "RestartMaxDelayUSec")
+    assert ("1s", "5", "30s") == tuple(host.show(name, unit) for name in names)
 
 
 def test_the_units_have_no_mistakes(host: BootedRoot) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -140,7 +141,7 @@ def test_an_existing_agent_is_replaced_and_comes_back(
     assert not host.is_running(theirs)
     assert settings == host.path(f"{CONFIGURATION}/codedeployagent.yml").read_text()
     assert _ROTATION == host.path(_LOGROTATE).read_text()
-    assert not host.path(f"{_LOGROTATE}.dpkg-bak").exists()
+    assert [] == [name for name in os.listdir(host.path("/etc/logrotate.d")) if name.endswith(".dpkg-bak")]
     known = {
         "codedeployagent.yml",
         "codedeployagent-unprivileged.yml",
@@ -170,3 +171,23 @@ def test_an_existing_agent_is_replaced_and_comes_back(
     assert host.path(f"{CONFIGURATION}/codedeploy.onpremises.yml").exists()
     cleanup = host.path(f"{INSTRUCTIONS}/{group_id}-cleanup").read_text().splitlines()
     assert {"/srv/legacy/new.txt", "/srv/legacy/sub/both.txt"} <= set(cleanup)
+
+
+def test_a_failed_return_to_an_existing_agent_leaves_ours_running(
+    installed_host: BootedRoot, tmp_path: Path
+) -> None:
+    """Their package may want something that is missing here; a host that had an agent has one."""
+    host = installed_host
+    ours = host.main_pid()
+    tree = tmp_path / "failing"
+    (tree / "DEBIAN").mkdir(parents=True)
+    (tree / "DEBIAN/control").write_text(_CONTROL)
+    (tree / "DEBIAN/preinst").write_text("#!/bin/sh\nexit 1\n")
+    (tree / "DEBIAN/preinst").chmod(0o755)
+    package = tmp_path / "failing_1.8.1.deb"
+    subprocess.run(["dpkg-deb", "--build", str(tree), str(package)], check=True, stdout=subprocess.DEVNULL)
+    answer = host.try_to("dpkg", "--force-confold", "--install", host.put(package))
+    assert "pre-installation script" in answer.stderr
+    host.wait_for_new_agent(ours)
+    assert "enabled" == host.run("systemctl", "is-enabled", AGENT)
+    assert not host.path("/run/codedeploy-agent.stopped").exists()
