@@ -10,7 +10,7 @@ from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
 from agent.files import replace_file, sync_directory
-from agent.install.planned import PlannedDirectory
+from agent.install.planned import PlannedDirectory, PlannedFiles
 from agent.install.records import LABEL_PREFIX, MANIFEST_HEADER
 from agent.listings import DIGEST_BYTES, content_digest, escape
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from agent.deployments.group_files import GroupFiles
     from agent.install.attributes import Attributes
-    from agent.install.planned import InstallPlan, PlannedFiles
+    from agent.install.planned import InstallPlan
     from agent.install.staged import Staged
 
 
@@ -134,12 +134,22 @@ def _is_plain(text: bytes) -> bool:
 
 def _all_permission_instructions(plan: InstallPlan) -> Iterator[dict[str, Any]]:
     """Entry by entry, files before directories."""
-    by_entry: dict[int, tuple[Attributes, list[bytes], list[bytes]]] = {}
-    for path, attributes, is_directory in plan.attributes():
-        _, files, directories = by_entry.setdefault(id(attributes), (attributes, [], []))
-        (directories if is_directory else files).append(path)
+    # Names are referred to, since the paths of 100,000 files would take 10 MB.
+    by_entry: dict[int, tuple[Attributes, dict[bytes, list[bytes]], list[bytes]]] = {}
+    for step in plan.steps:
+        if isinstance(step, PlannedFiles):
+            prefix = step.prefix
+            for name, attributes in step.attributes.items():
+                _, files, _ = by_entry.setdefault(id(attributes), (attributes, {}, []))
+                files.setdefault(prefix, []).append(name)
+        elif step.attributes is not None:
+            _, _, directories = by_entry.setdefault(id(step.attributes), (step.attributes, {}, []))
+            directories.append(step.directory.path)
     for attributes, files, directories in by_entry.values():
-        for path in (*files, *directories):
+        for prefix, names in files.items():
+            for name in names:
+                yield from _permission_instructions(prefix + name, attributes)
+        for path in directories:
             yield from _permission_instructions(path, attributes)
 
 

@@ -256,3 +256,18 @@ def test_another_build_by_an_ordinary_user_gives_the_same_bytes(packages: Packag
     names = [file.name for file in packages.files]
     assert names == sorted(file.name for file in (checkout / "out").iterdir())
     assert (names, [], []) == filecmp.cmpfiles(packages.directory, checkout / "out", names, shallow=False)
+
+
+def test_every_part_inside_is_listed_with_its_licence(scripted: Path) -> None:
+    """Whoever hands the packages on must know what they hold."""
+    text = (scripted / "usr/share/doc/codedeploy-agent/copyright").read_text("utf-8")
+    overview, *chapters = text.split("=" * 100 + "\n")
+    parts = [line.strip() for line in overview.splitlines() if line.startswith("  ")]
+    assert parts == [title.strip() for title in chapters[::2]]
+    assert all(len(chapter.strip()) > 20 for chapter in chapters[1::2])
+    site = next((scripted / "usr/lib/codedeploy-agent/program/lib").glob("python3.*/site-packages"))
+    installed = {path.name.removesuffix(".dist-info").replace("-", " ") for path in site.glob("*.dist-info")}
+    libraries = {path.name for path in (scripted / "usr/lib/codedeploy-agent/program/lib").glob("lib*.so*")}
+    assert {"codedeploy-agent", *installed} <= set(parts)
+    assert {name for name in libraries if not name.startswith("libpython")} <= set(parts)
+    assert len(installed) > 8
