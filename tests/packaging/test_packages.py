@@ -265,9 +265,11 @@ def test_every_part_inside_is_listed_with_its_licence(scripted: Path) -> None:
     parts = [line.strip() for line in overview.splitlines() if line.startswith("  ")]
     assert parts == [title.strip() for title in chapters[::2]]
     assert all(len(chapter.strip()) > 20 for chapter in chapters[1::2])
-    site = next((scripted / "usr/lib/codedeploy-agent/program/lib").glob("python3.*/site-packages"))
-    installed = {path.name.removesuffix(".dist-info").replace("-", " ") for path in site.glob("*.dist-info")}
-    libraries = {path.name for path in (scripted / "usr/lib/codedeploy-agent/program/lib").glob("lib*.so*")}
+    program = scripted / "usr/lib/codedeploy-agent/program"
+    installed = {
+        path.name.removesuffix(".dist-info").replace("-", " ") for path in program.rglob("*.dist-info")
+    }
+    libraries = {path.name for path in program.rglob("lib*.so*")}
     assert {"codedeploy-agent", *installed} <= set(parts)
     assert {name for name in libraries if not name.startswith("libpython")} <= set(parts)
     assert len(installed) > 8
