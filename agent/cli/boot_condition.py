@@ -12,13 +12,11 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agent import __version__
 from agent.daemon.lock import AgentLock
 from agent.daemon.notification import ServiceNotifier
 from agent.daemon.wakeups import PollAbandoned, Wakeups
-from agent.deployments import DaemonStatus, StatusFile
+from agent.deployments import StatusFile, starting_status
 from agent.logs import Level, Log, LogSink
-from agent.processes import start_ticks
 from agent.worker.configured_command import run_configured
 
 if TYPE_CHECKING:
@@ -86,7 +84,7 @@ class _Wait:
         """Whether the condition has come true; False: told to stop before."""
         self._wakeups.catch(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         self._wakeups.cut_short = lambda: self._is_stopping
-        status = _starting_status()
+        status = starting_status()
         self._status_file.write(status)
         self._notifier.ready()
         self._wait()
@@ -124,15 +122,3 @@ class _Wait:
         numbers = self._wakeups.take_signals()
         self._is_stopping = self._is_stopping or bool({signal.SIGTERM, signal.SIGINT} & {*numbers})
         self._notifier.keep_alive()
-
-
-def _starting_status() -> DaemonStatus:
-    return DaemonStatus(
-        pid=os.getpid(),
-        start_ticks=start_ticks(os.getpid()) or 0,
-        version=__version__,
-        state="starting",
-        started_at=time.time(),
-        host_identifier="",
-        endpoint="",
-    )

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from agent import __version__
 from agent.daemon.running import RunningWorkers
 from agent.daemon.wakeups import PollAbandoned, Wakeups
-from agent.deployments import DaemonStatus, DeploymentRoot, DrainMark, History, JobStore, StatusFile
+from agent.deployments import (
+    DeploymentRoot,
+    DrainMark,
+    History,
+    JobStore,
+    StatusFile,
+    starting_status,
+)
 from agent.deployments.group_files import interrupted_groups
 from agent.endpoint import SharedThrottle, wait_after_failures
 from agent.errors import EndpointError, IdentityError, Throttled
-from agent.processes import start_ticks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +79,7 @@ class Daemon:
         self._wakeups = wakeups
         self._notifier = notifier
         self._log = log
-        self._status = _starting_status()
+        self._status = starting_status()
         self._status_file = StatusFile(settings.state_directory)
         self._store = JobStore(settings.state_directory)
         self._history = History(settings.state_directory)
@@ -332,19 +336,6 @@ class Daemon:
             self._client.close()
         self._status_file.close()
         self._running.close_in_worker()
-
-
-def _starting_status() -> DaemonStatus:
-    """What the status file says until the host knows who it is."""
-    return DaemonStatus(
-        pid=os.getpid(),
-        start_ticks=start_ticks(os.getpid()) or 0,
-        version=__version__,
-        state="starting",
-        started_at=time.time(),
-        host_identifier="",
-        endpoint="",
-    )
 
 
 def _without_request_id(error: EndpointError | IdentityError) -> str:

@@ -4,7 +4,7 @@ from agent.deployments.drain import DrainMark
 from agent.deployments.history import History, HistoryEntry
 from agent.deployments.jobs import CommandResult, DeploymentFacts, Job, JobState, JobStore, RecordedProcess
 from agent.deployments.layout import DeploymentDirectory, DeploymentRoot
-from agent.deployments.status import DaemonStatus, StatusFile
+from agent.deployments.status import DaemonStatus, StatusFile, starting_status
 
 __all__ = [
     "CommandResult",
@@ -20,4 +20,5 @@ __all__ = [
     "JobStore",
     "RecordedProcess",
     "StatusFile",
+    "starting_status",
 ]

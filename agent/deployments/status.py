@@ -8,6 +8,9 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from agent import __version__
+from agent.processes import start_ticks
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -38,6 +41,19 @@ class DaemonStatus:
     failures: int = 0
     next_poll_at: float = 0.0
     start_ticks: int = 0
+
+
+def starting_status() -> DaemonStatus:
+    """What this process, a daemon, says of itself until the host knows who it is."""
+    return DaemonStatus(
+        pid=os.getpid(),
+        start_ticks=start_ticks(os.getpid()) or 0,
+        version=__version__,
+        state="starting",
+        started_at=time.time(),
+        host_identifier="",
+        endpoint="",
+    )
 
 
 class StatusFile:
