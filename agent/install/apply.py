@@ -126,10 +126,10 @@ class Application:
         """
         for directory in self._changing_directories():
             try:
-                touched = self._touched(directory)
-                device = os.stat(b".", dir_fd=self._descriptors.of(directory.real)).st_dev
-                if device not in self._devices:
-                    self._devices[device] = directory
+                status = os.stat(b".", dir_fd=self._descriptors.of(directory.real))
+                touched = self._touched(directory, status)
+                if status.st_dev not in self._devices:
+                    self._devices[status.st_dev] = directory
                     yield from _mount_point_of(directory)
             except OSError as error:
                 raise StepFailed(directory.path, error) from error
@@ -432,9 +432,8 @@ class Application:
         except OSError as error:
             raise StepFailed(path, error) from error
 
-    def _touched(self, directory: Directory) -> Touched:
+    def _touched(self, directory: Directory, status: os.stat_result) -> Touched:
         dir_fd = self._descriptors.of(directory.real)
-        status = os.stat(b".", dir_fd=dir_fd)
         # What must not be changed would also stop the undo.
         check_changeable(dir_fd)
         access = default = None
