@@ -1,29 +1,52 @@
-"""What the files of a deployment archive hold, as it was found out while they were unpacked.
+"""What a deployment archive holds, as it was found out while it was unpacked.
 
-Install can tell from it that a file has not changed since the last revision, without reading it. An
-entry only counts while the file is the very one that was unpacked, and untouched since: a hook that
-edits the archive changes at least the file's ctime. Where the file system counts whole seconds only,
-that is not so in the second of unpacking, and entries from the second in which the index was written
-don't count. The index lies beside the archive:
+Install can tell from it that a file has not changed since the last revision, without reading it, and
+what is in a directory, without listing it. An entry only counts while the file is the very one that was
+unpacked, and untouched since: a hook that edits the archive changes at least the file's ctime. A
+directory's list of names counts while the directory is untouched, since each new, removed or renamed
+name changes its ctime. Where the file system counts whole seconds only, that is not so in the second of
+unpacking: entries from the second in which the index was written don't count there, and no lists of
+names. The index lies beside the archive:
 
-    archive-index 1
-    d <directory, relative to the archive>
+    archive-index 2 <digest of what follows> <digest of all names, kinds and contents>
+    d <inode> <mtime ns> <ctime ns> <directory, relative to the archive>
+    d - <directory>             one whose names may not all be listed
     <inode> <size> <mtime ns> <ctime ns> <digest of the content> <name>
+    l <name>                    a link
+    / <name>                    a directory
+    - <name>                    a file of which nothing is known
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
+import time
+from copy import copy
+from hashlib import blake2b
+from typing import TYPE_CHECKING, BinaryIO
 
-from agent.listings import Sections, escape
+from agent.listings import (
+    DIGEST_BYTES,
+    Sections,
+    clock_ns,
+    content_digest,
+    directory_identity,
+    escape,
+    escaped,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_MAGIC = b"archive-index 1\n"
+_MAGIC = b"archive-index 2 "
 _SECOND_NS = 10**9
+_LONGEST_TICK_S = 0.1
+_PAUSE_S = 0.001
+_DIGEST_LENGTH = 2 * DIGEST_BYTES  # in hexadecimal
+
+LINK, DIRECTORY, UNKNOWN = b"l", b"/", b"-"
+"""Fields of entries that are not those of a file whose content is known."""
 
 
 def index_of(archive: Path) -> Path:
@@ -40,20 +63,31 @@ class IndexWriter:
     """Collects the entries of an archive that is being unpacked."""
 
     def __init__(self) -> None:
-        self._lines: dict[bytes, list[bytes]] = {}
+        self._entries: dict[bytes, dict[bytes, bytes]] = {}
+        self._identities: dict[bytes, bytes] = {}
+        self._latest_ns = 0
 
     def add(self, path: bytes, status: os.stat_result, digest: bytes) -> None:
         """Note a file at this path, relative to where it is unpacked to; a later one replaces an earlier one."""
         directory, _slash, name = path.rpartition(b"/")
-        line = b"%d %d %d %d %b %b\n" % (
+        self._entries.setdefault(directory, {})[name] = b"%d %d %d %d %b" % (
             status.st_ino,
             status.st_size,
             status.st_mtime_ns,
             status.st_ctime_ns,
             digest,
-            escape(name),
         )
-        self._lines.setdefault(directory, []).append(line)
+
+    def note(self, path: bytes, kind: bytes) -> None:
+        """The same of something else: LINK, DIRECTORY or UNKNOWN."""
+        directory, _slash, name = path.rpartition(b"/")
+        self._entries.setdefault(directory, {})[name] = kind
+
+    def identify(self, directory: bytes, status: os.stat_result) -> None:
+        """From now on, all that is in this directory has been noted, and its status is this one."""
+        self._entries.setdefault(directory, {})
+        self._identities[directory] = directory_identity(status)
+        self._latest_ns = max(self._latest_ns, status.st_ctime_ns)
 
     def write(self, place: Path, *, top: bytes = b"") -> None:
         """Write the index to `place`; where it can't be written, there is none, which costs only time.
@@ -62,36 +96,109 @@ class IndexWriter:
             place: the file.
             top: the directory of what was unpacked that is the archive; empty = all of it.
         """
-        prefix = top + b"/" if top else b""
-        with contextlib.suppress(OSError):
+        self._wait_for_tick()
+        try:
             place.unlink(missing_ok=True)
             with place.open("wb") as stream:
-                stream.write(_MAGIC)
-                for directory, lines in self._lines.items():
-                    if directory == top or directory.startswith(prefix):
-                        stream.write(b"d " + escape(directory[len(prefix) :]) + b"\n")
-                        stream.writelines(lines)
+                self._write(stream, top)
+        except OSError:
+            with contextlib.suppress(OSError):
+                place.unlink(missing_ok=True)
+
+    def _wait_for_tick(self) -> None:
+        """Afterwards whatever changes in the directories gets another ctime than they have."""
+        end = time.monotonic() + _LONGEST_TICK_S
+        while clock_ns() <= self._latest_ns:
+            if time.monotonic() > end:  # it is another clock, such as that of a file server
+                self._identities.clear()
+                return
+            time.sleep(_PAUSE_S)
+
+    def _write(self, stream: BinaryIO, top: bytes) -> None:
+        prefix = top + b"/" if top else b""
+        whole, told = blake2b(digest_size=DIGEST_BYTES), blake2b(digest_size=DIGEST_BYTES)
+        stream.write(_header(whole, told))
+        for directory in sorted(self._entries):
+            if directory != top and not directory.startswith(prefix):
+                continue
+            below, entries = escape(directory[len(prefix) :]), self._entries[directory]
+            names = sorted(entries)
+            fields, spelled = [entries[name] for name in names], escaped(names)
+            lines = [b"%b %b\n" % item for item in zip(fields, spelled, strict=True)]
+            text = b"d %b %b\n" % (self._identities.get(directory) or b"-", below) + b"".join(lines)
+            stream.write(text)
+            whole.update(text)
+            contents = [item[-_DIGEST_LENGTH:] for item in fields]
+            told.update(b"\n".join([below, *spelled, b"", *contents, b""]))
+        stream.seek(0)
+        stream.write(_header(whole, told))
+
+
+def _header(whole: blake2b, told: blake2b) -> bytes:
+    return b"%b%b %b\n" % (_MAGIC, whole.hexdigest().encode(), told.hexdigest().encode())
 
 
 class ArchiveIndex:
-    """Looks up digests; of an archive without an index there are none."""
+    """Looks up entries; of an archive without an index there are none.
+
+    Attributes:
+        size: about how many there are.
+        digest: tells archives apart in which anything has another name, kind or
+            content; empty when that is not known.
+    """
 
     def __init__(self, archive: Path) -> None:
         content, written_ns = _read(index_of(archive))
+        self.digest, content = _taken_header(content)
+        self.size = content.count(b"\n")
         self._archive = os.fsencode(archive)
-        self._sections = Sections(content if content.startswith(_MAGIC) else b"")
+        self._sections = Sections(content)
         # A file with this ctime, or a later one, may have been edited unseen; None where that can't be.
         self._doubtful_from_ns = None if written_ns % _SECOND_NS else written_ns
-        for _directory in self._sections.directories():
-            pass
+        self._identities = {path: fields for fields, path in self._sections.directories()}
+
+    def taken(self) -> ArchiveIndex:
+        """All of it; afterwards there is nothing here."""
+        taken = copy(self)
+        self._sections, self._identities = Sections(b""), {}
+        return taken
+
+    def knows(self, directory: bytes) -> bool:
+        """Whether there may be entries of this directory, given by its full path."""
+        return directory[len(self._archive) + 1 :] in self._identities
 
     def of(self, directory: bytes) -> dict[bytes, bytes]:
         """Name → fields of the entries of this directory, given by its full path."""
-        entries = self._sections.of(directory[len(self._archive) + 1 :])
+        return self._believed(self._sections.of(directory[len(self._archive) + 1 :]))
+
+    def read(self, directory: bytes) -> dict[bytes, bytes]:
+        """The same, by one who will not ask for it again."""
+        return self._believed(self._sections.read(directory[len(self._archive) + 1 :]))
+
+    def lists_all(self, directory: bytes, status: os.stat_result) -> bool:
+        """Whether these are all the names that are in the directory.
+
+        Args:
+            directory: given by its full path.
+            status: of the directory, as it is now.
+        """
+        known = self._identities.get(directory[len(self._archive) + 1 :])
+        return self._doubtful_from_ns is None and bool(known) and known == directory_identity(status)
+
+    def _believed(self, entries: dict[bytes, bytes]) -> dict[bytes, bytes]:
         begin = self._doubtful_from_ns
         if begin is None:
             return entries
         return {name: fields for name, fields in entries.items() if _ctime_ns(fields) < begin}
+
+
+def _taken_header(content: bytes) -> tuple[bytes, bytes]:
+    """What the header tells of names, kinds and contents, and the rest; of an index that is not whole, there is nothing."""
+    header, _end, rest = content.partition(b"\n")
+    fields = header.removeprefix(_MAGIC).split(b" ")
+    if not header.startswith(_MAGIC) or len(fields) != 2 or fields[0] != content_digest(rest):
+        return b"", b""
+    return fields[1], rest
 
 
 def _read(place: Path) -> tuple[bytes, int]:
@@ -104,7 +211,8 @@ def _read(place: Path) -> tuple[bytes, int]:
 
 
 def _ctime_ns(fields: bytes) -> int:
-    return int(fields.split(b" ", 4)[3])
+    numbers = fields.split(b" ", 4)
+    return int(numbers[3]) if len(numbers) > 3 else 0
 
 
 def digest_in(fields: bytes | None, identity: bytes) -> bytes | None:

@@ -12,7 +12,7 @@ import stat
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.archive_index import IndexWriter
+from agent.archive_index import DIRECTORY, LINK, UNKNOWN, IndexWriter
 from agent.bundle.failures import outside, printable, too_large
 from agent.errors import CommandFailure
 from agent.files import write_all
@@ -139,6 +139,7 @@ class Tree:
             parent, base = self._place(name)
             # Nobody gets in who won't be let in later; ourselves always, even if we aren't root.
             self._make_directory(parent, base, attributes.mode & 0o777 | 0o700)
+            self._index.note(name, DIRECTORY)
         self._directories[name] = attributes
 
     def add_symlink(self, name: bytes, target: bytes, attributes: Attributes) -> None:
@@ -161,6 +162,7 @@ class Tree:
         except FileExistsError:
             self._make_way(parent, base, name)
             os.symlink(target, base, dir_fd=parent)
+        self._index.note(name, LINK)
         if attributes.uid != KEEP_OWNER or attributes.gid != KEEP_OWNER:
             os.chown(base, attributes.uid, attributes.gid, dir_fd=parent, follow_symlinks=False)
         times = (attributes.mtime_ns, attributes.mtime_ns)
@@ -179,6 +181,9 @@ class Tree:
             self._exists(target)
             parent, base = self._place(name)
             self._link(target, parent, base, name)
+            parent, base = self._place(name)
+            is_link = stat.S_ISLNK(os.stat(base, dir_fd=parent, follow_symlinks=False).st_mode)
+            self._index.note(name, LINK if is_link else UNKNOWN)
         except FileNotFoundError as error:
             raise CommandFailure(
                 "archive-link-target-missing",
@@ -209,6 +214,7 @@ class Tree:
             self._own(descriptor, attributes)
             os.fchmod(descriptor, attributes.mode)
             os.utime(descriptor, ns=(attributes.mtime_ns, attributes.mtime_ns))
+            self._index.identify(name, os.fstat(descriptor))
         return self._index
 
     def _own(self, descriptor: int, attributes: Attributes) -> None:
@@ -242,6 +248,7 @@ class Tree:
             descriptor = os.open(base, _DIRECTORY, dir_fd=parent)
         except FileNotFoundError:
             os.mkdir(base, 0o755, dir_fd=parent)
+            self._index.note(path, DIRECTORY)
             descriptor = os.open(base, _DIRECTORY, dir_fd=parent)
         except OSError as error:
             raise self._not_a_directory(parent, base, path, error) from error

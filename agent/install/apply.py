@@ -5,15 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from agent.archive_index import ArchiveIndex
 from agent.install.acl import ACCESS, DEFAULT, read_acl, write_acl
 from agent.install.copying import READ
-from agent.install.descriptors import is_mounted, is_volatile, mount_point, sync_file_systems
+from agent.install.descriptors import is_mounted, is_volatile, mount_point
 from agent.install.destinations import Directory, Standing
+from agent.install.disks import Disks
 from agent.install.entries import (
     Change,
+    FirstOnDisk,
     Hiding,
     Label,
     Leftover,
@@ -33,15 +35,23 @@ from agent.install.fresh_directories import CREATED_DIRECTORY_MODE, FreshDirecto
 from agent.install.lanes import MIN_FILES, do_all
 from agent.install.planned import PlannedDirectory, PlannedFiles
 from agent.install.protection import check_changeable
-from agent.install.records import decode_record, file_fields, link_fields
+from agent.install.records import (
+    attributes_in_state,
+    decode_record,
+    file_fields,
+    lasting_state,
+    link_fields,
+)
 from agent.install.renames import Renames, has_two_names
 from agent.install.selinux import add_label
-from agent.install.staged import Staged, StepFailed, stage_broken_links
+from agent.install.staged import NewFiles, Staged, StepFailed, stage_broken_links
 from agent.install.staging import Links, Stager
 from agent.install.wanted import wanted_of
+from agent.listings import clock_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from agent.install.attributes import Attributes
     from agent.install.descriptors import Descriptors
@@ -50,9 +60,7 @@ if TYPE_CHECKING:
     from agent.install.planned import InstallPlan
     from agent.install.request import InstallRequest, Observer
     from agent.install.staged import Adjusted, NewFile
-
-
-_SOME_DIRECTORIES = 64  # looked at by one process at a time
+    from agent.install.survey import Survey
 
 
 class Application:
@@ -68,10 +76,13 @@ class Application:
         plan: InstallPlan,
         request: InstallRequest,
         token: bytes,
+        *,
         descriptors: Descriptors,
+        survey: Survey,
         observer: Observer,
     ) -> None:
         self.plan = plan
+        self._survey = survey
         self.staged: list[Staged] = []
         self.directories_created = 0
         self._token = token
@@ -79,15 +90,19 @@ class Application:
         self._observe = observer
         self._files = [step for step in plan.steps if isinstance(step, PlannedFiles)]
         self._directories = [step for step in plan.steps if isinstance(step, PlannedDirectory)]
+        self._new = [step for step in self._directories if step.directory.standing is Standing.NEW]
         self._renames = Renames()
         self._stager: Stager | None = None
         self._to_give: list[PlannedDirectory] = []
         self._inodes: dict[bytes, int] = {}  # of the new directories
-        self._devices: dict[int, Directory] = {}
+        self._staged_paths: dict[bytes, bytes] = {}  # where they are until they have their places
+        self._new_states: dict[bytes, bytes] = {}
+        self._keeping = _keeping(plan)
+        self._disks = Disks()
+        self._is_durable = request.options.durable
         self._fresh = FreshDirectories(descriptors)
         self._is_root = os.geteuid() == 0
-        self._archive = request.archive
-        self._processes = request.options.processes if plan.file_count >= MIN_FILES else 1
+        self._processes = request.options.processes
 
     def compare(self) -> None:
         """Afterwards it is known what is there already; nothing has changed.
@@ -95,45 +110,80 @@ class Application:
         Raises:
             StepFailed: something can't be read.
         """
-        planned = self._files
-        self._stager = Stager(
+        self._survey.complete()
+        self._stager = stager = Stager(
             self.plan.previous.files.taken(),
-            ArchiveIndex(self._archive),
+            self.plan.index.taken(),
             self._token,
             self._descriptors,
             self._observe,
         )
-        stager = self._stager
-        answers = do_all(
-            lambda number: (
-                stager.compare(planned[number])
-                if number < len(planned)
-                else self._to_give_from((number - len(planned)) * _SOME_DIRECTORIES)
-            ),
-            len(planned) + -(-len(self._directories) // _SOME_DIRECTORIES),
-            processes=self._processes,
-        )
-        self.staged = [answer for answer in answers if isinstance(answer, Staged)]
-        stage_broken_links(self.staged)
-        to_give = (number for answer in answers if isinstance(answer, list) for number in answer)
-        self._to_give = [self._directories[number] for number in to_give]
+        unknown: list[tuple[int, list[int]]] = []
+        for number, files in enumerate(self._files):
+            staged, positions = stager.recognise(files, self._survey)
+            self.staged.append(staged)
+            if positions:
+                unknown.append((number, positions))
+        count = sum(len(positions) for _, positions in unknown)
 
-    def touched(self) -> Iterator[Touched | MountPoint]:
-        """What the journal has to say before anything is staged: the directories that will change, and where they lie.
+        def compare(index: int) -> Staged:
+            number, positions = unknown[index]
+            return stager.compare(self._files[number], self.staged[number], positions)
+
+        answers = do_all(compare, len(unknown), processes=self._processes_for(count))
+        for (number, _), staged in zip(unknown, answers, strict=True):
+            self.staged[number] = staged
+        stage_broken_links(self.staged)
+        self._compare_directories()
+
+    def _compare_directories(self) -> None:
+        """Find out which directories that are ours have other attributes than they should."""
+        doubtful: list[PlannedDirectory] = []
+        for step in self._directories:
+            if step.directory.standing is not Standing.OURS:
+                continue
+            is_to_give = self._is_to_give_by_state(step)
+            if is_to_give is None:
+                doubtful.append(step)
+            elif is_to_give:
+                self._to_give.append(step)
+        answers = do_all(
+            lambda number: self._is_to_give(doubtful[number]),
+            len(doubtful),
+            processes=self._processes_for(len(doubtful)),
+        )
+        self._to_give += [step for step, is_to_give in zip(doubtful, answers, strict=True) if is_to_give]
+        self._to_give.sort(key=lambda step: step.number)
+
+    def _processes_for(self, count: int) -> int:
+        """How many processes are to work on so many things."""
+        return self._processes if count >= MIN_FILES else 1
+
+    def touched(self) -> Iterator[bytes]:
+        """What the journal has to say before anything is staged, as lines: the directories that will change, and where they lie.
 
         Raises:
             StepFailed: one can't be looked at.
         """
-        for directory in self._changing_directories():
+        directories = list(self._changing_directories())
+
+        def look_at(number: int) -> tuple[int, bytes]:
             try:
-                status = os.stat(b".", dir_fd=self._descriptors.of(directory.real))
-                touched = self._touched(directory, status)
-                if status.st_dev not in self._devices:
-                    self._devices[status.st_dev] = directory
-                    yield from _mount_point_of(directory)
+                device, touched = self._touched(directories[number])
             except OSError as error:
-                raise StepFailed(directory.path, error) from error
-            yield touched
+                raise StepFailed(directories[number].path, error) from error
+            return device, encode(touched)
+
+        answers = do_all(look_at, len(directories), processes=self._processes_for(len(directories)))
+        for directory, (device, line) in zip(directories, answers, strict=True):
+            if device not in self._disks:
+                try:
+                    self._disks.add(device, self._descriptors.of(directory.real))
+                except OSError as error:
+                    raise StepFailed(directory.path, error) from error
+                yield encode(FirstOnDisk(directory.real))
+                yield from map(encode, _mount_point_of(directory))
+            yield line
 
     def stage(self) -> None:
         """Afterwards all new content exists under hidden names, and nothing else has changed.
@@ -143,11 +193,11 @@ class Application:
         """
         previous_umask = os.umask(0)
         try:
-            for step in self._directories:
+            for step in self._new:
                 self._stage_directory(step)
             self._stage_files()
-            for step in reversed(self._directories):
-                if step.attributes is not None and step.directory.standing is Standing.NEW:
+            for step in reversed(self._new):
+                if step.attributes is not None:
                     self._give_attributes(step)
         finally:
             os.umask(previous_umask)
@@ -159,10 +209,17 @@ class Application:
         # What was listed of the previous revision and of the archive goes with it: that is large.
         self._stager = None
         numbers = [number for number, staged in enumerate(self.staged) if staged.todo is None or staged.todo]
+        count = sum(
+            len(self._files[number].names if todo is None else todo)
+            for number in numbers
+            for todo in [self.staged[number].todo]
+        )
+        if self._is_durable and count >= MIN_FILES:
+            self._disks.begin_writing()
         answers = do_all(
             lambda index: stager.stage(self._files[numbers[index]], self.staged[numbers[index]]),
             len(numbers),
-            processes=self._processes,
+            processes=self._processes_for(count),
         )
         for number, staged in zip(numbers, answers, strict=True):
             self.staged[number] = staged
@@ -173,15 +230,15 @@ class Application:
 
     def changes(self) -> Iterator[bytes]:
         """What the journal has to say before anything takes its place, as lines."""
-        for step in self._directories:
-            if step.directory.standing is Standing.NEW:
-                yield from self._new_directory(step)
+        for step in self._new:
+            yield from self._new_directory(step)
         for files, staged in zip(self._files, self.staged, strict=True):
             if files.directory.standing is Standing.NEW:
                 made = MadeFiles(self._inodes[files.directory.real], files.directory.real, {})
                 yield encode(made) + encode_new_files(files.names, staged.lines)
                 continue
-            yield from encode_changes(files.number, files.directory.real, files.names, staged.new)
+            if isinstance(staged.new, NewFiles):
+                yield encode_changes(files.number, files.directory.real, files.names, staged.new)
             yield from (encode(adjusted.was) for adjusted in staged.adjusted)
         yield from map(encode, self._rest())
 
@@ -217,7 +274,8 @@ class Application:
         Raises:
             StepFailed: the rest was not tried.
         """
-        for step in self._directories:
+        self._look_at_new_directories()
+        for step in self._new:
             if _is_hidden(step):
                 self._switch_directory(step)
         changing = [
@@ -229,7 +287,7 @@ class Application:
         answers = do_all(
             lambda number: self._switch_files(*changing[number]),
             len(changing),
-            processes=self._processes if count >= MIN_FILES else 1,
+            processes=self._processes_for(count),
         )
         for (_, staged), lines in zip(changing, answers, strict=True):
             staged.lines = lines
@@ -242,14 +300,51 @@ class Application:
         for path, attributes, _ in self.plan.attributes():
             self._give_label(path, attributes)
 
+    def state_to_record(self, step: PlannedDirectory) -> bytes:
+        """The state that this directory is in while it holds just what is ours; empty when that can't be told.
+
+        To be asked when everything has its place. Whatever this Install, or somebody else, has changed in a directory
+        since it was looked at has given it another state, which is as good as none.
+        """
+        real = step.directory.real
+        try:
+            if self._wanted(step.directory, step.attributes).has_acls:
+                return b""
+        except OSError:
+            return b""
+        if step.directory.standing is Standing.OURS:
+            return b"" if real in self._keeping else self.plan.states[real]
+        return self._new_states.get(real, b"")
+
+    def _look_at_new_directories(self) -> None:
+        """Take the states of new directories, while they are below hidden names, where nobody else puts anything."""
+        looked_ns = clock_ns()
+        for step in self._new:
+            if not _is_hidden(step):
+                real = step.directory.real
+                with suppress(OSError):
+                    self._new_states[real] = lasting_state(os.lstat(self._staged_paths[real]), looked_ns)
+
     def overwritten(self) -> Iterator[bytes]:
         """Paths of files of ours that were replaced although somebody had changed them."""
         for files, staged in zip(self._files, self.staged, strict=True):
             yield from (files.prefix + files.names[position] for position in staged.overwritten)
 
+    def has_changed(self, directory: Path) -> bool:
+        """Whether it has changed something on the same file system."""
+        return os.stat(directory).st_dev in self._disks
+
     def sync(self) -> None:
-        """Afterwards all that was written at the destinations is on the disk."""
-        sync_file_systems(self._descriptors.of(directory.real) for directory in self._devices.values())
+        """Afterwards all that was written at the destinations is on the disk.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        self._disks.sync()
+
+    def close(self) -> None:
+        """Nothing is done any more."""
+        self._disks.close()
 
     def _changing_directories(self) -> Iterator[Directory]:
         """Directories that are there and will change, each once."""
@@ -261,7 +356,7 @@ class Application:
             yield directory
 
     def _changes_of_directories(self) -> Iterator[Directory]:
-        for step in self._directories:
+        for step in self._new:
             if _is_hidden(step) and step.directory.parent is not None:
                 yield step.directory.parent
         for step in self._to_give:
@@ -270,15 +365,21 @@ class Application:
             if staged.todo is None or staged.todo or staged.adjusted:
                 yield files.directory
 
-    def _to_give_from(self, start: int) -> list[int]:
-        """Numbers of some directories, from there on, that have other attributes than they should."""
-        end = min(start + _SOME_DIRECTORIES, len(self._directories))
-        return [number for number in range(start, end) if self._is_to_give(self._directories[number])]
+    def _is_to_give_by_state(self, step: PlannedDirectory) -> bool | None:
+        """Whether a directory that is ours has other attributes than it should; None when that has to be looked at."""
+        state = self.plan.previous.untouched.get(step.directory.real)
+        if state is None:
+            return None
+        try:
+            wanted = self._wanted(step.directory, step.attributes)
+        except OSError:
+            return True  # and giving them will say why
+        if wanted.has_acls:
+            return None
+        return not state.endswith(attributes_in_state(wanted.mode, wanted.uid, wanted.gid))
 
     def _is_to_give(self, step: PlannedDirectory) -> bool:
-        """Whether a directory that is ours has other attributes than it should."""
-        if step.directory.standing is not Standing.OURS:
-            return False
+        """The same, looking at it."""
         real = step.directory.real
         try:
             status = os.lstat(real)
@@ -295,12 +396,14 @@ class Application:
 
     def _stage_directory(self, step: PlannedDirectory) -> None:
         directory = step.directory
-        if directory.standing is not Standing.NEW or directory.parent is None:
+        if directory.parent is None:
             return
         name = directory.real.rpartition(b"/")[2]
         if _is_hidden(step):
             name = new_name(self._token, step.number)
             self._descriptors.name_is(directory.real, name)
+        above = self._staged_paths.get(directory.parent.real, directory.parent.real)
+        self._staged_paths[directory.real] = above.rstrip(b"/") + b"/" + name
         self.directories_created += 1
         self._observe("mkdir", directory.path)
         try:
@@ -328,13 +431,13 @@ class Application:
 
     def _switch_files(self, files: PlannedFiles, staged: Staged) -> list[bytes]:
         """Let these files take their places; the fields of all manifest lines of this directory."""
-        position = 0
+        position, prefix = 0, files.prefix
         try:
             dir_fd = self._descriptors.of(files.directory.real)
             for new in staged.new:
                 position = new.position
                 name = files.names[position]
-                self._observe("rename", files.prefix + name)
+                self._observe("rename", prefix + name)
                 self._take_place(dir_fd, name, files.number + position, replaces=bool(new.old_inode))
                 staged.lines[position] = _line_of(dir_fd, name, new)
             for adjusted in staged.adjusted:
@@ -432,30 +535,43 @@ class Application:
         except OSError as error:
             raise StepFailed(path, error) from error
 
-    def _touched(self, directory: Directory, status: os.stat_result) -> Touched:
-        dir_fd = self._descriptors.of(directory.real)
-        # What must not be changed would also stop the undo.
-        check_changeable(dir_fd)
+    def _touched(self, directory: Directory) -> tuple[int, Touched]:
+        """How a directory is that will change, and on which device."""
+        is_ours = directory.standing is Standing.OURS
+        # In the state that a manifest tells, a directory has no ACLs.
+        has_acls = is_ours and directory.real not in self.plan.previous.untouched
         access = default = None
-        if directory.standing is Standing.OURS:
-            descriptor = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
+        try:
+            descriptor = self._descriptors.opened(directory.real)
+        except PermissionError:
+            if has_acls:
+                raise
+            # It may be possible to write it all the same.
+            status = os.stat(b".", dir_fd=self._descriptors.of(directory.real))
+        else:
             try:
-                access, default = read_acl(descriptor, ACCESS), read_acl(descriptor, DEFAULT)
+                # What must not be changed would also stop the undo.
+                check_changeable(descriptor)
+                status = os.fstat(descriptor)
+                if has_acls:
+                    access, default = read_acl(descriptor, ACCESS), read_acl(descriptor, DEFAULT)
             finally:
                 os.close(descriptor)
         times = (status.st_atime_ns, status.st_mtime_ns)
         owner = (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
-        return Touched(directory.real, *times, *owner, access, default, directory.standing is Standing.OURS)
+        return status.st_dev, Touched(directory.real, *times, *owner, access, default, is_ours)
+
+
+def _keeping(plan: InstallPlan) -> set[bytes]:
+    """Directories that may hold something afterwards that is not ours any more."""
+    paths = [*plan.kept, *plan.given_up, *plan.leftover_directories]
+    return {path.rpartition(b"/")[0] or b"/" for path in paths} | {item.directory for item in plan.removals}
 
 
 def _is_hidden(step: PlannedDirectory) -> bool:
-    """Whether the directory is made under a hidden name; one in a new directory has its own at once."""
+    """Whether this new directory is made under a hidden name; one in a new directory has its own at once."""
     directory = step.directory
-    return (
-        directory.standing is Standing.NEW
-        and directory.parent is not None
-        and directory.parent.standing is not Standing.NEW
-    )
+    return directory.parent is not None and directory.parent.standing is not Standing.NEW
 
 
 def _mount_point_of(directory: Directory) -> Iterator[MountPoint]:

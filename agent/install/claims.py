@@ -9,7 +9,7 @@ from agent.deployments.group_files import GroupFiles
 from agent.errors import CommandFailure
 from agent.install.entries import Change, NewDirectory
 from agent.install.journal import Journal
-from agent.install.previous import fitting_manifest
+from agent.install.previous import fitting_records
 from agent.install.records import decode_record
 from agent.listings import Sections
 from agent.logs import get_logger
@@ -111,6 +111,11 @@ def find_overlap(directory: Path, group_id: str, concerns: Callable[[bytes, byte
     return None
 
 
+def others_install(directory: Path, group_id: str) -> bool:
+    """Whether an Install of another group is neither complete nor undone."""
+    return any(True for _files in _others(directory, group_id, _JOURNAL))
+
+
 def _others(directory: Path, group_id: str, suffix: str) -> Iterator[GroupFiles]:
     """The files of the other groups that have one with this suffix."""
     try:
@@ -168,10 +173,9 @@ def _listed(
 
 def _records(files: GroupFiles, listed: Collection[bytes]) -> dict[bytes, Record]:
     """How the group's last Install left these paths, as far as its manifest tells."""
-    manifest = fitting_manifest(files, files.cleanup.read_bytes()) if listed else None
-    if manifest is None:
+    if not listed:
         return {}
-    sections = Sections(manifest)
+    sections = Sections(fitting_records(files).listed)
     for _directory in sections.directories():
         pass
     records = {}

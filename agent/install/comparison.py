@@ -10,7 +10,6 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agent.archive_index import ArchiveIndex
 from agent.install.changes import Change, ChangeKind, FileSystem, ObjectKind, Preview
 from agent.install.conflicts import rule_of
 from agent.install.descriptors import Descriptors
@@ -18,7 +17,7 @@ from agent.install.destinations import Standing
 from agent.install.planned import PlannedDirectory
 from agent.install.records import decode_record
 from agent.install.removals import is_as_left
-from agent.install.staged import Staged, StepFailed
+from agent.install.staged import StepFailed
 from agent.install.staging import Stager
 
 if TYPE_CHECKING:
@@ -56,9 +55,10 @@ class Comparison:
         Raises:
             StepFailed: something can't be read.
         """
-        index = ArchiveIndex(self._request.archive)
         with closing(Descriptors()) as descriptors:
-            stager = Stager(self._plan.previous.files, index, b"", descriptors, lambda _kind, _path: None)
+            stager = Stager(
+                self._plan.previous.files, self._plan.index, b"", descriptors, lambda _kind, _path: None
+            )
             for step in self._plan.steps:
                 if isinstance(step, PlannedDirectory):
                     self._changes.append(self._of_directory(step))
@@ -78,7 +78,9 @@ class Comparison:
 
     def _add_files(self, files: PlannedFiles, stager: Stager) -> None:
         # Where nothing can be replaced, the directory itself may not be there.
-        found = stager.compare(files) if files.replaces else Staged([b""] * len(files.names))
+        found, unknown = stager.recognise(files)
+        if unknown:
+            stager.compare(files, found, unknown)
         adjusted = {item.position for item in found.adjusted}
         for position, name in enumerate(files.names):
             try:

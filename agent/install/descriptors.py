@@ -5,10 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections import OrderedDict
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -43,15 +39,25 @@ class Descriptors:
         if known is not None:
             self._open.move_to_end(real)
             return known
-        if real == b"/":
-            descriptor = os.open(b"/", _FLAGS)
-        else:
-            above, _slash, name = real.rpartition(b"/")
-            descriptor = os.open(self._other_names.get(real, name), _FLAGS, dir_fd=self.of(above or b"/"))
+        descriptor = self._opened(real, _FLAGS)
         self._open[real] = descriptor
         if len(self._open) > _MOST_OPEN:
             os.close(self._open.popitem(last=False)[1])
         return descriptor
+
+    def opened(self, real: bytes) -> int:
+        """A new descriptor of this directory, to list it; it is the caller's to close.
+
+        Raises:
+            OSError: as above, and where we may not list it.
+        """
+        return self._opened(real, _LIST)
+
+    def _opened(self, real: bytes, flags: int) -> int:
+        if real == b"/":
+            return os.open(b"/", flags)
+        above, _slash, name = real.rpartition(b"/")
+        return os.open(self._other_names.get(real, name), flags, dir_fd=self.of(above or b"/"))
 
     def name_is(self, real: bytes, name: bytes | None) -> None:
         """Until told otherwise, the directory that is to be at `real` goes by another name there; None ends it."""
@@ -138,27 +144,3 @@ def is_volatile(path: bytes) -> bool:
 def _unescaped(word: bytes) -> bytes:
     """Blanks and the like are octal numbers there."""
     return re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), word)
-
-
-def sync_file_systems(places: Iterable[int]) -> None:
-    """Afterwards everything on the file systems of these directories is on the disk.
-
-    One wait for each file system costs far less than one for each file.
-    """
-    # ctypes costs 1.5 MB and some milliseconds, but Python has no syncfs of its own.
-    import ctypes  # noqa: PLC0415
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    synced: set[int] = set()
-    for dir_fd in places:
-        device = os.stat(b".", dir_fd=dir_fd).st_dev
-        if device in synced:
-            continue
-        synced.add(device)
-        descriptor = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
-        try:
-            if libc.syncfs(descriptor) != 0:
-                number = ctypes.get_errno()
-                raise OSError(number, os.strerror(number))
-        finally:
-            os.close(descriptor)

@@ -7,8 +7,9 @@ import stat
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.install.records import decode_record
+from agent.install.records import decode_record, lasting_state
 from agent.install.removals import is_as_left, owners_besides
+from agent.listings import clock_ns
 
 if TYPE_CHECKING:
     from agent.install.previous import Previous
@@ -58,14 +59,19 @@ class NotADirectory(Exception):
 
 
 class Destinations:
-    """Looks at each directory once. Directories that were asked for are in `by_real`, in that order."""
+    """Looks at each directory once.
+
+    Attributes:
+        by_real: directories that were asked for, in that order.
+        states: of those that are OURS, as `lasting_state` tells them.
+    """
 
     def __init__(self, previous: Previous, claims_on: ClaimsOn) -> None:
         self._previous = previous
         self._claims_on = claims_on
-        self._vanishing = vanishing_directories(previous)
+        self.states = vanishing_directories(previous)
         self._vanishing_in: dict[bytes, set[bytes]] = {}
-        for real in self._vanishing:
+        for real in self.states:
             above, _slash, name = real.rpartition(b"/")
             self._vanishing_in.setdefault(above or b"/", set()).add(name)
         root = Directory(b"/", b"/", Standing.FOREIGN, replaces=False, parent=None)
@@ -124,7 +130,7 @@ class Destinations:
         real = parent.real.rstrip(b"/") + b"/" + name
         if parent.standing is Standing.NEW:
             return Directory(path, real, Standing.NEW, replaces=False, parent=parent)
-        if real in self._vanishing:
+        if real in self.states:
             # It was looked at just now.
             return Directory(path, real, Standing.OURS, replaces=False, parent=parent)
         try:
@@ -142,25 +148,36 @@ class Destinations:
         raise NotADirectory(path)
 
 
-def vanishing_directories(previous: Previous) -> set[bytes]:
-    """Directories of ours that hold nothing but files and directories of ours."""
-    vanishing: set[bytes] = set()
+def vanishing_directories(previous: Previous) -> dict[bytes, bytes]:
+    """Directories of ours that hold nothing but files and directories of ours, → the state they are in."""
+    vanishing: dict[bytes, bytes] = {}
+    staying: set[bytes] = set()  # what some directory that does not vanish lies in
     for real in sorted(previous.directories, key=len, reverse=True):
-        if _holds_only_ours(real, previous, vanishing):
-            vanishing.add(real)
+        state = previous.untouched.get(real)
+        if state is None:
+            state = _state_if_only_ours(real, previous, vanishing)
+        elif real in staying:
+            state = None
+        if state is None:
+            staying.add(real.rpartition(b"/")[0] or b"/")
+        else:
+            vanishing[real] = state
     return vanishing
 
 
-def _holds_only_ours(real: bytes, previous: Previous, vanishing: set[bytes]) -> bool:
+def _state_if_only_ours(real: bytes, previous: Previous, vanishing: dict[bytes, bytes]) -> bytes | None:
     names, prefix = previous.files.of(real), real.rstrip(b"/") + b"/"
     try:
+        looked_ns = clock_ns()
+        status = os.lstat(real)  # before its names: what appears meanwhile will have changed the state
         others = set(os.listdir(real)).difference(names)
         if not all(prefix + name in vanishing for name in others):
-            return False
+            return None
         # Most file systems count the directories in a directory, so that nothing has to be looked at one by one.
-        if os.stat(real).st_nlink == _LINKS_OF_DIRECTORY + len(others):
-            return True
-        with os.scandir(real) as entries:
-            return all(entry.name in others for entry in entries if entry.is_dir(follow_symlinks=False))
+        if status.st_nlink != _LINKS_OF_DIRECTORY + len(others):
+            with os.scandir(real) as entries:
+                if not all(entry.name in others for entry in entries if entry.is_dir(follow_symlinks=False)):
+                    return None
     except OSError:
-        return False
+        return None
+    return lasting_state(status, looked_ns)

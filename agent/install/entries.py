@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from agent.appspec import SelinuxContext
 from agent.install.records import decode_record, encode_record
-from agent.listings import escape, unescape
+from agent.listings import escape, escaped, unescape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from agent.install.records import Record
-    from agent.install.staged import NewFile, NewFiles
+    from agent.install.staged import NewFiles
 
 
 class Touched(NamedTuple):
@@ -29,8 +29,14 @@ class Touched(NamedTuple):
     is_ours: bool
 
 
+class FirstOnDisk(NamedTuple):
+    """The first directory on a file system that there are changes on."""
+
+    path: bytes
+
+
 class MountPoint(NamedTuple):
-    """A file system that there are changes on."""
+    """Where a file system is mounted that there are changes on."""
 
     path: bytes
 
@@ -119,7 +125,8 @@ class LeftoverLabel(NamedTuple):
 
 
 Entry: TypeAlias = (
-    MountPoint
+    FirstOnDisk
+    | MountPoint
     | Touched
     | Hiding
     | NewDirectory
@@ -155,20 +162,17 @@ def path_of(entry: Entry) -> bytes:
     return entry.path
 
 
-def encode_changes(
-    number: int, directory: bytes, names: list[bytes], new: NewFiles | tuple[NewFile, ...]
-) -> Iterator[bytes]:
+def encode_changes(number: int, directory: bytes, names: list[bytes], new: NewFiles) -> bytes:
     """Lines of all `Change`s of one directory: there can be very many."""
-    if not len(new):
-        return
-    real = escape(directory)
-    yield b"h " + real + b"\n"
-    for position, inode, old_inode, _is_link, _digest, _has_acl in new:
-        name = escape(names[position])
+    real, escaped_names = escape(directory), escaped(names)
+    lines = [b"h " + real + b"\n"]
+    for position, inode, old_inode in new.numbers():
+        name = escaped_names[position]
         if old_inode:
-            yield b"r %d %d %d %b %b\n" % (number + position, inode, old_inode, real, name)
+            lines.append(b"r %d %d %d %b %b\n" % (number + position, inode, old_inode, real, name))
         else:
-            yield b"n %d %d %b %b\n" % (number + position, inode, real, name)
+            lines.append(b"n %d %d %b %b\n" % (number + position, inode, real, name))
+    return b"".join(lines)
 
 
 def encode_new_files(names: list[bytes], lines: list[bytes]) -> bytes:
@@ -180,8 +184,8 @@ def encode_new_files(names: list[bytes], lines: list[bytes]) -> bytes:
     """
     return b"".join(
         [
-            b" %b %b\n" % (fields.split(b" ", 2)[1], escape(name))
-            for fields, name in zip(lines, names, strict=True)
+            b" %b %b\n" % (fields.split(b" ", 2)[1], name)
+            for fields, name in zip(lines, escaped(names), strict=True)
         ]
     )
 
@@ -191,8 +195,10 @@ def encode(entry: Entry) -> bytes:
     return _encoded(entry) + b"\n"
 
 
-def _encoded(entry: Entry) -> bytes:  # noqa: PLR0911, C901 - one for each kind
+def _encoded(entry: Entry) -> bytes:  # noqa: PLR0911, PLR0912, C901 - one for each kind
     match entry:
+        case FirstOnDisk():
+            return b"y " + escape(entry.path)
         case MountPoint():
             return b"p " + escape(entry.path)
         case Hiding():
@@ -235,6 +241,8 @@ def _encoded(entry: Entry) -> bytes:  # noqa: PLR0911, C901 - one for each kind
 
 def decode(line: bytes, inner: Iterable[bytes] = ()) -> Entry:  # noqa: PLR0911, C901 - one for each kind
     kind, rest = line[:1], line[2:]
+    if kind == b"y":
+        return FirstOnDisk(unescape(rest))
     if kind == b"p":
         return MountPoint(unescape(rest))
     if kind == b"c":

@@ -11,19 +11,22 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from agent.install.descriptors import Descriptors, remove_tree
 from agent.install.entries import Change, Leftover, LeftoverDirectory, LeftoverLabel, NewDirectory, path_of
-from agent.install.hidden import GONE, HiddenNames, log_stuck, sync_changes
+from agent.install.hidden import GONE, Forgotten, HiddenNames, log_stuck, sync_changes
 from agent.install.lanes import do_all
 from agent.install.removals import is_as_left
 from agent.install.selinux import drop_label
 from agent.logs import get_logger
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agent.install.entries import Entry
     from agent.install.journal import Journal
     from agent.install.request import Observer
 
 log = get_logger()
 
+_MANY_DIRECTORIES = 16
 _MUCH_BYTES = 50_000  # of a journal, which has a line for each change
 
 
@@ -90,12 +93,25 @@ class _Finishing:
     def forget_hidden(self, kinds: bytes, *, processes: int) -> bool:
         """Remove the hidden names, in so many processes, where entries of these kinds are. Whether there may have been any."""
         hiding = sorted({path_of(entry) for entry in self._journal.entries(kinds)})
-        answers = do_all(lambda number: self._hidden.forget(hiding[number]), len(hiding), processes=processes)
+        if len(hiding) < _MANY_DIRECTORIES:
+            processes = 1
+        answers = do_all(self._forget_in(hiding), len(hiding), processes=processes)
         for directory, forgotten in zip(hiding, answers, strict=True):
+            if forgotten is None:
+                continue
             self.stuck += forgotten.stuck
             for name in forgotten.displaced:
                 self._forget_displaced(directory, name)
         return bool(hiding)
+
+    def _forget_in(self, hiding: list[bytes]) -> Callable[[int], Forgotten | None]:
+        """What forgets the hidden names in one of these directories, and answers None when none is left, as is usual."""
+
+        def forget_in(number: int) -> Forgotten | None:
+            forgotten = self._hidden.forget(hiding[number])
+            return forgotten if any(forgotten) else None
+
+        return forget_in
 
     def remove_leftovers(self) -> None:
         """Remove what has its own name still."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
+from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.install.descriptors import remove_tree, sync_file_systems
+from agent.install.descriptors import remove_tree
+from agent.install.disks import Disks
 from agent.install.entries import hidden_prefix, path_of
 from agent.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from agent.install.descriptors import Descriptors
     from agent.install.journal import Journal
     from agent.install.request import Observer
@@ -50,7 +49,12 @@ class HiddenNames:
         Raises:
             OSError: one can't be removed.
         """
-        for name, _is_directory in self._names_in(dir_fd):
+        descriptor = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
+        try:
+            names = self._hidden_in(descriptor)
+        finally:
+            os.close(descriptor)
+        for name in names:
             self._observe("discard", directory + b"/" + name)
             remove_tree(dir_fd, name)
 
@@ -58,37 +62,38 @@ class HiddenNames:
         """Remove the files and links among them."""
         forgotten = Forgotten([], [])
         try:
-            dir_fd = self._descriptors.of(directory)
-            names = self._names_in(dir_fd)
+            descriptor = self._descriptors.opened(directory)
         except OSError as error:
             if error.errno not in GONE:
                 log_stuck(directory, error)
                 forgotten.stuck.append(directory)
             return forgotten
-        for name, is_directory in names:
-            if is_directory:
-                forgotten.displaced.append(name)
-                continue
+        try:
+            self._forget_in(descriptor, directory, forgotten)
+        except OSError as error:
+            log_stuck(directory, error)
+            forgotten.stuck.append(directory)
+        finally:
+            os.close(descriptor)
+        return forgotten
+
+    def _forget_in(self, descriptor: int, directory: bytes, forgotten: Forgotten) -> None:
+        for name in self._hidden_in(descriptor):
             try:
                 self._observe("forget", directory + b"/" + name)
-                remove_tree(dir_fd, name)
+                os.unlink(name, dir_fd=descriptor)
+            except IsADirectoryError:
+                forgotten.displaced.append(name)
+            except FileNotFoundError:
+                pass
             except OSError as error:
                 log_stuck(directory + b"/" + name, error)
                 forgotten.stuck.append(directory + b"/" + name)
-        return forgotten
 
-    def _names_in(self, dir_fd: int) -> list[tuple[bytes, bool]]:
-        """All in this directory, and whether each is a directory itself."""
-        descriptor = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
-        try:
-            with os.scandir(descriptor) as entries:
-                return [
-                    (os.fsencode(entry.name), entry.is_dir(follow_symlinks=False))
-                    for entry in entries
-                    if os.fsencode(entry.name).startswith(self._prefix)
-                ]
-        finally:
-            os.close(descriptor)
+    def _hidden_in(self, descriptor: int) -> list[bytes]:
+        """All in this open directory."""
+        prefix = os.fsdecode(self._prefix)
+        return [os.fsencode(name) for name in os.listdir(descriptor) if name.startswith(prefix)]
 
 
 def sync_changes(journal: Journal, descriptors: Descriptors) -> None:
@@ -97,21 +102,25 @@ def sync_changes(journal: Journal, descriptors: Descriptors) -> None:
     Raises:
         OSError: the disk does not take it.
     """
-    sync_file_systems(_places(journal, descriptors))
+    with closing(Disks()) as disks:
+        if not all(_add(disks, path_of(entry), descriptors) for entry in journal.entries(b"y")):
+            for entry in journal.entries(b"t"):
+                _add(disks, path_of(entry), descriptors)
+        disks.sync()
+
+
+def _add(disks: Disks, directory: bytes, descriptors: Descriptors) -> bool:
+    """Add the file system of this directory. False when the directory is not there any more."""
+    try:
+        dir_fd = descriptors.of(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    device = os.stat(b".", dir_fd=dir_fd).st_dev
+    if device not in disks:
+        disks.add(device, dir_fd)
+    return True
 
 
 def log_stuck(path: bytes, error: OSError) -> None:
     """The Install has succeeded; what stays behind does not change that."""
     log.warning("leftover_not_removed", path=os.fsdecode(path), error=error.strerror or str(error))
-
-
-def _places(journal: Journal, descriptors: Descriptors) -> Iterator[int]:
-    """One directory on each file system with changes."""
-    seen: set[int] = set()
-    for entry in journal.entries(b"t"):
-        with suppress(FileNotFoundError, NotADirectoryError):
-            dir_fd = descriptors.of(path_of(entry))
-            device = os.stat(b".", dir_fd=dir_fd).st_dev
-            if device not in seen:
-                seen.add(device)
-                yield dir_fd

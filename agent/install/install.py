@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import secrets
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from agent.deployments.group_files import GroupFiles
@@ -29,10 +30,12 @@ from agent.install.protection import protection_of
 from agent.install.request import InstallSummary
 from agent.install.room import no_room_failure
 from agent.install.staged import StepFailed
+from agent.install.survey import Survey
 from agent.install.undo import undo, unmounted
 from agent.logs import get_logger
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from agent.install.finishing import Finish
@@ -65,16 +68,29 @@ def install(request: InstallRequest, *, observer: Observer = _unobserved) -> Ins
     files = GroupFiles(directory=request.instructions_directory, group_id=request.group_id)
     recover_install(request.instructions_directory, request.group_id)
     _give_up_stuck(files)
-    try:
-        application = _apply(files, request, observer)
-    except _Overtaken as overtaken:
-        log.info("install_planned_again", reason=str(overtaken))
+    with _no_collections():
         try:
             application = _apply(files, request, observer)
-        except _Overtaken as again:
-            raise again.failure from again
-    finished = _complete(files, observer, request.options.processes, durable=request.options.durable)
+        except _Overtaken as overtaken:
+            log.info("install_planned_again", reason=str(overtaken))
+            try:
+                application = _apply(files, request, observer, trusts_states=False)
+            except _Overtaken as again:
+                raise again.failure from again
+        finished = _complete(files, observer, request.options.processes, durable=request.options.durable)
     return _summary(application, finished)
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Each would look at everything that is planned again, for cycles that there are not."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class _Overtaken(Exception):
@@ -85,29 +101,35 @@ class _Overtaken(Exception):
         self.failure = failure
 
 
-def _apply(files: GroupFiles, request: InstallRequest, observer: Observer) -> Application:
+def _apply(
+    files: GroupFiles, request: InstallRequest, observer: Observer, *, trusts_states: bool = True
+) -> Application:
     """Afterwards the Install has taken effect; only old files are left to be removed.
 
     Raises:
         _Overtaken: it may work when it is planned anew.
         CommandFailure: as `install`.
     """
-    plan = plan_install(request, patience_s=request.options.overlap_patience_s)
+    patience_s = request.options.overlap_patience_s
     token = secrets.token_hex(6)
-    with closing(Descriptors()) as descriptors:
-        application = Application(plan, request, token.encode(), descriptors, observer)
-        try:
-            _carry_out(files, token, request, application, observer)
-        except BaseException as error:
-            if files.committed_journal.exists():
-                raise _not_completed(files, error) from error
-            _put_back(files, error, observer, request.options.undo_patience_s)
-            if isinstance(error, (StepFailed, OSError)):
-                failure = _failure(application, error, str(files.directory))
-                if isinstance(error, StepFailed) and error.error.errno in _OVERTAKEN:
-                    raise _Overtaken(failure) from error
-                raise failure from error
-            raise
+    with closing(Survey(request.options.processes)) as survey, closing(Descriptors()) as descriptors:
+        plan = plan_install(request, survey, patience_s=patience_s, trusts_states=trusts_states)
+        application = Application(
+            plan, request, token.encode(), descriptors=descriptors, survey=survey, observer=observer
+        )
+        with closing(application):
+            try:
+                _carry_out(files, token, request, application, observer)
+            except BaseException as error:
+                if files.committed_journal.exists():
+                    raise _not_completed(files, error) from error
+                _put_back(files, error, observer, request.options.undo_patience_s)
+                if isinstance(error, (StepFailed, OSError)):
+                    failure = _failure(application, error, str(files.directory))
+                    if isinstance(error, StepFailed) and error.error.errno in _OVERTAKEN:
+                        raise _Overtaken(failure) from error
+                    raise failure from error
+                raise
     return application
 
 
@@ -190,8 +212,11 @@ def _carry_out(
     complete_journal(files.journal, application.changes())
     application.switch()
     observer("records", os.fsencode(files.manifest))
-    stage_records(files, token, application.plan, application.staged, request.deployment_id)
-    if request.options.durable:
+    durable = request.options.durable
+    # Where everything is synced below, the records are, too.
+    syncs = not (durable and application.has_changed(files.directory))
+    stage_records(files, token, request, application, syncs=syncs)
+    if durable:
         application.sync()
     observer("commit", os.fsencode(files.journal))
     mark_committed(files.journal, files.committed_journal)
@@ -305,11 +330,11 @@ def _summary(application: Application, finished: Finish) -> InstallSummary:
         log.warning("changed_file_kept", path=os.fsdecode(path))
     for path in application.overwritten():
         log.warning("changed_file_replaced", path=os.fsdecode(path))
-    staged = application.staged
+    staged, repetition = application.staged, plan.repetition
     return InstallSummary(
         created=sum(item.created for item in staged),
         replaced=sum(item.replaced for item in staged),
-        unchanged=sum(item.unchanged for item in staged),
+        unchanged=sum(item.unchanged for item in staged) + (repetition.file_count if repetition else 0),
         retained=len(plan.retained),
         removed=finished.removed,
         kept=tuple(os.fsdecode(path) for path in [*plan.kept, *finished.kept, *finished.stuck]),

@@ -6,35 +6,64 @@ import json
 import os
 import re
 from hashlib import blake2b
+from itertools import chain
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
 from agent.files import replace_file, sync_directory
 from agent.install.planned import PlannedDirectory, PlannedFiles
-from agent.install.records import LABEL_PREFIX, MANIFEST_HEADER
-from agent.listings import DIGEST_BYTES, content_digest, escape
+from agent.install.previous import fitting_records
+from agent.install.records import LABEL_PREFIX, ManifestHeader
+from agent.install.repetition import NOT_REPEATABLE
+from agent.listings import DIGEST_BYTES, content_digest, escape, escaped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
     from agent.deployments.group_files import GroupFiles
+    from agent.install.apply import Application
     from agent.install.attributes import Attributes
     from agent.install.planned import InstallPlan
-    from agent.install.staged import Staged
+    from agent.install.request import InstallRequest
+
+
+_PIECE_BYTES = 128 * 1024  # so that what is done next with a piece finds it in the processor's cache
+_BEGIN, _COPY = b'{"type":', b'{"type":"copy","source":'
 
 
 def stage_records(
-    files: GroupFiles, token: str, plan: InstallPlan, staged: list[Staged], deployment_id: str
+    files: GroupFiles, token: str, request: InstallRequest, application: Application, *, syncs: bool
 ) -> None:
-    """Afterwards the three files are on the disk beside their places, waiting for `publish_records`."""
-    cleanup = b"".join(_cleanup(plan))
-    _write(files.staged(files.cleanup, token), (cleanup,))
-    digest = _write(files.staged(files.instructions, token), _instructions(plan))
-    named = (content_digest(cleanup), digest, escape(os.fsencode(deployment_id)))
-    header = MANIFEST_HEADER + b" ".join(named) + b"\n"
-    _write(files.staged(files.manifest, token), _manifest(plan, staged, header))
-    sync_directory(files.directory)
+    """Afterwards the three files are beside their places, waiting for `publish_records`.
+
+    Args:
+        files: the group's.
+        token: of this Install.
+        request: what was to be installed.
+        application: the Install, when everything has its place.
+        syncs: whether they are to be on the disk then.
+    """
+    plan = application.plan
+    archive, repetition = os.fsencode(request.archive), plan.repetition
+    if repetition is None:
+        cleanup, instructions, listed = _cleanup(plan), _instructions(plan), _manifest(application)
+    else:
+        cleanup, listed = iter((repetition.cleanup,)), iter((repetition.listed,))
+        instructions = _moved(files.instructions, repetition.archive, archive)
+    of_cleanup, of_instructions = (blake2b(digest_size=DIGEST_BYTES) for _ in range(2))
+    _write(files.staged(files.cleanup, token), _digested(cleanup, of_cleanup), syncs=syncs)
+    _write(files.staged(files.instructions, token), _digested(instructions, of_instructions), syncs=syncs)
+    header = ManifestHeader(
+        cleanup=of_cleanup.hexdigest().encode(),
+        instructions=of_instructions.hexdigest().encode(),
+        asked=plan.asked,
+        archive=archive,
+        deployment_id=os.fsencode(request.deployment_id),
+    )
+    _write(files.staged(files.manifest, token), chain((header.encoded(),), _joined(listed)), syncs=syncs)
+    if syncs:
+        sync_directory(files.directory)
 
 
 def publish_records(files: GroupFiles, token: str) -> None:
@@ -46,20 +75,19 @@ def publish_records(files: GroupFiles, token: str) -> None:
     sync_directory(files.directory)
 
 
-def claim_paths(files: GroupFiles, paths: Iterable[bytes]) -> None:
+def claim_paths(files: GroupFiles, paths: Collection[bytes]) -> None:
     """Afterwards these are among what the last Install created, as far as its records go."""
     lines = b"".join(path + b"\n" for path in paths if b"\n" not in path)
-    cleanup = files.cleanup.read_bytes() + lines
-    manifest = files.manifest.read_bytes()
-    header, _end, rest = manifest.partition(b"\n")
-    magic, version, _digest, *rest_of_header = header.split(b" ")
-    claimed = b"".join(
-        b"d " + escape(path.rpartition(b"/")[0]) + b"\n" + b" " + escape(path.rpartition(b"/")[2]) + b"\n"
-        for path in paths
-    )
-    header = b" ".join((magic, version, content_digest(cleanup), *rest_of_header))
-    # The other way round, a crash in between would leave a manifest that fits, and lacks them.
-    replace_file(files.manifest, header + b"\n" + claimed + rest)
+    records = fitting_records(files)
+    cleanup = (records.cleanup or b"") + lines
+    if records.header is not None:
+        claimed = b"".join(
+            b"d - - %b\n %b\n" % (escape(path.rpartition(b"/")[0]), escape(path.rpartition(b"/")[2]))
+            for path in paths
+        )
+        header = records.header._replace(cleanup=content_digest(cleanup), asked=NOT_REPEATABLE)
+        # The other way round, a crash in between would leave a manifest that fits, and lacks them.
+        replace_file(files.manifest, header.encoded() + claimed + records.listed)
     replace_file(files.cleanup, cleanup)
 
 
@@ -69,17 +97,35 @@ def discard_records(files: GroupFiles, token: str) -> None:
         files.staged(path, token).unlink(missing_ok=True)
 
 
-def _write(path: Path, parts: Iterable[bytes]) -> bytes:
-    """Afterwards the file is on the disk; the digest of its content."""
-    digest = blake2b(digest_size=DIGEST_BYTES)
+def _write(path: Path, parts: Iterable[bytes], *, syncs: bool) -> None:
+    """Afterwards the file is there, and on the disk if it `syncs`."""
     with path.open("wb") as stream:
         os.fchmod(stream.fileno(), 0o644)
-        for part in parts:
-            stream.write(part)
-            digest.update(part)
+        stream.writelines(parts)
         stream.flush()
-        os.fsync(stream.fileno())
-    return digest.hexdigest().encode()
+        if syncs:
+            os.fsync(stream.fileno())
+
+
+def _digested(parts: Iterable[bytes], digest: blake2b) -> Iterator[bytes]:
+    """The same in larger pieces, each of which is added to the digest."""
+    for piece in _joined(parts):
+        digest.update(piece)
+        yield piece
+
+
+def _joined(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """The same in larger pieces: with many small directories, that takes half the time."""
+    some: list[bytes] = []
+    length = 0
+    for part in parts:
+        some.append(part)
+        length += len(part)
+        if length >= _PIECE_BYTES:
+            yield b"".join(some)
+            some.clear()
+            length = 0
+    yield b"".join(some)
 
 
 def _cleanup(plan: InstallPlan) -> Iterator[bytes]:
@@ -114,9 +160,23 @@ def _instructions(plan: InstallPlan) -> Iterator[bytes]:
     yield b"]}"
 
 
+def _moved(path: Path, before: bytes, after: bytes) -> Iterator[bytes]:
+    """The instructions in this file, that were about one archive, about another one with the same things in it."""
+    # Nothing else can look like that, since quotation marks in names are escaped.
+    old, new = (_COPY + _quoted(archive + b"/").encode()[:-1] for archive in (before, after))
+    with open(path, "rb") as stream:
+        rest = b""
+        while piece := stream.read(_PIECE_BYTES):
+            rest += piece
+            whole = max(rest.rfind(_BEGIN), 0)  # the last instruction may be cut
+            yield rest[:whole].replace(old, new)
+            rest = rest[whole:]
+    yield rest.replace(old, new)
+
+
 def _copies(files: PlannedFiles) -> bytes:
     """The instructions of all these files."""
-    begin = b'{"type":"copy","source":' + _quoted(files.source_directory + b"/").encode()[:-1]
+    begin = _COPY + _quoted(files.source_directory + b"/").encode()[:-1]
     middle = b'","destination":' + _quoted(files.prefix).encode()[:-1]
     names = files.names
     if not _is_plain(b"".join(names)):
@@ -185,23 +245,21 @@ def _text(path: bytes) -> str:
     return path.decode("utf-8", "replace")
 
 
-def _manifest(plan: InstallPlan, staged: list[Staged], header: bytes) -> Iterator[bytes]:
-    yield header
+def _manifest(application: Application) -> Iterator[bytes]:
+    """All but the header."""
     place = b""
-    results = iter(staged)
-    for step in plan.steps:
+    results = iter(application.staged)
+    for step in application.plan.steps:
         if isinstance(step, PlannedDirectory):
             place = step.directory.path
-            yield b"c " + escape(place) + b"\n"
+            yield b"d c %b %b\n" % (application.state_to_record(step) or b"-", escape(place))
             continue
         if step.directory.path != place:
             place = step.directory.path
-            yield b"d " + escape(place) + b"\n"
-        lines = next(results).lines
-        yield b"".join(
-            [b"%b %b\n" % (fields, escape(name)) for fields, name in zip(lines, step.names, strict=True)]
-        )
-    for path, attributes, _ in plan.attributes():
+            yield b"d - - %b\n" % escape(place)
+        items = zip(next(results).lines, escaped(step.names), strict=True)
+        yield b"".join([b"%b %b\n" % item for item in items])
+    for path, attributes, _ in application.plan.attributes():
         context = attributes.permission.context
         if context is not None:
             fields = (context.type, context.user or "-", context.range or "-")

@@ -4,8 +4,9 @@ New content is made under hidden names beside its destination, and changes names
 there. So whatever moment an Install is interrupted at, the names and inodes that exist tell how far
 it had come, and the journal need not be written again for each step:
 
-    install-journal 3 <phase> <token> <state of the group's records>
-    p <mount point>                 a file system that there are changes on
+    install-journal 4 <phase> <token> <state of the group's records>
+    y <directory>                   the first directory on each file system that there are changes on
+    p <mount point>                 where that file system is mounted, if it may not be one day
     t <o if it is ours, or -> <atime ns> <mtime ns> <mode> <uid> <gid> <access ACL, hex, or -> <default ACL> <path>
                                     a directory that was there, and how it was; hidden names are made in it
     h <directory>                   hidden names have been made in it
@@ -34,31 +35,31 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from agent.errors import CommandFailure
 from agent.files import sync_directory
-from agent.install.entries import decode, encode
+from agent.install.entries import decode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from agent.deployments.group_files import GroupFiles
-    from agent.install.entries import Entry, MountPoint, Touched
+    from agent.install.entries import Entry
 
-_MAGIC = b"install-journal 3 "
+_MAGIC = b"install-journal 4 "
 _STAGING, _SWITCHING = b"staging  ", b"switching"
 
 
-def write_journal(path: Path, token: bytes, records: bytes, entries: Iterable[Touched | MountPoint]) -> None:
+def write_journal(path: Path, token: bytes, records: bytes, lines: Iterable[bytes]) -> None:
     """Afterwards the journal is on the disk, in the phase `staging`. There must be none yet.
 
     Args:
         path: of the journal.
         token: what the hidden names have in common.
         records: from `state_of_records`.
-        entries: what the journal begins with.
+        lines: what the journal begins with, `Touched`, `FirstOnDisk` and `MountPoint`.
     """
     with open(path, "xb") as stream:
         stream.write(_MAGIC + _STAGING + b" " + token + b" " + records + b"\n")
-        stream.writelines(map(encode, entries))
+        stream.writelines(lines)
         stream.flush()
         os.fsync(stream.fileno())
     sync_directory(path.parent)

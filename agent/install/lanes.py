@@ -6,7 +6,6 @@ files takes little more than half the time. Threads would wait for each other.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import fcntl
@@ -15,6 +14,7 @@ import os
 import pickle
 import signal
 import struct
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 from agent.install.staged import StepFailed
@@ -27,32 +27,58 @@ T = TypeVar("T")
 MIN_FILES = 1000
 """With fewer files, starting a process costs more than it saves."""
 
+_MOST_RANGES = 256  # so many are enough to keep both busy until the end
 _RANGE = struct.Struct("=II")
 _PR_SET_PDEATHSIG = 1
 
 
 def do_all(work: Callable[[int], T], length: int, *, processes: int) -> list[T]:
-    """What `work` answers for 0, 1, and so on, below `length`.
+    """What `work` answers for 0, 1, and so on, below `length`; the arguments are those of `Lanes`.
+
+    Raises:
+        StepFailed: of either process; when it is raised, neither does anything any more.
+    """
+    if processes < 2 or not length:
+        return [work(number) for number in range(length)]
+    with closing(Lanes(work, length, processes=processes)) as lanes:
+        return lanes.answers()
+
+
+class Lanes(Generic[T]):
+    """The same in two steps: the other process begins at once, this one when the answers are needed.
 
     Args:
         work: called in either process, for each number once; its answers can be pickled, and it
             raises nothing but StepFailed and what ends a process.
         length: how many numbers.
-        processes: 1 or 2.
-
-    Raises:
-        StepFailed: of either process; when it is raised, neither does anything any more.
+        processes: 2, or 1: then nothing begins before the answers are needed.
     """
-    if processes < 2:
-        return [work(number) for number in range(length)]
-    queue = _Queue(length)
-    try:
-        with _Helper(work, queue) as helper:
-            answers = _work_from(queue, work)
-            answers.update(helper.answers())
-    finally:
-        queue.close()
-    return [answers[number] for number in range(length)]
+
+    def __init__(self, work: Callable[[int], T], length: int, *, processes: int) -> None:
+        self._work = work
+        self._length = length
+        self._queue = _Queue(length)
+        self._helper: _Helper[T] | None = None
+        if processes > 1:
+            with suppress(OSError):  # where there may not be another process, this one does it all
+                self._helper = _Helper(work, self._queue)
+
+    def close(self) -> None:
+        """Neither process does anything any more."""
+        if self._helper is not None:
+            self._helper.close()
+        self._queue.close()
+
+    def answers(self) -> list[T]:
+        """What has been answered for each number, in order. To be called once.
+
+        Raises:
+            StepFailed: of either process.
+        """
+        answers = _work_from(self._queue, self._work)
+        if self._helper is not None:
+            answers.update(self._helper.answers())
+        return [answers[number] for number in range(self._length)]
 
 
 class _Queue:
@@ -61,7 +87,7 @@ class _Queue:
     def __init__(self, length: int) -> None:
         self._reader, writer = os.pipe2(os.O_CLOEXEC)
         # Users with many pipes get small ones.
-        room = fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ) // _RANGE.size // 2
+        room = min(fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ) // _RANGE.size // 2, _MOST_RANGES)
         each = max(1, -(-length // room))
         for start in range(0, length, each):
             os.write(writer, _RANGE.pack(start, min(start + each, length)))
@@ -86,24 +112,27 @@ def _work_from(queue: _Queue, work: Callable[[int], T]) -> dict[int, T]:
 
 
 class _Helper(Generic[T]):
-    """A second process that takes from the queue as well. It is gone when the block ends, and when we die."""
+    """A second process that takes from the queue as well. It is gone when it is closed, and when we die."""
 
     def __init__(self, work: Callable[[int], T], queue: _Queue) -> None:
         reader, writer = os.pipe2(os.O_CLOEXEC)
         parent = os.getpid()
-        self._pid = os.fork()
+        try:
+            self._pid = os.fork()
+        except OSError:
+            os.close(reader)
+            os.close(writer)
+            raise
         if self._pid == 0:
             _help(parent, writer, work, queue)
         os.close(writer)
         self._reader = reader
 
-    def __enter__(self) -> _Helper[T]:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
+    def close(self) -> None:
+        """End it."""
         os.close(self._reader)
         os.kill(self._pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
+        with suppress(ChildProcessError):
             os.waitpid(self._pid, 0)
 
     def answers(self) -> dict[int, T]:

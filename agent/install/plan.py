@@ -8,6 +8,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from agent.archive_index import ArchiveIndex
 from agent.deployments.group_files import GroupFiles
 from agent.errors import CommandFailure
 from agent.install.attributes import Assignment, Attributes, PermissionProblem, resolve_attributes
@@ -15,10 +16,11 @@ from agent.install.claims import Overlap, claims_on, find_overlap
 from agent.install.conflicts import Obstacle, conflicts_of, rule_of
 from agent.install.destinations import Destinations, Directory, NotADirectory, Standing
 from agent.install.planned import InstallPlan, PlannedDirectory, PlannedFiles
-from agent.install.previous import Previous, read_previous
+from agent.install.previous import Previous, previous_of, read_records
 from agent.install.removals import planned_removals
+from agent.install.repetition import asked_by, find_repetition
 from agent.install.selinux import labels_to_set
-from agent.install.sources import MAX_DEPTH, SourceFiles, SourceProblem, source_entries
+from agent.install.sources import MAX_DEPTH, SourceFiles, SourceProblem, destination_of, source_entries
 from agent.logs import get_logger
 from agent.protocol import FileExistsBehavior
 
@@ -26,22 +28,33 @@ if TYPE_CHECKING:
     from agent.appspec import FileMapping
     from agent.install.planned import Step
     from agent.install.removals import ClaimsOn
+    from agent.install.repetition import Repetition
     from agent.install.request import InstallRequest
+    from agent.install.survey import Survey
 
 log = get_logger()
 
 _LONGEST_PATH = 4095
+_LONGEST_NAME = 255
 _PAUSE_S = 0.05
 _NO_NAMES: set[bytes] = set()
 
 _TWO_SOURCES = "the AppSpec installs it from two sources"
 
 
-def plan_install(request: InstallRequest, *, patience_s: float = 0.0) -> InstallPlan:
+def plan_install(
+    request: InstallRequest,
+    survey: Survey | None = None,
+    *,
+    patience_s: float = 0.0,
+    trusts_states: bool = True,
+) -> InstallPlan:
     """The plan; nothing is changed.
 
     Args:
         request: what to install.
+        survey: begun as early as possible.
+        trusts_states: whether directories of ours are not listed that are in the state that they were left in.
         patience_s: how long to wait for other groups that are just installing something where this
             one is to be, such as the directory above both.
 
@@ -51,7 +64,7 @@ def plan_install(request: InstallRequest, *, patience_s: float = 0.0) -> Install
             `install-overlap`, `install-journal-unreadable`, or `install-failed` when something can't be looked at.
     """
     end = time.monotonic() + patience_s
-    while isinstance(plan := _plan(request), Overlap):
+    while isinstance(plan := _plan(request, survey, trusts_states=trusts_states), Overlap):
         log.info("other_install_awaited", group_id=plan.group_id, path=os.fsdecode(plan.path))
         while plan.journal.exists():
             if time.monotonic() >= end:
@@ -62,11 +75,20 @@ def plan_install(request: InstallRequest, *, patience_s: float = 0.0) -> Install
     return plan
 
 
-def _plan(request: InstallRequest) -> InstallPlan | Overlap:
+def _plan(request: InstallRequest, survey: Survey | None, *, trusts_states: bool) -> InstallPlan | Overlap:
     files = GroupFiles(directory=request.instructions_directory, group_id=request.group_id)
-    previous = read_previous(files)
+    records, index = read_records(files), ArchiveIndex(request.archive)
+    if survey is not None and trusts_states:
+        repetition = find_repetition(request, files, records, index)
+        if repetition is not None:
+            return _plan_of_nothing(repetition, index, asked_by(request, index))
+    previous = previous_of(records)
+    if not trusts_states:
+        previous.untouched.clear()
+    if survey is not None:
+        survey.begin(request, index, previous.files)
     claims = partial(claims_on, files.directory, files.group_id)
-    planner = _Planner(request, previous, claims)
+    planner = _Planner(request, previous, index, claims)
     try:
         planner.plan_files()
         overlap = find_overlap(files.directory, files.group_id, planner.concerns)
@@ -92,30 +114,61 @@ def _plan(request: InstallRequest) -> InstallPlan | Overlap:
         kept=kept,
         given_up=given_up,
         leftover_directories=sorted(leftover, key=len, reverse=True),
+        has_attributes=planner.has_attributes,
         previous=previous,
+        index=index,
+        asked=asked_by(request, index),
+        states=planner.destinations.states,
         file_count=sum(len(step.names) for step in planner.steps if isinstance(step, PlannedFiles)),
+    )
+
+
+def _plan_of_nothing(repetition: Repetition, index: ArchiveIndex, asked: bytes) -> InstallPlan:
+    return InstallPlan(
+        steps=[],
+        retained=[],
+        removals=[],
+        kept=[],
+        given_up={},
+        leftover_directories=[],
+        has_attributes=False,
+        previous=Previous(),
+        index=index,
+        asked=asked,
+        states={},
+        repetition=repetition,
+        file_count=repetition.file_count,
     )
 
 
 class _Planner:
     """Walks the `files` section, and collects steps and conflicts."""
 
-    def __init__(self, request: InstallRequest, previous: Previous, claims: ClaimsOn) -> None:
+    def __init__(
+        self, request: InstallRequest, previous: Previous, index: ArchiveIndex, claims: ClaimsOn
+    ) -> None:
         self.steps: list[Step] = []
         self.retained: list[bytes] = []
         self.planned_names: dict[bytes, set[bytes]] = {}
         self.destinations = Destinations(previous, claims)
         self._request = request
         self._previous = previous
+        self._index = index
         self._archive = os.fsencode(request.archive)
         self._behavior = rule_of(request).behavior
         self._obstacles: list[Obstacle] = []
         self._source_problems: list[str] = []
         self._directories_in: dict[bytes, set[bytes]] = {}
+        self._planned_directories: set[bytes] = set()
         self._assigned: dict[int, Attributes] = {}
         self._refused: set[bytes] = set()
         self._turned_away: dict[bytes, set[bytes]] = {}
         self._next_number = 0
+
+    @property
+    def has_attributes(self) -> bool:
+        """Whether `permissions` gives anything to anything."""
+        return bool(self._assigned)
 
     def plan_files(self) -> None:
         for mapping in self._request.appspec.files:
@@ -178,9 +231,7 @@ class _Planner:
                     problems.append(f"{path} is a link, and reject_symlink_permission_targets is set")
 
     def _plan_mapping(self, mapping: FileMapping) -> None:
-        destination = os.path.abspath(mapping.destination.encode("utf-8", "surrogateescape"))
-        if destination.startswith(b"//"):
-            destination = destination[1:]
+        destination = destination_of(mapping)
         if not mapping.destination.startswith("/"):
             log.warning(
                 "relative_destination", destination=mapping.destination, used=os.fsdecode(destination)
@@ -191,7 +242,7 @@ class _Planner:
             )
         follow_links = self._request.options.follow_directory_symlinks
         below, directory = b"", self._directory(destination)
-        for entry in source_entries(self._archive, mapping, follow_links=follow_links):
+        for entry in source_entries(self._archive, self._index, mapping, follow_links=follow_links):
             if entry.below != below:
                 below = entry.below
                 directory = self._directory(destination.rstrip(b"/") + b"/" + below if below else destination)
@@ -216,11 +267,11 @@ class _Planner:
     def _plan_directory(self, directory: Directory) -> None:
         if directory.parent is None:
             return
-        above, _slash, name = directory.real.rpartition(b"/")
-        siblings = self._directories_in.setdefault(above or b"/", set())
-        if name in siblings:
+        if directory.real in self._planned_directories:
             return
-        siblings.add(name)
+        self._planned_directories.add(directory.real)
+        above, _slash, name = directory.real.rpartition(b"/")
+        self._directories_in.setdefault(above or b"/", set()).add(name)
         self._plan_directory(directory.parent)
         if name in self.planned_names.get(directory.parent.real, ()):
             reason = "the AppSpec installs a file there, and also a directory"
@@ -243,12 +294,14 @@ class _Planner:
                 names = [name for name in names if name not in inner or self._gives_way(directory, name)]
             known = self._previous.files.of(directory.real)
             if known or inner:
-                added = frozenset([name for name in names if name not in known and name not in inner])
+                added = frozenset(names).difference(known, inner)
         elif directory.standing is Standing.FOREIGN:
             names, added = self._decided(directory, names)
         if not names:
             return
-        _check_length(max((directory.path, directory.real), key=len) + b"/" + max(names, key=len))
+        longest = max(directory.path, directory.real, key=len)
+        if len(longest) + _LONGEST_NAME >= _LONGEST_PATH:
+            _check_length(longest + b"/" + max(names, key=len))
         planned.update(names)
         step = PlannedFiles(
             directory=directory,

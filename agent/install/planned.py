@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from agent.archive_index import ArchiveIndex
     from agent.install.attributes import Attributes
     from agent.install.destinations import Directory
     from agent.install.previous import Previous
     from agent.install.removals import Removal
+    from agent.install.repetition import Repetition
 
 
 @dataclass(slots=True, kw_only=True)
@@ -78,7 +80,12 @@ class InstallPlan:
         given_up: those that another group has installed there, too, so they stay; and which group that is.
         leftover_directories: directories that earlier Installs created and this one does not
             need: they go if they are empty then, innermost first.
+        has_attributes: whether `permissions` gives anything to any of it.
         previous: what the plan is based on.
+        index: what is known of the archive.
+        asked: what it comes from, as `asked_by` tells it.
+        repetition: when there is one, everything stays as it is, and there are no steps.
+        states: of the directories that are ours, by their real path, as `lasting_state` tells them.
         file_count: number of files and links.
     """
 
@@ -88,11 +95,18 @@ class InstallPlan:
     kept: list[bytes]
     given_up: dict[bytes, str]
     leftover_directories: list[bytes]
+    has_attributes: bool
     previous: Previous = field(repr=False)
+    index: ArchiveIndex = field(repr=False)
+    asked: bytes
+    states: dict[bytes, bytes] = field(repr=False)
+    repetition: Repetition | None = field(default=None, repr=False)
     file_count: int
 
     def attributes(self) -> Iterator[tuple[bytes, Attributes, bool]]:
         """Each path that `permissions` gives something to, what, and whether it is a directory; in order."""
+        if not self.has_attributes:
+            return
         for step in self.steps:
             if isinstance(step, PlannedFiles):
                 prefix = step.prefix

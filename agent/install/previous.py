@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from agent.appspec import SelinuxContext
 from agent.deployments.group_files import GroupFiles
 from agent.errors import CommandFailure
-from agent.install.records import LABEL_PREFIX, MANIFEST_HEADER
+from agent.install.records import LABEL_PREFIX, decode_header, directory_state
 from agent.listings import Sections, content_digest, stream_digest, unescape
 from agent.logs import get_logger
 
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from agent.install.records import ManifestHeader
+
 log = get_logger()
 
 _UNKNOWN = b""
-_LONGEST_HEADER = 4096
+_LONGEST_HEADER = 32 * 1024
 _NONE: dict[bytes, bytes] = {}
 
 
@@ -34,6 +36,8 @@ class Previous:
         directories: those that Install created, → the path under which it did so.
         labels: path → the SELinux context that Install asked for, None when not known.
         swapped: directories that Install created, and where a link stands by now.
+        untouched: those of the directories that hold the very names that Install left in them, and have the
+            attributes that they had then, → their state.
         deployment_id: whose revision it is; empty when not known.
     """
 
@@ -41,6 +45,7 @@ class Previous:
     directories: dict[bytes, bytes] = field(default_factory=dict)
     labels: dict[bytes, SelinuxContext | None] = field(default_factory=dict)
     swapped: set[bytes] = field(default_factory=set)
+    untouched: dict[bytes, bytes] = field(default_factory=dict)
     deployment_id: str = ""
 
     def owns(self, directory: bytes, name: bytes) -> bool:
@@ -74,6 +79,12 @@ class PreviousFiles:
         yield from self._paths
         yield from self._others
 
+    def places(self) -> Iterator[tuple[bytes, bytes]]:
+        """Path and real path of all directories of which more than names may be known."""
+        for real, paths in self._paths.items():
+            for path in paths:
+                yield path, real
+
     def taken(self) -> PreviousFiles:
         """All of it; afterwards there is nothing here."""
         taken = PreviousFiles(self._sections)
@@ -91,24 +102,43 @@ class PreviousFiles:
         return {name: fields for path in paths for name, fields in self._sections.of(path).items()}
 
 
-def read_previous(files: GroupFiles) -> Previous:
+class Records(NamedTuple):
+    """What a group's files tell of its last Install.
+
+    Attributes:
+        cleanup: content of the cleanup file; None when there is none.
+        header: of the manifest, if that is about the same Install; else None.
+        listed: the lines of that manifest.
+    """
+
+    cleanup: bytes | None
+    header: ManifestHeader | None
+    listed: bytes
+
+
+def read_records(files: GroupFiles) -> Records:
     """What the cleanup file, and the manifest if it fits, tell.
 
     Raises:
         CommandFailure: `install-records-unreadable`.
     """
     try:
-        cleanup = _content(files.cleanup)
-        manifest = fitting_manifest(files, cleanup)
+        return fitting_records(files)
     except OSError as error:
         message = (
             f"What the last Install of this deployment group created can't be read from {error.filename!r}:"
             f" {error.strerror}. Make the file readable, or remove it to give up all claims on those files."
         )
         raise CommandFailure("install-records-unreadable", message) from error
-    if cleanup is None:
+
+
+def previous_of(records: Records) -> Previous:
+    """The same, beside what is there by now."""
+    if records.cleanup is None:
         return Previous()
-    return _from_cleanup(cleanup) if manifest is None else _from_manifest(manifest)
+    if records.header is None:
+        return _from_cleanup(records.cleanup)
+    return _from_manifest(records.header, records.listed)
 
 
 def installed_deployment(instructions_directory: Path, group_id: str) -> str:
@@ -124,40 +154,39 @@ def installed_deployment(instructions_directory: Path, group_id: str) -> str:
     cleanup = _content(files.cleanup)
     try:
         with open(files.manifest, "rb") as manifest:
-            header = manifest.readline(_LONGEST_HEADER)
+            header = decode_header(manifest.readline(_LONGEST_HEADER))
     except FileNotFoundError:
         return ""
-    if cleanup is None or not header.endswith(b"\n") or not _is_about(header, files, cleanup):
+    if cleanup is None or header is None or not _is_about(header, files, cleanup):
         return ""
-    return _deployment_id(header)
+    return os.fsdecode(header.deployment_id)
 
 
-def fitting_manifest(files: GroupFiles, cleanup: bytes | None) -> bytes | None:
-    """The manifest, if it is about the same Install as this cleanup file and as the instructions.
+def fitting_records(files: GroupFiles) -> Records:
+    """The cleanup file, and the manifest if it is about the same Install as it and the instructions.
 
     Raises:
         OSError: a record can't be read.
     """
-    if cleanup is None:
-        return None
-    manifest = _content(files.manifest)
-    return manifest if manifest is not None and _is_about(manifest, files, cleanup) else None
+    cleanup = _content(files.cleanup)
+    manifest = None if cleanup is None else _content(files.manifest)
+    if cleanup is not None and manifest is not None:
+        line, end, listed = manifest.partition(b"\n")
+        header = decode_header(line + end)
+        if header is not None and _is_about(header, files, cleanup):
+            return Records(cleanup, header, listed)
+    return Records(cleanup, None, b"")
 
 
-def _is_about(manifest: bytes, files: GroupFiles, cleanup: bytes) -> bool:
+def _is_about(header: ManifestHeader, files: GroupFiles, cleanup: bytes) -> bool:
     """Whether it belongs to both: another agent that installs the same paths again writes the same cleanup file."""
-    begin = MANIFEST_HEADER + content_digest(cleanup) + b" "
-    if not manifest.startswith(begin):
+    if header.cleanup != content_digest(cleanup):
         return False
     try:
         with open(files.instructions, "rb", buffering=0) as instructions:
-            return manifest.startswith(begin + stream_digest(instructions) + b" ")
+            return header.instructions == stream_digest(instructions)
     except FileNotFoundError:
         return False
-
-
-def _deployment_id(header: bytes) -> str:
-    return os.fsdecode(unescape(header.rstrip(b"\n").rpartition(b" ")[2]))
 
 
 def _content(path: os.PathLike[str]) -> bytes | None:
@@ -176,23 +205,23 @@ def _lines(content: bytes) -> Iterator[bytes]:
         start = end + 1
 
 
-def _from_manifest(manifest: bytes) -> Previous:
-    header, _end, lines = manifest.partition(b"\n")
-    labels, lines = _taken_labels(lines)
+def _from_manifest(header: ManifestHeader, listed: bytes) -> Previous:
+    labels, lines = _taken_labels(listed)
     sections = Sections(lines)
     directories = list(sections.directories())
-    places = RealPaths({path for kind, path in directories if kind == b"c"})
+    places = RealPaths({path: fields[2:] for fields, path in directories if fields.startswith(b"c")})
     previous = Previous(
         files=PreviousFiles(sections),
         labels=labels,
         swapped=places.swapped,
-        deployment_id=_deployment_id(header),
+        untouched=places.untouched,
+        deployment_id=os.fsdecode(header.deployment_id),
     )
-    for kind, path in directories:
+    for fields, path in directories:
         real = places.of(path)
         if real is None:
             continue
-        if kind == b"c":
+        if fields.startswith(b"c"):
             previous.directories[real] = path
         previous.files.add_section(real, path)
     return previous
@@ -222,7 +251,7 @@ def _from_cleanup(cleanup: bytes) -> Previous:
     """Another agent's list says only paths; what they are, the list and the file system tell."""
     above = _directories_above(cleanup)
     # Whatever stands there now: it was a directory when something was put below it.
-    places = RealPaths({path for path in _paths(cleanup) if path in above})
+    places = RealPaths({path: b"" for path in _paths(cleanup) if path in above})
     previous = Previous(swapped=places.swapped)
     for line in _lines(cleanup):
         if line.startswith(LABEL_PREFIX):
@@ -275,16 +304,19 @@ class RealPaths:
     for a link would otherwise choose what we delete.
 
     Args:
-        created: the directories that Install created, all of them before any is looked at.
+        created: the directories that Install created, all of them before any is looked at, → the state
+            that each was in then, empty when that is not known.
 
     Attributes:
         swapped: real paths of those where a link stands by now.
+        untouched: real paths of those that are still in that state, → the state.
     """
 
-    def __init__(self, created: set[bytes]) -> None:
+    def __init__(self, created: dict[bytes, bytes]) -> None:
         self._known: dict[bytes, bytes | None] = {b"/": b"/", b"": b"/"}
         self._created = created
         self.swapped: set[bytes] = set()
+        self.untouched: dict[bytes, bytes] = {}
 
     def of(self, path: bytes) -> bytes | None:
         """Real path of a directory; None when it is none any more."""
@@ -300,16 +332,20 @@ class RealPaths:
         if parent is None:
             return None
         real = parent.rstrip(b"/") + b"/" + name
+        state = self._created.get(path)
         try:
-            mode = os.lstat(real).st_mode
-            if stat.S_ISLNK(mode) and path not in self._created:
+            status = os.lstat(real)
+            if state is None and stat.S_ISLNK(status.st_mode):
                 real = os.path.realpath(real)
-                mode = os.lstat(real).st_mode
+                status = os.lstat(real)
         except OSError:
             return None
+        mode = status.st_mode
         if stat.S_ISDIR(mode):
+            if state and state == directory_state(status):
+                self.untouched[real] = state
             return real
-        if path in self._created:
+        if state is not None:
             if stat.S_ISLNK(mode):
                 self.swapped.add(real)
             log.warning("created_directory_is_gone", path=os.fsdecode(path), is_link=stat.S_ISLNK(mode))

@@ -25,21 +25,13 @@ def protection_of(path: str, error: OSError) -> str:
     return ""
 
 
-def check_changeable(dir_fd: int) -> None:
-    """Afterwards names in this directory can be changed, as far as such attributes decide it.
+def check_changeable(descriptor: int) -> None:
+    """Afterwards names in this open directory can be changed, as far as such attributes decide it.
 
     Raises:
         PermissionError: they can't.
     """
-    try:
-        descriptor = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
-    except PermissionError:
-        return  # it may be possible to write it all the same
-    try:
-        protections = _protections_of(descriptor)
-    finally:
-        os.close(descriptor)
-    if protections:
+    if _protections_of(descriptor):
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
 

@@ -7,9 +7,12 @@ by their content; after an Install by another agent they are different, and it i
 
 A manifest has one line per item, fields separated by spaces, and names escaped as in a URL:
 
-    install-manifest 3 <digest of the cleanup file> <digest of install.json> <id of the deployment>
-    d <path>        a directory that was there before; the lines that follow are about what is in it
-    c <path>        a directory that Install created; the same
+    install-manifest 4 <digest of the cleanup file> <digest of install.json> <digest of what was asked for, or ->
+                    <archive> <id of the deployment>, all in one line
+    d - - <path>    a directory that was there before; the lines that follow are about what is in it
+    d c <inode> <mtime ns> <ctime ns> <mode> <uid> <gid> <path>
+                    a directory that Install created, and how it was when all had its place; the same
+    d c - <path>    the same, where it was to change once more, has ACLs, or holds things of others
     f <inode> <size> <mtime ns> <ctime ns> <digest of the content, or -> <a if it has an ACL, or -> <name>
     l <inode> <size> <mtime ns> <ctime ns> <target> - <name>
     s <type> <user or -> <range or -> <path>        an SELinux rule that Install added
@@ -17,15 +20,45 @@ A manifest has one line per item, fields separated by spaces, and names escaped 
 
 from __future__ import annotations
 
+import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.listings import escape, unescape
+from agent.listings import counts_seconds, escape, unescape
 
 if TYPE_CHECKING:
     import os
 
-MANIFEST_HEADER = b"install-manifest 3 "
+_MAGIC = b"install-manifest 4 "
 LABEL_PREFIX = b"semanage\0"
+
+
+class ManifestHeader(NamedTuple):
+    """The first line of a manifest.
+
+    Attributes:
+        cleanup, instructions: digests of the cleanup file and of install.json, of the same Install.
+        asked: of what that Install was asked for; `-` when it can't be repeated.
+        archive: the archive that was installed.
+        deployment_id: whose revision that was.
+    """
+
+    cleanup: bytes
+    instructions: bytes
+    asked: bytes
+    archive: bytes
+    deployment_id: bytes
+
+    def encoded(self) -> bytes:
+        """The line."""
+        return _MAGIC + b" ".join([escape(field) for field in self]) + b"\n"
+
+
+def decode_header(line: bytes) -> ManifestHeader | None:
+    """The header in this line; None when it is none, or unfinished."""
+    if not line.startswith(_MAGIC) or not line.endswith(b"\n"):
+        return None
+    fields = [unescape(field) for field in line[len(_MAGIC) : -1].split(b" ")]
+    return ManifestHeader(*fields) if len(fields) == len(ManifestHeader._fields) else None
 
 
 class Record(NamedTuple):
@@ -87,6 +120,38 @@ def digest_if_untouched(fields: bytes, status: os.stat_result) -> bytes:
         return b""
     digest = fields[len(identity) : -2]
     return b"" if digest == b"-" else digest
+
+
+def directory_state(status: os.stat_result) -> bytes:
+    """What a manifest tells of a directory: another one means that a name in it has changed, or an attribute.
+
+    Empty where the file system's clock is too coarse for that.
+    """
+    if counts_seconds(status.st_ctime_ns):
+        return b""
+    return b"%d %d %d %d %d %d" % (
+        status.st_ino,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        stat.S_IMODE(status.st_mode),
+        status.st_uid,
+        status.st_gid,
+    )
+
+
+def lasting_state(status: os.stat_result, looked_ns: int) -> bytes:
+    """The same, for the next Install; empty where the directory may change again, and look as if it had not.
+
+    Args:
+        status: of the directory.
+        looked_ns: what `clock_ns` told before it was looked at.
+    """
+    return directory_state(status) if status.st_ctime_ns < looked_ns else b""
+
+
+def attributes_in_state(mode: int, uid: int, gid: int) -> bytes:
+    """What the state of a directory with these attributes ends with."""
+    return b" %d %d %d" % (stat.S_IMODE(mode), uid, gid)
 
 
 def decode_record(fields: bytes) -> Record:

@@ -60,8 +60,10 @@ def planned_removals(
     removals: list[Removal] = []
     kept: list[bytes] = []
     for directory in previous.files.directories():
-        names = previous.files.of(directory)
-        gone = names.keys() - planned_names.get(directory, ())
+        names, planned = previous.files.of(directory), planned_names.get(directory)
+        if planned is not None and names.keys() <= planned:
+            continue
+        gone = names.keys() - (planned or ())
         prefix = directory.rstrip(b"/") + b"/"
         for name in sorted(gone):
             path, fields = prefix + name, names[name]

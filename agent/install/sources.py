@@ -6,15 +6,20 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
+from agent.archive_index import DIRECTORY, LINK, UNKNOWN
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from agent.appspec import FileMapping
+    from agent.archive_index import ArchiveIndex
 
 
 MAX_DEPTH = 200
 
 _NONE: frozenset[bytes] = frozenset()
+_SPECIAL = b"?"
+_OTHERS = frozenset([LINK, DIRECTORY, _SPECIAL])
 
 
 class SourceProblem(Exception):
@@ -44,9 +49,15 @@ class SourceDirectory(NamedTuple):
 
 
 def source_entries(
-    archive: bytes, mapping: FileMapping, *, follow_links: bool
+    archive: bytes, index: ArchiveIndex, mapping: FileMapping, *, follow_links: bool
 ) -> Iterator[SourceFiles | SourceDirectory]:
     """Everything that one entry of `files` copies: a directory before what is in it, names sorted.
+
+    Args:
+        archive: path of the archive.
+        index: what was found out about it; directories that it knows are not listed again.
+        mapping: the entry.
+        follow_links: copy what links to directories lead to, as if it was there.
 
     Raises:
         SourceProblem: it is not there, leads out of the archive, or holds a device or the like.
@@ -57,7 +68,7 @@ def source_entries(
         _check_inside(archive, path, mapping)
         status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
-        walk = _Walk(archive, mapping, follow_links=follow_links)
+        walk = _Walk(archive, index, mapping, follow_links=follow_links)
         walk.enter(path, b"", frozenset())
         yield from walk.found
         return
@@ -71,6 +82,12 @@ def source_path(archive: bytes, source: str) -> bytes:
     """Path of the source, spelled as the existing agents write it into install.json."""
     relative = source.encode("utf-8", "surrogateescape").strip(b"/")
     return archive + b"/" + relative if relative else archive
+
+
+def destination_of(mapping: FileMapping) -> bytes:
+    """Where an entry of `files` puts things, as an absolute path."""
+    destination = os.path.abspath(mapping.destination.encode("utf-8", "surrogateescape"))
+    return destination[1:] if destination.startswith(b"//") else destination
 
 
 def _status(archive: bytes, path: bytes, mapping: FileMapping) -> os.stat_result:
@@ -112,9 +129,12 @@ def _special(path: bytes) -> SourceProblem:
 class _Walk:
     """Everything below one directory; a list, since each level of nested generators would cost time."""
 
-    def __init__(self, archive: bytes, mapping: FileMapping, *, follow_links: bool) -> None:
+    def __init__(
+        self, archive: bytes, index: ArchiveIndex, mapping: FileMapping, *, follow_links: bool
+    ) -> None:
         self.found: list[SourceFiles | SourceDirectory] = []
         self._archive = archive
+        self._index = index
         self._mapping = mapping
         self._follow_links = follow_links
 
@@ -125,41 +145,52 @@ class _Walk:
                 f"directories are nested more than {MAX_DEPTH} deep in {os.fsdecode(directory[:200])}…"
             )
         self.found.append(SourceDirectory(below))
-        with os.scandir(directory) as scan:
-            entries = sorted(scan, key=_name)
+        is_listed = self._index.lists_all(directory, os.lstat(directory))
+        entries = self._index.of(directory) if is_listed else _listed(directory)
         names: list[bytes] = []
         links: list[bytes] = []
-        for entry in entries:
-            if entry.is_file(follow_symlinks=False):
-                names.append(entry.name)
+        for name in sorted(entries):
+            kind = entries[name]
+            if kind not in _OTHERS:
+                names.append(name)
                 continue
-            is_link = entry.is_symlink()
-            if is_link and not (self._follow_links and entry.is_dir()):
-                names.append(entry.name)
-                links.append(entry.name)
+            path = directory + b"/" + name
+            if kind == LINK and not (self._follow_links and os.path.isdir(path)):
+                names.append(name)
+                links.append(name)
                 continue
             if names:
                 self.found.append(SourceFiles(below, directory, names, frozenset(links)))
                 names, links = [], []
-            self._enter(entry, below + b"/" + entry.name if below else entry.name, above)
+            inner = below + b"/" + name if below else name
+            if kind == _SPECIAL:
+                raise _special(path)
+            if kind == LINK:
+                self._follow(path, inner, above)
+            else:
+                self.enter(path, inner, above)
         if names:
             self.found.append(SourceFiles(below, directory, names, frozenset(links)))
 
-    def _enter(self, entry: os.DirEntry[bytes], below: bytes, above: frozenset[bytes]) -> None:
-        path = entry.path
-        if entry.is_dir(follow_symlinks=False):
-            self.enter(path, below, above)
-            return
-        if not entry.is_symlink():
-            raise _special(path)
-        _check_inside(self._archive, path, self._mapping)
-        real = os.path.realpath(path)
-        if real in above or path.startswith(real + b"/"):
+    def _follow(self, link: bytes, below: bytes, above: frozenset[bytes]) -> None:
+        _check_inside(self._archive, link, self._mapping)
+        real = os.path.realpath(link)
+        if real in above or link.startswith(real + b"/"):
             raise SourceProblem(
-                f"the link {os.fsdecode(path)} leads to a directory above itself, so it can't be followed"
+                f"the link {os.fsdecode(link)} leads to a directory above itself, so it can't be followed"
             )
-        self.enter(path, below, above | {real})
+        self.enter(link, below, above | {real})
 
 
-def _name(entry: os.DirEntry[bytes]) -> bytes:
-    return entry.name
+def _listed(directory: bytes) -> dict[bytes, bytes]:
+    """Name → kind of all that is in a directory."""
+    with os.scandir(directory) as entries:
+        return {entry.name: _kind(entry) for entry in entries}
+
+
+def _kind(entry: os.DirEntry[bytes]) -> bytes:
+    if entry.is_file(follow_symlinks=False):
+        return UNKNOWN
+    if entry.is_dir(follow_symlinks=False):
+        return DIRECTORY
+    return LINK if entry.is_symlink() else _SPECIAL

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -63,32 +64,39 @@ class NewFile(NamedTuple):
     has_acl: bool
 
 
-class NewFiles:
-    """Many of them, column by column: a tuple for each of 100,000 takes three times the memory."""
+_ROW, _NAME = struct.Struct("=IQQB"), struct.Struct("=IQ")
+_IS_LINK, _HAS_ACL = 1, 2
 
-    def __init__(self) -> None:
-        self._positions = array("I")
-        self._inodes = array("Q")
-        self._old_inodes = array("Q")
-        self._digests: list[bytes] = []
-        self._kinds = bytearray()
+
+class NewFiles:
+    """Many of them, as rows of numbers: a tuple for each of 100,000 takes three times the memory.
+
+    Args:
+        rows: position, inode, old inode, and what kind of file it is, of each.
+        digests: of each.
+    """
+
+    def __init__(self, rows: bytearray | None = None, digests: list[bytes] | None = None) -> None:
+        self.rows = bytearray() if rows is None else rows
+        self.digests: list[bytes] = [] if digests is None else digests
 
     def __len__(self) -> int:
-        return len(self._positions)
+        return len(self.digests)
 
     def __iter__(self) -> Iterator[NewFile]:
-        for position, inode, old_inode, digest, kind in zip(
-            self._positions, self._inodes, self._old_inodes, self._digests, self._kinds, strict=True
-        ):
-            yield NewFile(position, inode, old_inode, bool(kind & 1), digest, bool(kind & 2))
+        for digest, row in zip(self.digests, _ROW.iter_unpack(self.rows), strict=True):
+            position, inode, old_inode, kind = row
+            yield NewFile(position, inode, old_inode, bool(kind & _IS_LINK), digest, bool(kind & _HAS_ACL))
+
+    def numbers(self) -> Iterator[tuple[int, int, int]]:
+        """Position, inode and old inode of each; it takes half the time."""
+        return ((position, inode, old_inode) for position, inode, old_inode, _ in _ROW.iter_unpack(self.rows))
 
     def append(self, new: NewFile) -> None:
         """Add one at the end."""
-        self._positions.append(new.position)
-        self._inodes.append(new.inode)
-        self._old_inodes.append(new.old_inode)
-        self._digests.append(new.digest)
-        self._kinds.append(new.is_link | new.has_acl << 1)
+        kind = new.is_link * _IS_LINK | new.has_acl * _HAS_ACL
+        self.rows += _ROW.pack(new.position, new.inode, new.old_inode, kind)
+        self.digests.append(new.digest)
 
 
 class Adjusted(NamedTuple):
@@ -151,20 +159,18 @@ class AdjustedFiles:
 class Todo:
     """Names that have to be staged: positions, and the inodes of what they replace, 0 where nothing is."""
 
-    def __init__(self) -> None:
-        self._positions = array("I")
-        self._inodes = array("Q")
+    def __init__(self, rows: bytearray | None = None) -> None:
+        self.rows = bytearray() if rows is None else rows
 
     def __len__(self) -> int:
-        return len(self._positions)
+        return len(self.rows) // _NAME.size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return zip(self._positions, self._inodes, strict=True)
+        return _NAME.iter_unpack(self.rows)
 
     def add(self, position: int, inode: int) -> None:
         """Note one, and what is there."""
-        self._positions.append(position)
-        self._inodes.append(inode)
+        self.rows += _NAME.pack(position, inode)
 
 
 class LinkedName(NamedTuple):
@@ -226,12 +232,18 @@ class Staged:
         self.new.append(new)
 
     def __getstate__(self) -> tuple[object, ...]:
-        """What differs from a fresh one at the end; the usual way takes three times as long."""
+        """Plain values, and few: the usual way takes ten times as long."""
+        new = (self.new.rows, self.new.digests) if isinstance(self.new, NewFiles) else None
+        todo = self.todo.rows if isinstance(self.todo, Todo) else self.todo
         counts = (self.created, self.replaced, self.unchanged, self.copied_bytes)
         lists = (self.overwritten, self.linked, self.kept_links)
-        return (self.lines, self.todo, self.new, self.adjusted, counts, lists if any(lists) else None)
+        others = (self.adjusted, lists) if self.adjusted or any(lists) else None
+        return (self.lines, new, todo, counts, others)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.lines, self.todo, self.new, self.adjusted, counts, lists = state
+        self.lines, new, todo, counts, others = state
+        self.new = () if new is None else NewFiles(*new)
+        self.todo = Todo(todo) if isinstance(todo, bytearray) else todo
         self.created, self.replaced, self.unchanged, self.copied_bytes = counts
-        self.overwritten, self.linked, self.kept_links = lists or ([], [], [])
+        self.adjusted, lists = others or ((), ([], [], []))
+        self.overwritten, self.linked, self.kept_links = lists

@@ -15,17 +15,20 @@ from agent.install.entries import new_name
 from agent.install.records import decode_record, digest_if_untouched, file_fields, link_fields
 from agent.install.removals import is_as_left
 from agent.install.staged import AdjustedFiles, LinkedName, NewFile, Staged, StepFailed
-from agent.install.unchanged import unknown_names
+from agent.install.survey import UNCHANGED, UNKNOWN, look_in, names_of, states_in
 from agent.install.wanted import BITS, Wanted, has_capabilities, wanted_of
 from agent.listings import content_digest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from agent.archive_index import ArchiveIndex
     from agent.install.attributes import Attributes
     from agent.install.descriptors import Descriptors
     from agent.install.planned import PlannedFiles
     from agent.install.previous import PreviousFiles
     from agent.install.request import Observer
+    from agent.install.survey import Survey
 
 
 class Stager:
@@ -46,23 +49,58 @@ class Stager:
         self._observe = observer
         self._is_root = os.geteuid() == 0
 
-    def compare(self, files: PlannedFiles) -> Staged:
-        """What is there already, and what is still to be done; nothing is changed.
+    def recognise(self, files: PlannedFiles, survey: Survey | None = None) -> tuple[Staged, list[int]]:
+        """What can be told at once, and the positions of the names that `compare` has to look at.
+
+        Args:
+            files: what is planned.
+            survey: may have seen it.
+        """
+        staged = Staged([b""] * len(files.names))
+        if not files.replaces:
+            return staged, []
+        staged.todo = ()
+        source, real = files.source_directory, files.directory.real
+        known, entries = self._previous.of(real), self._index.of(source)
+        if not known or not entries:
+            return staged, list(range(len(files.names)))
+        if survey is not None and survey.has(source, real):
+            found = survey.of(source, real)
+        else:
+            found = look_in(source, real, entries, known, is_root=self._is_root)
+        names, attributes = names_of(entries), files.attributes
+        if found is None and names == files.names and not attributes:
+            staged.lines = [known[name] for name in names]
+            staged.unchanged = len(names)
+            return staged, []
+        state_of = (
+            dict.fromkeys(names, UNCHANGED)
+            if found is None
+            else dict(zip(names, states_in(found), strict=True))
+        )
+        unknown = []
+        for position, name in enumerate(files.names):
+            state = state_of.get(name, UNKNOWN)
+            if state == UNKNOWN or name in attributes:
+                unknown.append(position)
+            elif state == UNCHANGED:
+                staged.lines[position] = known[name]
+                staged.unchanged += 1
+            else:
+                staged.note_todo(position, state)
+        return staged, unknown
+
+    def compare(self, files: PlannedFiles, staged: Staged, unknown: Iterable[int]) -> Staged:
+        """What is there already of these, and what is still to be done; nothing is changed.
 
         Raises:
             StepFailed: something can't be read.
         """
-        staged = Staged([b""] * len(files.names))
-        if not files.replaces:
-            return staged
-        staged.todo = ()
         position = 0
         try:
-            unknown = list(unknown_names(files, self._previous, self._index, staged, is_root=self._is_root))
-            if unknown:
-                with _Directory(self, files, staged) as work:
-                    for position, other in unknown:
-                        work.compare(position, other)
+            with _Directory(self, files, staged) as work:
+                for position in unknown:
+                    work.compare(position)
         except OSError as error:
             raise StepFailed(files.prefix + files.names[position], error) from error
         return staged
@@ -131,7 +169,7 @@ class _Directory:
         self._files = files
         self._staged = staged
         self._source_fd = os.open(files.source_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._real = files.directory.real
+        self._real, self._prefix = files.directory.real, files.prefix
         self._descriptors = stager._descriptors  # noqa: SLF001 - one class in two parts
         self._dir_fd = self._descriptors.of(self._real)
         self._token = stager._token  # noqa: SLF001
@@ -148,24 +186,20 @@ class _Directory:
     def __exit__(self, *_exception: object) -> None:
         os.close(self._source_fd)
 
-    def compare(self, position: int, other: os.stat_result | None) -> None:
-        """Find out about one name.
-
-        Args:
-            position: in the planned files.
-            other: status of what is there, when that is known to have another content.
-        """
+    def compare(self, position: int) -> None:
+        """Find out about one name."""
         name = self._files.names[position]
-        there = other
-        if other is None and self._files.may_replace(name):
-            there = self._status(name)
-            if there is not None and self._is_there(position, name, there):
-                return
-            if there is not None and stat.S_ISDIR(there.st_mode) and name in self._known:
-                raise OSError(errno.EISDIR, "somebody has put a directory in the place of this file")
-        if there is not None and other is None and self._is_changed(name, there):
+        there = self._status(name) if self._files.may_replace(name) else None
+        if there is None:
+            self._staged.note_todo(position, 0)
+            return
+        if self._is_there(position, name, there):
+            return
+        if stat.S_ISDIR(there.st_mode) and name in self._known:
+            raise OSError(errno.EISDIR, "somebody has put a directory in the place of this file")
+        if self._is_changed(name, there):
             self._staged.overwritten.append(position)
-        self._staged.note_todo(position, 0 if there is None else there.st_ino)
+        self._staged.note_todo(position, there.st_ino)
 
     def _is_changed(self, name: bytes, there: os.stat_result) -> bool:
         """Whether somebody has changed what the previous Install has left there."""
@@ -321,7 +355,7 @@ class _Directory:
         inode: int,
     ) -> bytes:
         """Copy the open file; its digest."""
-        self._observe("copy", self._files.prefix + name)
+        self._observe("copy", self._prefix + name)
         digest = digest_in(self._entries.get(name), identity_of(source))
         attributes = self._files.attributes.get(name)
         mode = source.st_mode & BITS
@@ -333,6 +367,10 @@ class _Directory:
             os.utime(target, ns=(source.st_atime_ns, source.st_mtime_ns))
             has_acl = self._give(target, source, attributes, mode)
             status = os.fstat(target)
+            if attributes is None and status.st_mode & BITS != mode:
+                # The directory has a default ACL.
+                os.fchmod(target, mode)
+                status = os.fstat(target)
         finally:
             os.close(target)
         if self._is_new:
@@ -346,11 +384,9 @@ class _Directory:
         if self._owner is None:
             status = os.fstat(target)
             self._owner = (status.st_uid, status.st_gid)
-        if (
-            attributes is None
-            and mode <= 0o777
-            and (not self._is_root or (source.st_uid, source.st_gid) == self._owner)
-        ):
+        if attributes is None and mode <= 0o777:
+            if self._is_root and (source.st_uid, source.st_gid) != self._owner:
+                os.fchown(target, source.st_uid, source.st_gid)
             return False
         wanted = wanted_of(source, attributes, is_root=self._is_root)
         wanted.give(target, os.fstat(target), None)
@@ -368,7 +404,7 @@ class _Directory:
         source = os.stat(name, dir_fd=self._source_fd, follow_symlinks=False)
         target = os.readlink(name, dir_fd=self._source_fd)
         wanted = wanted_of(source, self._files.attributes.get(name), is_root=self._is_root)
-        self._observe("link", self._files.prefix + name)
+        self._observe("link", self._prefix + name)
         place = name if self._is_new else new_name(self._token, self._files.number + position)
         status = copy_link(target, place, self._dir_fd, wanted)
         if inode:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.install.again import TREE, forget_states, install_until_known
 from tests.install.host import Host
 
 if TYPE_CHECKING:
@@ -34,3 +35,13 @@ def place(tmp_path: Path) -> Iterator[Path]:
 def host(place: Path) -> Host:
     """A host on which nothing was ever deployed."""
     return Host(place)
+
+
+@pytest.fixture(params=[True, False], ids=["states known", "states not known"])
+def known(request: pytest.FixtureRequest, host: Host) -> Host:
+    """A host with the revision, and whatever is known of it after a slow Install or a quick one."""
+    host.dest.mkdir()
+    install_until_known(host, TREE)
+    if not request.param:
+        forget_states(host)
+    return host

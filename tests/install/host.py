@@ -7,7 +7,7 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 from agent.appspec import parse_appspec
-from agent.archive_index import IndexWriter, index_of
+from agent.archive_index import DIRECTORY, LINK, UNKNOWN, IndexWriter, index_of
 from agent.errors import CommandFailure
 from agent.install import InstallOptions, InstallRequest, install, recover_install
 from agent.listings import content_digest
@@ -128,15 +128,21 @@ class Host:
 
 def write_index(archive: Path) -> None:
     """The index that unpacking a bundle leaves beside its archive."""
-    writer = IndexWriter()
-    for directory, _, names in os.walk(os.fsencode(archive)):
-        for name in names:
-            path = os.path.join(directory, name)
-            status = os.lstat(path)
-            if stat.S_ISREG(status.st_mode):
+    writer, top = IndexWriter(), os.fsencode(archive)
+    for directory, directories, names in os.walk(top):
+        for path in (os.path.join(directory, name) for name in directories + names):
+            status, below = os.lstat(path), path[len(top) + 1 :]
+            if stat.S_ISLNK(status.st_mode):
+                writer.note(below, LINK)
+            elif stat.S_ISDIR(status.st_mode):
+                writer.note(below, DIRECTORY)
+            elif not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+                writer.note(below, UNKNOWN)
+            else:
                 with open(path, "rb") as stream:
                     digest = content_digest(stream.read())
-                writer.add(path[len(os.fsencode(archive)) + 1 :], status, digest)
+                writer.add(below, status, digest)
+        writer.identify(directory[len(top) + 1 :], os.lstat(directory))
     writer.write(index_of(archive))
 
 

@@ -14,12 +14,13 @@ from agent.install.preview import preview_install
 from agent.protocol import FileExistsBehavior
 from tests.install.children import in_child
 from tests.install.host import FILES, failure_of
+from tests.install.untold import edit_untold, replace_untold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from tests.install.host import Host
+from tests.install.host import Host
 
 
 def leave_cleanup_file(host: Host, names: Iterable[str]) -> None:
@@ -27,24 +28,6 @@ def leave_cleanup_file(host: Host, names: Iterable[str]) -> None:
     host.instructions.mkdir(parents=True, exist_ok=True)
     lines = "".join(f"{host.dest}/{name}\n" for name in names)
     (host.instructions / f"{host.group_id}-cleanup").write_text(lines)
-
-
-def replace_untold(path: Path, content: str) -> None:
-    """Put another file there, with the size and the time of what was there."""
-    was = path.stat()
-    beside = path.with_name("beside")
-    beside.write_text(content)
-    os.utime(beside, ns=(was.st_atime_ns, was.st_mtime_ns))
-    beside.rename(path)
-    assert was.st_size == path.stat().st_size
-
-
-def edit_untold(path: Path, content: str) -> None:
-    """Write into the file, and give it its time back."""
-    was = path.stat()
-    with path.open("r+") as stream:
-        stream.write(content)
-    os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
 
 
 @pytest.mark.parametrize(

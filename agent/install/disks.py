@@ -1,0 +1,114 @@
+"""The file systems that an Install changes, and waiting until all of that is on their disks."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from contextlib import suppress
+from typing import NoReturn
+
+_PAUSE_S = 0.01
+_NO_TIME_S = 0.001
+_PR_SET_PDEATHSIG = 1
+_ALL = -1  # instead of a descriptor: all file systems there are
+
+
+class Disks:
+    """File systems, each known by a directory on it. Close it in the end."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, int] = {}
+        self._writer = 0
+
+    def close(self) -> None:
+        """Nobody writes any more on our account."""
+        self._end_writing()
+        for descriptor in self._opened():
+            os.close(descriptor)
+        self._open.clear()
+
+    def __contains__(self, device: int) -> bool:
+        return device in self._open
+
+    def add(self, device: int, dir_fd: int) -> None:
+        """From now on, each error that the disk of this device has is ours to know, too.
+
+        Args:
+            device: number of the device, not added yet.
+            dir_fd: a directory on it.
+        """
+        try:
+            descriptor = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
+        except PermissionError:
+            descriptor = _ALL  # we may change the directory, but not list it
+        self._open[device] = descriptor
+
+    def begin_writing(self) -> None:
+        """Let the disks write already what is there, while more is coming; otherwise they would wait until the end."""
+        directories = self._opened()
+        if self._writer or not directories:
+            return
+        parent = os.getpid()
+        with suppress(OSError):  # where there may not be another process, it takes longer
+            self._writer = os.fork()
+            if self._writer == 0:
+                _write(parent, directories)
+
+    def sync(self) -> None:
+        """Afterwards everything on these file systems is on the disk.
+
+        One wait for each file system costs far less than one for each file.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        self._end_writing()
+        for descriptor in self._opened():
+            sync_file_system(descriptor)
+        if _ALL in self._open.values():
+            os.sync()
+
+    def _opened(self) -> list[int]:
+        return [descriptor for descriptor in self._open.values() if descriptor != _ALL]
+
+    def _end_writing(self) -> None:
+        if self._writer:
+            os.kill(self._writer, signal.SIGKILL)
+            with suppress(ChildProcessError):
+                os.waitpid(self._writer, 0)
+            self._writer = 0
+
+
+def sync_file_system(descriptor: int) -> None:
+    """Afterwards everything on the file system of this open directory is on the disk.
+
+    Raises:
+        OSError: the disk does not take it, or has had an error since the directory was opened.
+    """
+    # Python has no syncfs of its own.
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syncfs(descriptor) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _write(parent: int, directories: list[int]) -> NoReturn:
+    """Sync again and again, at most two thirds of the time, until we are killed, or there is nothing to wait for."""
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        # Opened anew: an error is told once to each who has it open, and the other process is to learn of it.
+        descriptors = [os.open(b".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=place) for place in directories]
+        pause_s = _PAUSE_S
+        while os.getppid() == parent:
+            time.sleep(pause_s)
+            start = time.monotonic()
+            for descriptor in descriptors:
+                sync_file_system(descriptor)
+            took_s = time.monotonic() - start
+            if took_s < _NO_TIME_S:
+                break  # it is no disk
+            pause_s = max(_PAUSE_S, took_s / 2)
+    finally:
+        os._exit(0)
