@@ -12,6 +12,7 @@ from typing import NoReturn
 _PAUSE_S = 0.01
 _NO_TIME_S = 0.001
 _PR_SET_PDEATHSIG = 1
+_LAST_STANDARD = 2
 _ALL = -1  # instead of a descriptor: all file systems there are
 
 
@@ -94,12 +95,21 @@ def sync_file_system(descriptor: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
+def _close_all_but(descriptors: list[int]) -> None:
+    """Let nobody wait for this process who waits for a lock or the end of a pipe of the other one."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > _LAST_STANDARD and int(name) not in descriptors:
+            with suppress(OSError):
+                os.close(int(name))
+
+
 def _write(parent: int, directories: list[int]) -> NoReturn:
     """Sync again and again, at most two thirds of the time, until we are killed, or there is nothing to wait for."""
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         # Opened anew: an error is told once to each who has it open, and the other process is to learn of it.
         descriptors = [os.open(b".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=place) for place in directories]
+        _close_all_but(descriptors)
         pause_s = _PAUSE_S
         while os.getppid() == parent:
             time.sleep(pause_s)

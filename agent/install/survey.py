@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 UNKNOWN, UNCHANGED = 0, 1
 
 _NO_DIGEST = b"-"
-
 PLACE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+"""How directories are opened to look at what is in them; also those that can't be listed."""
 
 Found: TypeAlias = bytes | None
 """What `states_in` gives for each of `names_of` a directory's entries: UNKNOWN; UNCHANGED, so that nothing is to be

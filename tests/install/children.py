@@ -8,6 +8,7 @@ import select
 import signal
 import sys
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 if TYPE_CHECKING:
@@ -145,3 +146,9 @@ def _run_and_report(body: Callable[[], object], writing: int) -> NoReturn:
     with open(writing, "wb") as stream:
         stream.write(pickle.dumps(report))
     os._exit(0)
+
+
+def own_children() -> set[int]:
+    """Processes that this one has started, and that it has not waited for."""
+    listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii")
+    return {int(pid) for pid in listed.split()}
