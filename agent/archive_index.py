@@ -31,6 +31,7 @@ from agent.listings import (
     Sections,
     clock_ns,
     content_digest,
+    counts_seconds,
     directory_identity,
     escape,
     escaped,
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MAGIC = b"archive-index 2 "
-_SECOND_NS = 10**9
 _LONGEST_TICK_S = 0.1
 _PAUSE_S = 0.001
 _DIGEST_LENGTH = 2 * DIGEST_BYTES  # in hexadecimal
@@ -154,7 +154,7 @@ class ArchiveIndex:
         self._archive = os.fsencode(archive)
         self._sections = Sections(content)
         # A file with this ctime, or a later one, may have been edited unseen; None where that can't be.
-        self._doubtful_from_ns = None if written_ns % _SECOND_NS else written_ns
+        self._doubtful_from_ns = written_ns if counts_seconds(written_ns) else None
         self._identities = {path: fields for fields, path in self._sections.directories()}
 
     def taken(self) -> ArchiveIndex:

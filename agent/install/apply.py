@@ -32,7 +32,7 @@ from agent.install.entries import (
     old_name,
 )
 from agent.install.fresh_directories import CREATED_DIRECTORY_MODE, FreshDirectories
-from agent.install.lanes import MIN_FILES, do_all
+from agent.install.lanes import MIN_FILES, do_all, processes_for
 from agent.install.planned import PlannedDirectory, PlannedFiles
 from agent.install.protection import check_changeable
 from agent.install.records import (
@@ -130,7 +130,7 @@ class Application:
             number, positions = unknown[index]
             return stager.compare(self._files[number], self.staged[number], positions)
 
-        answers = do_all(compare, len(unknown), processes=self._processes_for(count))
+        answers = do_all(compare, len(unknown), processes=processes_for(count, self._processes))
         for (number, _), staged in zip(unknown, answers, strict=True):
             self.staged[number] = staged
         stage_broken_links(self.staged)
@@ -150,14 +150,10 @@ class Application:
         answers = do_all(
             lambda number: self._is_to_give(doubtful[number]),
             len(doubtful),
-            processes=self._processes_for(len(doubtful)),
+            processes=processes_for(len(doubtful), self._processes),
         )
         self._to_give += [step for step, is_to_give in zip(doubtful, answers, strict=True) if is_to_give]
         self._to_give.sort(key=lambda step: step.number)
-
-    def _processes_for(self, count: int) -> int:
-        """How many processes are to work on so many things."""
-        return self._processes if count >= MIN_FILES else 1
 
     def touched(self) -> Iterator[bytes]:
         """What the journal has to say before anything is staged, as lines: the directories that will change, and where they lie.
@@ -174,7 +170,9 @@ class Application:
                 raise StepFailed(directories[number].path, error) from error
             return device, encode(touched)
 
-        answers = do_all(look_at, len(directories), processes=self._processes_for(len(directories)))
+        answers = do_all(
+            look_at, len(directories), processes=processes_for(len(directories), self._processes)
+        )
         for directory, (device, line) in zip(directories, answers, strict=True):
             if device not in self._disks:
                 try:
@@ -219,7 +217,7 @@ class Application:
         answers = do_all(
             lambda index: stager.stage(self._files[numbers[index]], self.staged[numbers[index]]),
             len(numbers),
-            processes=self._processes_for(count),
+            processes=processes_for(count, self._processes),
         )
         for number, staged in zip(numbers, answers, strict=True):
             self.staged[number] = staged
@@ -287,7 +285,7 @@ class Application:
         answers = do_all(
             lambda number: self._switch_files(*changing[number]),
             len(changing),
-            processes=self._processes_for(count),
+            processes=processes_for(count, self._processes),
         )
         for (_, staged), lines in zip(changing, answers, strict=True):
             staged.lines = lines

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import time
 from contextlib import suppress
 from typing import NoReturn
 
+from agent.processes import die_with, kill_child
+
 _PAUSE_S = 0.01
 _NO_TIME_S = 0.001
-_PR_SET_PDEATHSIG = 1
 _LAST_STANDARD = 2
 _ALL = -1  # instead of a descriptor: all file systems there are
 
@@ -76,9 +76,7 @@ class Disks:
 
     def _end_writing(self) -> None:
         if self._writer:
-            os.kill(self._writer, signal.SIGKILL)
-            with suppress(ChildProcessError):
-                os.waitpid(self._writer, 0)
+            kill_child(self._writer)
             self._writer = 0
 
 
@@ -106,12 +104,12 @@ def _close_all_but(descriptors: list[int]) -> None:
 def _write(parent: int, directories: list[int]) -> NoReturn:
     """Sync again and again, at most two thirds of the time, until we are killed, or there is nothing to wait for."""
     try:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        die_with(parent)
         # Opened anew: an error is told once to each who has it open, and the other process is to learn of it.
         descriptors = [os.open(b".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=place) for place in directories]
         _close_all_but(descriptors)
         pause_s = _PAUSE_S
-        while os.getppid() == parent:
+        while True:
             time.sleep(pause_s)
             start = time.monotonic()
             for descriptor in descriptors:

@@ -6,18 +6,17 @@ files takes little more than half the time. Threads would wait for each other.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import gc
 import os
 import pickle
-import signal
 import struct
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 from agent.install.staged import StepFailed
+from agent.processes import die_with, kill_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,18 +28,27 @@ MIN_FILES = 1000
 
 _MOST_RANGES = 256  # so many are enough to keep both busy until the end
 _RANGE = struct.Struct("=II")
-_PR_SET_PDEATHSIG = 1
+
+
+def processes_for(count: int, processes: int) -> int:
+    """How many of so many processes are to work on so many files."""
+    return processes if count >= MIN_FILES else 1
 
 
 def do_all(work: Callable[[int], T], length: int, *, processes: int) -> list[T]:
     """What `work` answers for 0, 1, and so on, below `length`; the arguments are those of `Lanes`.
+
+    Args:
+        work: as there.
+        length: as there.
+        processes: 1 or 2.
 
     Raises:
         StepFailed: of either process; when it is raised, neither does anything any more.
     """
     if processes < 2 or not length:
         return [work(number) for number in range(length)]
-    with closing(Lanes(work, length, processes=processes)) as lanes:
+    with closing(Lanes(work, length)) as lanes:
         return lanes.answers()
 
 
@@ -51,17 +59,15 @@ class Lanes(Generic[T]):
         work: called in either process, for each number once; its answers can be pickled, and it
             raises nothing but StepFailed and what ends a process.
         length: how many numbers.
-        processes: 2, or 1: then nothing begins before the answers are needed.
     """
 
-    def __init__(self, work: Callable[[int], T], length: int, *, processes: int) -> None:
+    def __init__(self, work: Callable[[int], T], length: int) -> None:
         self._work = work
         self._length = length
         self._queue = _Queue(length)
         self._helper: _Helper[T] | None = None
-        if processes > 1:
-            with suppress(OSError):  # where there may not be another process, this one does it all
-                self._helper = _Helper(work, self._queue)
+        with suppress(OSError):  # where there may not be another process, this one does it all
+            self._helper = _Helper(work, self._queue)
 
     def close(self) -> None:
         """Neither process does anything any more."""
@@ -131,9 +137,7 @@ class _Helper(Generic[T]):
     def close(self) -> None:
         """End it."""
         os.close(self._reader)
-        os.kill(self._pid, signal.SIGKILL)
-        with suppress(ChildProcessError):
-            os.waitpid(self._pid, 0)
+        kill_child(self._pid)
 
     def answers(self) -> dict[int, T]:
         """What it has been answered, once it is through.
@@ -157,9 +161,7 @@ def _help(parent: int, writer: int, work: Callable[[int], T], queue: _Queue) -> 
     """Work on what is in the queue, and say what came of it."""
     try:
         gc.disable()  # a collection would copy every page that we share with the other process
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
+        die_with(parent)
         found: object
         try:
             found = _work_from(queue, work)

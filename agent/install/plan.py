@@ -78,10 +78,11 @@ def plan_install(
 def _plan(request: InstallRequest, survey: Survey | None, *, trusts_states: bool) -> InstallPlan | Overlap:
     files = GroupFiles(directory=request.instructions_directory, group_id=request.group_id)
     records, index = read_records(files), ArchiveIndex(request.archive)
+    asked = asked_by(request, index)
     if survey is not None and trusts_states:
-        repetition = find_repetition(request, files, records, index)
+        repetition = find_repetition(request, asked, files, records, index)
         if repetition is not None:
-            return _plan_of_nothing(repetition, index, asked_by(request, index))
+            return _plan_of_nothing(repetition, index, asked)
     previous = previous_of(records)
     if not trusts_states:
         previous.untouched.clear()
@@ -117,7 +118,7 @@ def _plan(request: InstallRequest, survey: Survey | None, *, trusts_states: bool
         has_attributes=planner.has_attributes,
         previous=previous,
         index=index,
-        asked=asked_by(request, index),
+        asked=asked,
         states=planner.destinations.states,
         file_count=sum(len(step.names) for step in planner.steps if isinstance(step, PlannedFiles)),
     )

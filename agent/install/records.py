@@ -23,7 +23,7 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.listings import counts_seconds, escape, unescape
+from agent.listings import directory_identity, escape, unescape
 
 if TYPE_CHECKING:
     import os
@@ -127,16 +127,8 @@ def directory_state(status: os.stat_result) -> bytes:
 
     Empty where the file system's clock is too coarse for that.
     """
-    if counts_seconds(status.st_ctime_ns):
-        return b""
-    return b"%d %d %d %d %d %d" % (
-        status.st_ino,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-        stat.S_IMODE(status.st_mode),
-        status.st_uid,
-        status.st_gid,
-    )
+    identity = directory_identity(status)
+    return identity and identity + attributes_in_state(status.st_mode, status.st_uid, status.st_gid)
 
 
 def lasting_state(status: os.stat_result, looked_ns: int) -> bytes:

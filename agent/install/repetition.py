@@ -19,9 +19,9 @@ from agent.install.claims import others_install
 from agent.install.descriptors import Descriptors
 from agent.install.destinations import Directory, Standing
 from agent.install.fresh_directories import FreshDirectories
-from agent.install.lanes import MIN_FILES, do_all
+from agent.install.lanes import do_all, processes_for
 from agent.install.records import attributes_in_state, directory_state, link_fields
-from agent.install.sources import destination_of, source_path
+from agent.install.sources import placement_of
 from agent.install.staged import StepFailed
 from agent.install.survey import PLACE, look, names_of
 from agent.install.wanted import wanted_of
@@ -85,19 +85,17 @@ def asked_by(request: InstallRequest, index: ArchiveIndex) -> bytes:
         or not all(mapping.destination.startswith("/") for mapping in mappings)
     ):
         return NOT_REPEATABLE
-    paths = [
-        part for mapping in mappings for part in (source_path(b"", mapping.source), destination_of(mapping))
-    ]
+    paths = [path for mapping in mappings for path in placement_of(b"", mapping)]
     who = b"%d %d" % (os.geteuid(), os.getegid())
     return blake2b(b"\0".join([index.digest, who, *paths]), digest_size=DIGEST_BYTES).hexdigest().encode()
 
 
 def find_repetition(
-    request: InstallRequest, files: GroupFiles, records: Records, index: ArchiveIndex
+    request: InstallRequest, asked: bytes, files: GroupFiles, records: Records, index: ArchiveIndex
 ) -> Repetition | None:
-    """What is known of this Install, if it leaves everything as it is."""
+    """What is known of this Install, of which `asked_by` has answered this, if it leaves everything as it is."""
     header = records.header
-    if header is None or header.asked == NOT_REPEATABLE or header.asked != asked_by(request, index):
+    if header is None or asked == NOT_REPEATABLE or header.asked != asked:
         return None
     if records.cleanup is None or others_install(files.directory, files.group_id):
         return None
@@ -110,7 +108,7 @@ def find_repetition(
         counts = do_all(
             checks.count_at,
             len(places),
-            processes=request.options.processes if index.size >= MIN_FILES else 1,
+            processes=processes_for(index.size, request.options.processes),
         )
     except (OSError, StepFailed, _DifferentError):
         return None  # planning will meet that again, and say it
@@ -131,21 +129,22 @@ def _places(request: InstallRequest, sections: Sections, index: ArchiveIndex) ->
     archive = os.fsencode(request.archive)
     real_archive = os.path.realpath(archive)
     sources: dict[bytes, bytes] = {}
-    destinations = [destination_of(mapping) for mapping in request.appspec.files]
-    for mapping, destination in zip(request.appspec.files, destinations, strict=True):
-        states.setdefault(destination, None)
-        source, below = source_path(archive, mapping.source), destination.rstrip(b"/") + b"/"
-        if os.path.realpath(source) != real_archive + source[len(archive) :]:
+    placements = [placement_of(archive, mapping) for mapping in request.appspec.files]
+    for placement in placements:
+        states.setdefault(placement.destination, None)
+        if os.path.realpath(placement.source) != real_archive + placement.source[len(archive) :]:
             return None
         for path in states:
-            if path != destination and not path.startswith(below):
+            source = placement.source_of(path)
+            if source is None:
                 continue
-            inner = source if path == destination else source + b"/" + path[len(below) :]
-            if path in sources or not index.knows(inner):
+            if path in sources or not index.knows(source):
                 return None
-            sources[path] = inner
+            sources[path] = source
     above = {path for path in states if path not in sources}
-    if not all(any(destination.startswith(path + b"/") for destination in destinations) for path in above):
+    if not all(
+        any(placement.destination.startswith(path + b"/") for placement in placements) for path in above
+    ):
         return None
     reals = _Reals(states)
     return [_Place(path, reals.of(path), state, sources.get(path)) for path, state in states.items()]

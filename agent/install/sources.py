@@ -26,6 +26,25 @@ class SourceProblem(Exception):
     """An entry of `files` can't be copied; the message says which, and why."""
 
 
+class Placement(NamedTuple):
+    """Where an entry of `files` puts a directory of the archive.
+
+    Attributes:
+        source: the directory in the archive.
+        destination: where it goes, as an absolute path.
+    """
+
+    source: bytes
+    destination: bytes
+
+    def source_of(self, path: bytes) -> bytes | None:
+        """What goes to this path; None when it is not the destination, or below."""
+        if path == self.destination:
+            return self.source
+        below = self.destination.rstrip(b"/") + b"/"
+        return self.source + b"/" + path[len(below) :] if path.startswith(below) else None
+
+
 class SourceFiles(NamedTuple):
     """Files and links of one directory of the archive, sorted.
 
@@ -82,6 +101,11 @@ def source_path(archive: bytes, source: str) -> bytes:
     """Path of the source, spelled as the existing agents write it into install.json."""
     relative = source.encode("utf-8", "surrogateescape").strip(b"/")
     return archive + b"/" + relative if relative else archive
+
+
+def placement_of(archive: bytes, mapping: FileMapping) -> Placement:
+    """Where this entry puts its source, if that is a directory."""
+    return Placement(source_path(archive, mapping.source), destination_of(mapping))
 
 
 def destination_of(mapping: FileMapping) -> bytes:

@@ -11,8 +11,10 @@ from array import array
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias
 
-from agent.install.lanes import MIN_FILES, Lanes
-from agent.install.sources import destination_of, source_path
+from agent.archive_index import digest_in, identity_of
+from agent.install.lanes import Lanes, processes_for
+from agent.install.records import digest_if_untouched
+from agent.install.sources import placement_of
 from agent.install.staged import StepFailed
 
 if TYPE_CHECKING:
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 
 UNKNOWN, UNCHANGED = 0, 1
 
-_NO_DIGEST = b"-"
 PLACE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """How directories are opened to look at what is in them; also those that can't be listed."""
 
@@ -58,7 +59,7 @@ class Survey:
         """Let the others look, if there is much to be seen."""
         self.close()
         self._found = {}
-        if self._processes < 2 or index.size < MIN_FILES:
+        if processes_for(index.size, self._processes) < 2:
             return
         self._pairs = pairs = list(_pairs(request, index, previous))
         if not pairs:
@@ -69,7 +70,7 @@ class Survey:
             source, real = pairs[number]
             return look_in(source, real, index.of(source), previous.of(real), is_root=is_root)
 
-        self._lanes = Lanes(look_at, len(pairs), processes=self._processes)
+        self._lanes = Lanes(look_at, len(pairs))
 
     def complete(self) -> None:
         """Look at what nobody else has looked at yet, and wait for the others."""
@@ -142,28 +143,16 @@ def look(
             continue
         try:
             there = lstat(name, dir_fd=real_fd)
-            of_ours = b"f %d %d %d %d " % (
-                there.st_ino,
-                there.st_size,
-                there.st_mtime_ns,
-                there.st_ctime_ns,
-            )
-            digest = fields[len(of_ours) : -2]
-            if not fields.startswith(of_ours) or digest == _NO_DIGEST or there.st_ino <= UNCHANGED:
+            digest = digest_if_untouched(fields, there)
+            if not digest or there.st_ino <= UNCHANGED:
                 continue
             source_is = lstat(name, dir_fd=source_fd)
         except OSError:
             continue
-        entry = entries[name]
-        of_source = b"%d %d %d %d " % (
-            source_is.st_ino,
-            source_is.st_size,
-            source_is.st_mtime_ns,
-            source_is.st_ctime_ns,
-        )
-        if not entry.startswith(of_source):
+        digest_of_source = digest_in(entries[name], identity_of(source_is))
+        if digest_of_source is None:
             continue
-        if not entry.endswith(digest):
+        if digest_of_source != digest:
             found[position] = there.st_ino
         elif (
             there.st_mode == source_is.st_mode
@@ -181,9 +170,8 @@ def _pairs(
 ) -> Iterator[tuple[bytes, bytes]]:
     archive = os.fsencode(request.archive)
     for mapping in request.appspec.files:
-        source, destination = source_path(archive, mapping.source), destination_of(mapping)
+        placement = placement_of(archive, mapping)
         for path, real in previous.places():
-            if path == destination or path.startswith(destination.rstrip(b"/") + b"/"):
-                directory = source + path[len(destination.rstrip(b"/")) :]
-                if index.knows(directory):
-                    yield directory, real
+            source = placement.source_of(path)
+            if source is not None and index.knows(source):
+                yield source, real
