@@ -43,10 +43,13 @@ chaos: $(STAMP)           ## Harm real agents at random moments for ten minutes;
 packages: $(PACKAGES_STAMP) ## Build deb, rpm and tarball into build/packages, with PACKAGES_PYTHON inside
 	@PYTHONPATH=packaging $(PACKAGES_TOOLS)/bin/python -B -m packages --python '$(PACKAGES_PYTHON)' $(ARGS)
 
+# Two builds at a time may both want it made.
 $(PACKAGES_STAMP): packaging/requirements-build.txt
-	@$(PYTHON) -m venv --clear $(PACKAGES_TOOLS) || { echo 'The venv module of Python is missing; on Debian: apt install python3-venv' >&2; exit 1; }
-	@$(PACKAGES_TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
-	@touch $@
+	@mkdir -p $(dir $(PACKAGES_TOOLS))
+	@exec 9> $(PACKAGES_TOOLS).lock && flock 9 && if ! test $@ -nt $<; then \
+		$(PYTHON) -m venv --clear $(PACKAGES_TOOLS) || { echo 'The venv module of Python is missing; on Debian: apt install python3-venv' >&2; exit 1; }; \
+		$(PACKAGES_TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $< && touch $@; \
+	fi
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, this is " + sys.version)'
