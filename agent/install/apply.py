@@ -2,55 +2,39 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from agent.install.acl import ACCESS, DEFAULT, read_acl, write_acl
-from agent.install.copying import READ
+from agent.install.crew import MIN_FILES, do_all, processes_for
 from agent.install.descriptors import is_mounted, is_volatile, mount_point
 from agent.install.destinations import Directory, Standing
 from agent.install.disks import Disks
 from agent.install.entries import (
-    Change,
     FirstOnDisk,
-    Hiding,
     Label,
     Leftover,
     LeftoverDirectory,
     LeftoverLabel,
-    MadeFiles,
     MountPoint,
-    NewDirectory,
     Touched,
     encode,
-    encode_changes,
-    encode_new_files,
-    new_name,
-    old_name,
 )
-from agent.install.fresh_directories import CREATED_DIRECTORY_MODE, FreshDirectories
-from agent.install.lanes import MIN_FILES, do_all, processes_for
+from agent.install.finishing import Replaced
+from agent.install.fresh_directories import FreshDirectories
+from agent.install.new_directories import NewDirectories
+from agent.install.parts import Parts, Tools
 from agent.install.planned import PlannedDirectory, PlannedFiles
 from agent.install.protection import check_changeable
-from agent.install.records import (
-    attributes_in_state,
-    decode_record,
-    file_fields,
-    lasting_state,
-    link_fields,
-)
-from agent.install.renames import Renames, has_two_names
+from agent.install.records import attributes_in_state, decode_record
 from agent.install.selinux import add_label
-from agent.install.staged import NewFiles, Staged, StepFailed, stage_broken_links
-from agent.install.staging import Links, Stager
-from agent.install.wanted import wanted_of
-from agent.listings import clock_ns
+from agent.install.staged import Staged, StepFailed, stage_broken_links
+from agent.install.staging import Stager
+from agent.install.switching import Switcher
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from agent.install.attributes import Attributes
@@ -59,15 +43,16 @@ if TYPE_CHECKING:
     from agent.install.fresh_directories import WantedDirectory
     from agent.install.planned import InstallPlan
     from agent.install.request import InstallRequest, Observer
-    from agent.install.staged import Adjusted, NewFile
     from agent.install.survey import Survey
+
+T = TypeVar("T")
 
 
 class Application:
-    """One plan being carried out, for one use.
+    """One plan being carried out, for one use. Close it in the end.
 
     Attributes:
-        staged: what has become of each of the planned files.
+        staged: what has become of each of the planned files, as far as this process knows.
         directories_created: number of directories.
     """
 
@@ -84,24 +69,23 @@ class Application:
         self.plan = plan
         self._survey = survey
         self.staged: list[Staged] = []
-        self.directories_created = 0
         self._token = token
         self._descriptors = descriptors
         self._observe = observer
         self._files = [step for step in plan.steps if isinstance(step, PlannedFiles)]
         self._directories = [step for step in plan.steps if isinstance(step, PlannedDirectory)]
         self._new = [step for step in self._directories if step.directory.standing is Standing.NEW]
-        self._renames = Renames()
+        self._new_directories = NewDirectories(self._new, token, descriptors, observer)
+        self.directories_created = len(self._new)
+        self._switcher = Switcher(token, descriptors, observer)
         self._stager: Stager | None = None
+        self._parts: Parts | None = None
         self._to_give: list[PlannedDirectory] = []
-        self._inodes: dict[bytes, int] = {}  # of the new directories
-        self._staged_paths: dict[bytes, bytes] = {}  # where they are until they have their places
         self._new_states: dict[bytes, bytes] = {}
         self._keeping = _keeping(plan)
         self._disks = Disks()
         self._is_durable = request.options.durable
         self._fresh = FreshDirectories(descriptors)
-        self._is_root = os.geteuid() == 0
         self._processes = request.options.processes
 
     def compare(self) -> None:
@@ -161,19 +145,20 @@ class Application:
         Raises:
             StepFailed: one can't be looked at.
         """
-        directories = list(self._changing_directories())
-
-        def look_at(number: int) -> tuple[int, bytes]:
-            try:
-                device, touched = self._touched(directories[number])
-            except OSError as error:
-                raise StepFailed(directories[number].path, error) from error
-            return device, encode(touched)
-
-        answers = do_all(
-            look_at, len(directories), processes=processes_for(len(directories), self._processes)
+        stager, self._stager = self._stager, None
+        if stager is None:
+            return
+        changing = list(self._changing_directories())
+        tools = Tools(
+            descriptors=self._descriptors,
+            new=self._new_directories,
+            switcher=self._switcher,
+            look=self._look_at,
         )
-        for directory, (device, line) in zip(directories, answers, strict=True):
+        parts = self._parts = Parts(
+            self.plan.steps, self.staged, changing, stager, tools, processes=self._processes
+        )
+        for directory, (device, line) in zip(changing, parts.look(), strict=True):
             if device not in self._disks:
                 try:
                     self._disks.add(device, self._descriptors.of(directory.real))
@@ -183,73 +168,43 @@ class Application:
                 yield from map(encode, _mount_point_of(directory))
             yield line
 
-    def stage(self) -> None:
+    def _look_at(self, directory: Directory) -> tuple[int, bytes]:
+        """The device that it is on, and what the journal says about it."""
+        device, touched = self._touched(directory)
+        return device, encode(touched)
+
+    def stage(self, meanwhile: Callable[[], T]) -> T:
         """Afterwards all new content exists under hidden names, and nothing else has changed.
+
+        Args:
+            meanwhile: what this process does while another one may have begun already.
+
+        Returns:
+            What that has returned.
 
         Raises:
             StepFailed: the rest was not tried.
         """
-        previous_umask = os.umask(0)
-        try:
-            for step in self._new:
-                self._stage_directory(step)
-            self._stage_files()
-            for step in reversed(self._new):
-                if step.attributes is not None:
-                    self._give_attributes(step)
-        finally:
-            os.umask(previous_umask)
-
-    def _stage_files(self) -> None:
-        stager = self._stager
-        if stager is None:
-            return
-        # What was listed of the previous revision and of the archive goes with it: that is large.
-        self._stager = None
-        numbers = [number for number, staged in enumerate(self.staged) if staged.todo is None or staged.todo]
-        count = sum(
-            len(self._files[number].names if todo is None else todo)
-            for number in numbers
-            for todo in [self.staged[number].todo]
-        )
-        if self._is_durable and count >= MIN_FILES:
+        parts = self._shared()
+        if self._is_durable and parts.todo >= MIN_FILES:
             self._disks.begin_writing()
-        answers = do_all(
-            lambda index: stager.stage(self._files[numbers[index]], self.staged[numbers[index]]),
-            len(numbers),
-            processes=processes_for(count, self._processes),
-        )
-        for number, staged in zip(numbers, answers, strict=True):
-            self.staged[number] = staged
-        links = Links()
-        for files, staged in zip(self._files, self.staged, strict=True):
-            if staged.linked:
-                stager.stage_linked(files, staged, links)
+        done = parts.stage(meanwhile)
+        for step in reversed(self._new):
+            if step.attributes is not None:
+                self._give_attributes(step)
+        return done
 
     def changes(self) -> Iterator[bytes]:
         """What the journal has to say before anything takes its place, as lines."""
-        for step in self._new:
-            yield from self._new_directory(step)
-        for files, staged in zip(self._files, self.staged, strict=True):
-            if files.directory.standing is Standing.NEW:
-                made = MadeFiles(self._inodes[files.directory.real], files.directory.real, {})
-                yield encode(made) + encode_new_files(files.names, staged.lines)
-                continue
-            if isinstance(staged.new, NewFiles):
-                yield encode_changes(files.number, files.directory.real, files.names, staged.new)
-            yield from (encode(adjusted.was) for adjusted in staged.adjusted)
+        yield from self._new_directories.journal_of_outer()
+        yield from self._shared().journal()
         yield from map(encode, self._rest())
 
-    def _new_directory(self, step: PlannedDirectory) -> Iterator[bytes]:
-        real = step.directory.real
-        if _is_hidden(step):
-            parent, _slash, name = real.rpartition(b"/")
-            yield encode(Hiding(parent or b"/"))
-            if step.directory.replaces:
-                there = os.stat(name, dir_fd=self._descriptors.of(parent or b"/"), follow_symlinks=False)
-                inode = self._inodes[real]
-                yield encode(Change(step.number, inode, there.st_ino, parent or b"/", name))
-        yield encode(NewDirectory(self._inodes[real], real))
+    def _shared(self) -> Parts:
+        """What is shared by two processes, once it is known which directories will change."""
+        if self._parts is None:
+            raise AssertionError("`touched` comes first")
+        return self._parts
 
     def _rest(self) -> Iterator[Entry]:
         """What is about other things than files that are installed."""
@@ -266,37 +221,49 @@ class Application:
         yield from (LeftoverDirectory(path) for path in self.plan.leftover_directories)
         yield from (LeftoverLabel(path) for path in self.plan.previous.labels if path not in labelled)
 
-    def switch(self) -> None:
+    def switch(self, meanwhile: Callable[[], T]) -> T:
         """Afterwards everything new has its place, and what was there a hidden name.
+
+        Args:
+            meanwhile: as before.
+
+        Returns:
+            What that has returned.
 
         Raises:
             StepFailed: the rest was not tried.
         """
-        self._look_at_new_directories()
-        for step in self._new:
-            if _is_hidden(step):
-                self._switch_directory(step)
-        changing = [
-            (files, staged)
-            for files, staged in zip(self._files, self.staged, strict=True)
-            if staged.new or staged.adjusted
-        ]
-        count = sum(len(staged.new) + len(staged.adjusted) for _, staged in changing)
-        answers = do_all(
-            lambda number: self._switch_files(*changing[number]),
-            len(changing),
-            processes=processes_for(count, self._processes),
-        )
-        for (_, staged), lines in zip(changing, answers, strict=True):
-            staged.lines = lines
-            staged.new = ()
-        for files, staged in zip(self._files, self.staged, strict=True):
-            if staged.linked:
-                self._look_again(files, staged)
+        parts = self._shared()
+        self._new_states = parts.states()
+        for step in self._new_directories.outer:
+            self._switcher.switch_directory(step)
+        done = parts.switch(meanwhile)
         for step in reversed(self._to_give):
             self._give_attributes(step)
         for path, attributes, _ in self.plan.attributes():
             self._give_label(path, attributes)
+        return done
+
+    def manifest_of(self, number: int) -> bytes:
+        """The manifest lines of the planned files with this number, once everything has its place."""
+        return self._shared().manifest_of(number)
+
+    def forget(self) -> Replaced | None:
+        """Remove the files that were replaced, once there is no way back. None when that is to be found out."""
+        parts = self._shared()
+        try:
+            forgotten = parts.forget()
+        except StepFailed:
+            return None  # another process was killed, and has not done its part
+        hiding = parts.hiding()
+        return Replaced(
+            # Where hidden names are looked for, what is left of these is found again.
+            forgotten=[item for item in forgotten if item[0] not in hiding],
+            hiding=hiding,
+            is_any=any(item.replaced for item in self.staged)
+            or any(step.directory.replaces for step in self._new),
+            leaves_something=any(True for _entry in self._rest()),
+        )
 
     def state_to_record(self, step: PlannedDirectory) -> bytes:
         """The state that this directory is in while it holds just what is ours; empty when that can't be told.
@@ -313,15 +280,6 @@ class Application:
         if step.directory.standing is Standing.OURS:
             return b"" if real in self._keeping else self.plan.states[real]
         return self._new_states.get(real, b"")
-
-    def _look_at_new_directories(self) -> None:
-        """Take the states of new directories, while they are below hidden names, where nobody else puts anything."""
-        looked_ns = clock_ns()
-        for step in self._new:
-            if not _is_hidden(step):
-                real = step.directory.real
-                with suppress(OSError):
-                    self._new_states[real] = lasting_state(os.lstat(self._staged_paths[real]), looked_ns)
 
     def overwritten(self) -> Iterator[bytes]:
         """Paths of files of ours that were replaced although somebody had changed them."""
@@ -341,7 +299,9 @@ class Application:
         self._disks.sync()
 
     def close(self) -> None:
-        """Nothing is done any more."""
+        """Nothing is done any more, in any process."""
+        if self._parts is not None:
+            self._parts.close()
         self._disks.close()
 
     def _changing_directories(self) -> Iterator[Directory]:
@@ -354,8 +314,8 @@ class Application:
             yield directory
 
     def _changes_of_directories(self) -> Iterator[Directory]:
-        for step in self._new:
-            if _is_hidden(step) and step.directory.parent is not None:
+        for step in self._new_directories.outer:
+            if step.directory.parent is not None:
                 yield step.directory.parent
         for step in self._to_give:
             yield step.directory
@@ -391,108 +351,6 @@ class Application:
         except OSError:
             return True  # and giving them will say why
         return False
-
-    def _stage_directory(self, step: PlannedDirectory) -> None:
-        directory = step.directory
-        if directory.parent is None:
-            return
-        name = directory.real.rpartition(b"/")[2]
-        if _is_hidden(step):
-            name = new_name(self._token, step.number)
-            self._descriptors.name_is(directory.real, name)
-        above = self._staged_paths.get(directory.parent.real, directory.parent.real)
-        self._staged_paths[directory.real] = above.rstrip(b"/") + b"/" + name
-        self.directories_created += 1
-        self._observe("mkdir", directory.path)
-        try:
-            dir_fd = self._descriptors.of(directory.parent.real)
-            os.mkdir(name, CREATED_DIRECTORY_MODE, dir_fd=dir_fd)
-            self._inodes[directory.real] = os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_ino
-        except OSError as error:
-            raise StepFailed(directory.path, error) from error
-
-    def _switch_directory(self, step: PlannedDirectory) -> None:
-        directory = step.directory
-        parent, _slash, name = directory.real.rpartition(b"/")
-        try:
-            self._observe("rename", directory.path)
-            self._take_place(
-                self._descriptors.of(parent or b"/"),
-                name,
-                step.number,
-                replaces=directory.replaces,
-                is_file=False,
-            )
-            self._descriptors.name_is(directory.real, None)
-        except OSError as error:
-            raise StepFailed(directory.path, error) from error
-
-    def _switch_files(self, files: PlannedFiles, staged: Staged) -> list[bytes]:
-        """Let these files take their places; the fields of all manifest lines of this directory."""
-        position, prefix = 0, files.prefix
-        try:
-            dir_fd = self._descriptors.of(files.directory.real)
-            for new in staged.new:
-                position = new.position
-                name = files.names[position]
-                self._observe("rename", prefix + name)
-                self._take_place(dir_fd, name, files.number + position, replaces=bool(new.old_inode))
-                staged.lines[position] = _line_of(dir_fd, name, new)
-            for adjusted in staged.adjusted:
-                position = adjusted.position
-                self._adjust(dir_fd, files, staged, adjusted)
-        except OSError as error:
-            raise StepFailed(files.prefix + files.names[position], error) from error
-        return staged.lines
-
-    def _take_place(
-        self, dir_fd: int, name: bytes, number: int, *, replaces: bool, is_file: bool = True
-    ) -> None:
-        hidden = new_name(self._token, number)
-        if replaces:
-            try:
-                if not self._renames.exchange(dir_fd, hidden, name):
-                    self._replace(dir_fd, hidden, name, old_name(self._token, number), is_file=is_file)
-            except FileNotFoundError:
-                pass  # what was to be replaced has gone meanwhile
-            else:
-                return
-        try:
-            self._renames.place(dir_fd, hidden, name)
-        except FileExistsError as error:
-            raise OSError(errno.EEXIST, "it appeared while Install was running") from error
-
-    def _replace(self, dir_fd: int, hidden: bytes, name: bytes, kept: bytes, *, is_file: bool) -> None:
-        """The same as an exchange, in two steps; what was there has the name `kept` then."""
-        # Two names, so that one is there at every moment; but a directory can't replace a file.
-        if not is_file or not has_two_names(dir_fd, name, kept):
-            os.rename(name, kept, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
-        os.rename(hidden, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
-
-    def _adjust(self, dir_fd: int, files: PlannedFiles, staged: Staged, adjusted: Adjusted) -> None:
-        name = files.names[adjusted.position]
-        self._observe("adjust", files.prefix + name)
-        source = os.stat(files.source_directory + b"/" + name, follow_symlinks=False)
-        wanted = wanted_of(source, files.attributes.get(name), is_root=self._is_root)
-        descriptor = os.open(name, READ, dir_fd=dir_fd)
-        try:
-            status = os.fstat(descriptor)
-            if status.st_ino != adjusted.was.inode:
-                raise OSError(errno.ESTALE, "it was replaced while Install was running")
-            wanted.give(descriptor, status, read_acl(descriptor, ACCESS) if adjusted.has_own_acl else None)
-            has_acl = wanted.access_acl is not None
-            line = file_fields(os.fstat(descriptor), adjusted.digest, has_acl=has_acl)
-        finally:
-            os.close(descriptor)
-        staged.lines[adjusted.position] = line
-
-    def _look_again(self, files: PlannedFiles, staged: Staged) -> None:
-        """What has several names changes whenever one of them does."""
-        dir_fd = self._descriptors.of(files.directory.real)
-        for position in staged.linked:
-            status = os.stat(files.names[position], dir_fd=dir_fd, follow_symlinks=False)
-            record = decode_record(staged.lines[position])
-            staged.lines[position] = file_fields(status, record.digest, has_acl=record.has_acl)
 
     def _give_attributes(self, step: PlannedDirectory) -> None:
         """Mode, owner and ACL of a directory that is ours; those of a fresh one, if nothing says otherwise."""
@@ -566,21 +424,8 @@ def _keeping(plan: InstallPlan) -> set[bytes]:
     return {path.rpartition(b"/")[0] or b"/" for path in paths} | {item.directory for item in plan.removals}
 
 
-def _is_hidden(step: PlannedDirectory) -> bool:
-    """Whether this new directory is made under a hidden name; one in a new directory has its own at once."""
-    directory = step.directory
-    return directory.parent is not None and directory.parent.standing is not Standing.NEW
-
-
 def _mount_point_of(directory: Directory) -> Iterator[MountPoint]:
     """Where its file system is mounted, when it may be there again after it was not."""
     place = mount_point(directory.real)
     if place != b"/" and is_mounted(place) and not is_volatile(place):
         yield MountPoint(place)
-
-
-def _line_of(dir_fd: int, name: bytes, new: NewFile) -> bytes:
-    status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-    if new.is_link:
-        return link_fields(status, new.digest)
-    return file_fields(status, new.digest, has_acl=new.has_acl)

@@ -12,22 +12,18 @@ from typing import TYPE_CHECKING, NamedTuple
 from agent.install.descriptors import Descriptors, remove_tree
 from agent.install.entries import Change, Leftover, LeftoverDirectory, LeftoverLabel, NewDirectory, path_of
 from agent.install.hidden import GONE, Forgotten, HiddenNames, log_stuck, sync_changes
-from agent.install.lanes import do_all
 from agent.install.removals import is_as_left
 from agent.install.selinux import drop_label
 from agent.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from agent.install.entries import Entry
     from agent.install.journal import Journal
     from agent.install.request import Observer
 
 log = get_logger()
-
-_MANY_DIRECTORIES = 16
-_MUCH_BYTES = 50_000  # of a journal, which has a line for each change
 
 
 class Finish(NamedTuple):
@@ -44,13 +40,37 @@ class Finish(NamedTuple):
     stuck: list[bytes]
 
 
-def finish(journal: Journal, observer: Observer, *, processes: int = 1, durable: bool = True) -> Finish:
+class Replaced(NamedTuple):
+    """What the process that has carried out an Install knows of it, so that it need not be looked for.
+
+    Attributes:
+        forgotten: what came of removing what was replaced, by the directory.
+        hiding: directories that may still hold hidden names.
+        is_any: whether anything was replaced.
+        leaves_something: whether the journal names anything that goes, and has its own name still.
+    """
+
+    forgotten: list[tuple[bytes, Forgotten]]
+    hiding: set[bytes]
+    is_any: bool
+    leaves_something: bool
+
+
+def finish(
+    journal: Journal,
+    observer: Observer,
+    *,
+    replaced: Replaced | None = None,
+    sync: Callable[[], None] | None = None,
+    durable: bool = True,
+) -> Finish:
     """Afterwards what only the previous revision had is gone, and all hidden names, as far as that is possible.
 
     Args:
         journal: of the Install.
         observer: told before each removal.
-        processes: how many may do this, where there is much to be removed.
+        replaced: what is known; otherwise the journal tells it.
+        sync: waits until everything is on the disk; otherwise the journal tells which disks these are.
         durable: wait until that is on the disk.
 
     Raises:
@@ -58,11 +78,21 @@ def finish(journal: Journal, observer: Observer, *, processes: int = 1, durable:
     """
     with closing(Descriptors()) as descriptors:
         finishing = _Finishing(journal, descriptors, observer)
-        hiding = finishing.forget_hidden(b"h", processes=processes if journal.size >= _MUCH_BYTES else 1)
-        finishing.remove_leftovers()
-        if durable and (finishing.removed or hiding):
+        if replaced is None:
+            has_hidden = finishing.forget_hidden(b"h")
+        else:
+            has_hidden = replaced.is_any
+            finishing.forget_in(replaced.hiding)
+            for directory, forgotten in replaced.forgotten:
+                finishing.take_over(directory, forgotten)
+        if replaced is None or replaced.leaves_something:
+            finishing.remove_leftovers()
+        if durable and (finishing.removed or has_hidden):
             # A journal that is gone, and old files that are back, would be a host with files that nobody owns.
-            sync_changes(journal, descriptors)
+            if sync is None:
+                sync_changes(journal, descriptors)
+            else:
+                sync()
     return Finish(finishing.removed, finishing.kept, finishing.stuck)
 
 
@@ -70,7 +100,7 @@ def forget(journal: Journal, observer: Observer) -> list[str]:
     """Afterwards the hidden names are gone, and all else is as it is; those that could not be removed are listed."""
     with closing(Descriptors()) as descriptors:
         finishing = _Finishing(journal, descriptors, observer)
-        finishing.forget_hidden(b"th", processes=1)
+        finishing.forget_hidden(b"th")
     return [os.fsdecode(path) for path in finishing.stuck]
 
 
@@ -90,28 +120,22 @@ class _Finishing:
         self._observe = observer
         self._hidden = HiddenNames(journal.token, descriptors, observer)
 
-    def forget_hidden(self, kinds: bytes, *, processes: int) -> bool:
-        """Remove the hidden names, in so many processes, where entries of these kinds are. Whether there may have been any."""
-        hiding = sorted({path_of(entry) for entry in self._journal.entries(kinds)})
-        if len(hiding) < _MANY_DIRECTORIES:
-            processes = 1
-        answers = do_all(self._forget_in(hiding), len(hiding), processes=processes)
-        for directory, forgotten in zip(hiding, answers, strict=True):
-            if forgotten is None:
-                continue
-            self.stuck += forgotten.stuck
-            for name in forgotten.displaced:
-                self._forget_displaced(directory, name)
+    def forget_hidden(self, kinds: bytes) -> bool:
+        """Remove the hidden names where entries of these kinds are. Whether there may have been any."""
+        hiding = {path_of(entry) for entry in self._journal.entries(kinds)}
+        self.forget_in(hiding)
         return bool(hiding)
 
-    def _forget_in(self, hiding: list[bytes]) -> Callable[[int], Forgotten | None]:
-        """What forgets the hidden names in one of these directories, and answers None when none is left, as is usual."""
+    def forget_in(self, hiding: Collection[bytes]) -> None:
+        """Remove the hidden names in these directories."""
+        for directory in sorted(hiding):
+            self.take_over(directory, self._hidden.forget(directory))
 
-        def forget_in(number: int) -> Forgotten | None:
-            forgotten = self._hidden.forget(hiding[number])
-            return forgotten if any(forgotten) else None
-
-        return forget_in
+    def take_over(self, directory: bytes, forgotten: Forgotten) -> None:
+        """What came of that, and the directories that were left."""
+        self.stuck += forgotten.stuck
+        for name in forgotten.displaced:
+            self._forget_displaced(directory, name)
 
     def remove_leftovers(self) -> None:
         """Remove what has its own name still."""

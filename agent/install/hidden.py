@@ -34,6 +34,25 @@ class Forgotten(NamedTuple):
     stuck: list[bytes]
     displaced: list[bytes]
 
+    def remove(self, name: bytes, directory: bytes, dir_fd: int, observer: Observer) -> bool:
+        """Remove the file or link with this hidden name, or note why not. False when there is none."""
+        path = directory.rstrip(b"/") + b"/" + name
+        try:
+            observer("forget", path)
+            os.unlink(name, dir_fd=dir_fd)
+        except IsADirectoryError:
+            self.displaced.append(name)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            self.refuse(path, error)
+        return True
+
+    def refuse(self, path: bytes, error: OSError) -> None:
+        """The system refuses to remove this."""
+        log_stuck(path, error)
+        self.stuck.append(path)
+
 
 class HiddenNames:
     """The hidden names of one Install."""
@@ -65,30 +84,16 @@ class HiddenNames:
             descriptor = self._descriptors.opened(directory)
         except OSError as error:
             if error.errno not in GONE:
-                log_stuck(directory, error)
-                forgotten.stuck.append(directory)
+                forgotten.refuse(directory, error)
             return forgotten
         try:
-            self._forget_in(descriptor, directory, forgotten)
+            for name in self._hidden_in(descriptor):
+                forgotten.remove(name, directory, descriptor, self._observe)
         except OSError as error:
-            log_stuck(directory, error)
-            forgotten.stuck.append(directory)
+            forgotten.refuse(directory, error)
         finally:
             os.close(descriptor)
         return forgotten
-
-    def _forget_in(self, descriptor: int, directory: bytes, forgotten: Forgotten) -> None:
-        for name in self._hidden_in(descriptor):
-            try:
-                self._observe("forget", directory + b"/" + name)
-                os.unlink(name, dir_fd=descriptor)
-            except IsADirectoryError:
-                forgotten.displaced.append(name)
-            except FileNotFoundError:
-                pass
-            except OSError as error:
-                log_stuck(directory + b"/" + name, error)
-                forgotten.stuck.append(directory + b"/" + name)
 
     def _hidden_in(self, descriptor: int) -> list[bytes]:
         """All in this open directory."""

@@ -15,7 +15,15 @@ from agent.errors import CommandFailure
 from agent.install.apply import Application
 from agent.install.descriptors import Descriptors
 from agent.install.finishing import finish, forget
-from agent.install.instructions import claim_paths, discard_records, publish_records, stage_records
+from agent.install.instructions import (
+    Lists,
+    claim_paths,
+    discard_records,
+    publish_records,
+    stage_cleanup,
+    stage_instructions,
+    stage_manifest,
+)
 from agent.install.journal import (
     Journal,
     complete_journal,
@@ -70,15 +78,13 @@ def install(request: InstallRequest, *, observer: Observer = _unobserved) -> Ins
     _give_up_stuck(files)
     with _no_collections():
         try:
-            application = _apply(files, request, observer)
+            return _install(files, request, observer)
         except _Overtaken as overtaken:
             log.info("install_planned_again", reason=str(overtaken))
             try:
-                application = _apply(files, request, observer, trusts_states=False)
+                return _install(files, request, observer, trusts_states=False)
             except _Overtaken as again:
                 raise again.failure from again
-        finished = _complete(files, observer, request.options.processes, durable=request.options.durable)
-    return _summary(application, finished)
 
 
 @contextmanager
@@ -101,10 +107,10 @@ class _Overtaken(Exception):
         self.failure = failure
 
 
-def _apply(
+def _install(
     files: GroupFiles, request: InstallRequest, observer: Observer, *, trusts_states: bool = True
-) -> Application:
-    """Afterwards the Install has taken effect; only old files are left to be removed.
+) -> InstallSummary:
+    """One attempt.
 
     Raises:
         _Overtaken: it may work when it is planned anew.
@@ -121,6 +127,8 @@ def _apply(
             try:
                 _carry_out(files, token, request, application, observer)
             except BaseException as error:
+                # Before anything is put back, nobody may be changing anything any more.
+                application.close()
                 if files.committed_journal.exists():
                     raise _not_completed(files, error) from error
                 _put_back(files, error, observer, request.options.undo_patience_s)
@@ -130,7 +138,8 @@ def _apply(
                         raise _Overtaken(failure) from error
                     raise failure from error
                 raise
-    return application
+            finished = _complete(files, observer, application, durable=request.options.durable)
+            return _summary(application, finished)
 
 
 def recover_install(instructions_directory: Path, group_id: str, *, observer: Observer = _unobserved) -> bool:
@@ -207,23 +216,35 @@ def _carry_out(
     files.directory.mkdir(parents=True, exist_ok=True)
     observer("journal", os.fsencode(files.journal))
     write_journal(files.journal, token.encode(), state_of_records(files), application.touched())
-    application.stage()
-    observer("switch", os.fsencode(files.journal))
-    complete_journal(files.journal, application.changes())
-    application.switch()
-    observer("records", os.fsencode(files.manifest))
     durable = request.options.durable
     # Where everything is synced below, the records are, too.
     syncs = not (durable and application.has_changed(files.directory))
-    stage_records(files, token, request, application, syncs=syncs)
+    plan = application.plan
+
+    def write_instructions() -> bytes:
+        observer("lists", os.fsencode(files.instructions))
+        return stage_instructions(files, token, request, plan, syncs=syncs)
+
+    def write_cleanup() -> bytes:
+        observer("lists", os.fsencode(files.cleanup))
+        return stage_cleanup(files, token, plan, syncs=syncs)
+
+    of_instructions = application.stage(write_instructions)
+    observer("switch", os.fsencode(files.journal))
+    complete_journal(files.journal, application.changes())
+    lists = Lists(application.switch(write_cleanup), of_instructions)
+    observer("records", os.fsencode(files.manifest))
+    stage_manifest(files, token, request, lists, application, syncs=syncs)
     if durable:
         application.sync()
     observer("commit", os.fsencode(files.journal))
     mark_committed(files.journal, files.committed_journal)
 
 
-def _complete(files: GroupFiles, observer: Observer, processes: int = 1, *, durable: bool = True) -> Finish:
-    """Publish the records and remove the old files; after a crash, the next one does the same.
+def _complete(
+    files: GroupFiles, observer: Observer, application: Application | None = None, *, durable: bool = True
+) -> Finish:
+    """Publish the records and remove the old files; after a crash, the next one does the same, from the journal alone.
 
     While some of them can't be removed, the journal stays, so that it is tried again.
     """
@@ -232,7 +253,10 @@ def _complete(files: GroupFiles, observer: Observer, processes: int = 1, *, dura
         observer("publish", os.fsencode(files.manifest))
         publish_records(files, journal.token.decode())
         observer("published", os.fsencode(files.manifest))
-        finished = finish(journal, observer, processes=processes, durable=durable)
+        replaced = sync = None
+        if application is not None:
+            replaced, sync = application.forget(), application.sync
+        finished = finish(journal, observer, replaced=replaced, sync=sync, durable=durable)
         if not finished.stuck:
             files.committed_journal.unlink()
     except OSError as error:

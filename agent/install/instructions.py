@@ -6,16 +6,16 @@ import json
 import os
 import re
 from hashlib import blake2b
-from itertools import chain
+from itertools import chain, count
 from json.encoder import encode_basestring
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agent.files import replace_file, sync_directory
 from agent.install.planned import PlannedDirectory, PlannedFiles
 from agent.install.previous import fitting_records
 from agent.install.records import LABEL_PREFIX, ManifestHeader
 from agent.install.repetition import NOT_REPEATABLE
-from agent.listings import DIGEST_BYTES, content_digest, escape, escaped
+from agent.listings import DIGEST_BYTES, content_digest, escape
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -32,33 +32,65 @@ _PIECE_BYTES = 128 * 1024  # so that what is done next with a piece finds it in 
 _BEGIN, _COPY = b'{"type":', b'{"type":"copy","source":'
 
 
-def stage_records(
-    files: GroupFiles, token: str, request: InstallRequest, application: Application, *, syncs: bool
+class Lists(NamedTuple):
+    """Digests of the two files that other agents read, as they wait beside their places."""
+
+    cleanup: bytes
+    instructions: bytes
+
+
+def stage_instructions(
+    files: GroupFiles, token: str, request: InstallRequest, plan: InstallPlan, *, syncs: bool
+) -> bytes:
+    """Afterwards install.json is beside its place, waiting for `publish_records`; its digest.
+
+    Args:
+        files: the group's.
+        token: of this Install.
+        request: what is to be installed.
+        plan: of this Install.
+        syncs: whether it is to be on the disk then.
+    """
+    repetition = plan.repetition
+    if repetition is None:
+        parts = _instructions(plan)
+    else:
+        parts = _moved(files.instructions, repetition.archive, os.fsencode(request.archive))
+    return _write_digested(files.staged(files.instructions, token), parts, syncs=syncs)
+
+
+def stage_cleanup(files: GroupFiles, token: str, plan: InstallPlan, *, syncs: bool) -> bytes:
+    """The same of the cleanup file."""
+    parts = _cleanup(plan) if plan.repetition is None else iter((plan.repetition.cleanup,))
+    return _write_digested(files.staged(files.cleanup, token), parts, syncs=syncs)
+
+
+def stage_manifest(
+    files: GroupFiles,
+    token: str,
+    request: InstallRequest,
+    lists: Lists,
+    application: Application,
+    *,
+    syncs: bool,
 ) -> None:
-    """Afterwards the three files are beside their places, waiting for `publish_records`.
+    """Afterwards the manifest is beside its place, too.
 
     Args:
         files: the group's.
         token: of this Install.
         request: what was to be installed.
+        lists: the files that it is to fit.
         application: the Install, when everything has its place.
-        syncs: whether they are to be on the disk then.
+        syncs: whether all three are to be on the disk then.
     """
     plan = application.plan
-    archive, repetition = os.fsencode(request.archive), plan.repetition
-    if repetition is None:
-        cleanup, instructions, listed = _cleanup(plan), _instructions(plan), _manifest(application)
-    else:
-        cleanup, listed = iter((repetition.cleanup,)), iter((repetition.listed,))
-        instructions = _moved(files.instructions, repetition.archive, archive)
-    of_cleanup, of_instructions = (blake2b(digest_size=DIGEST_BYTES) for _ in range(2))
-    _write(files.staged(files.cleanup, token), _digested(cleanup, of_cleanup), syncs=syncs)
-    _write(files.staged(files.instructions, token), _digested(instructions, of_instructions), syncs=syncs)
+    listed = _manifest(application) if plan.repetition is None else iter((plan.repetition.listed,))
     header = ManifestHeader(
-        cleanup=of_cleanup.hexdigest().encode(),
-        instructions=of_instructions.hexdigest().encode(),
+        cleanup=lists.cleanup,
+        instructions=lists.instructions,
         asked=plan.asked,
-        archive=archive,
+        archive=os.fsencode(request.archive),
         deployment_id=os.fsencode(request.deployment_id),
     )
     _write(files.staged(files.manifest, token), chain((header.encoded(),), _joined(listed)), syncs=syncs)
@@ -105,6 +137,13 @@ def _write(path: Path, parts: Iterable[bytes], *, syncs: bool) -> None:
         stream.flush()
         if syncs:
             os.fsync(stream.fileno())
+
+
+def _write_digested(path: Path, parts: Iterable[bytes], *, syncs: bool) -> bytes:
+    """The same; the digest of it all."""
+    digest = blake2b(digest_size=DIGEST_BYTES)
+    _write(path, _digested(parts, digest), syncs=syncs)
+    return digest.hexdigest().encode()
 
 
 def _digested(parts: Iterable[bytes], digest: blake2b) -> Iterator[bytes]:
@@ -248,7 +287,7 @@ def _text(path: bytes) -> str:
 def _manifest(application: Application) -> Iterator[bytes]:
     """All but the header."""
     place = b""
-    results = iter(application.staged)
+    numbers = count()
     for step in application.plan.steps:
         if isinstance(step, PlannedDirectory):
             place = step.directory.path
@@ -257,8 +296,7 @@ def _manifest(application: Application) -> Iterator[bytes]:
         if step.directory.path != place:
             place = step.directory.path
             yield b"d - - %b\n" % escape(place)
-        items = zip(next(results).lines, escaped(step.names), strict=True)
-        yield b"".join([b"%b %b\n" % item for item in items])
+        yield application.manifest_of(next(numbers))
     for path, attributes, _ in application.plan.attributes():
         context = attributes.permission.context
         if context is not None:

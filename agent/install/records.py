@@ -23,7 +23,7 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.listings import directory_identity, escape, unescape
+from agent.listings import directory_identity, escape, escaped, unescape
 
 if TYPE_CHECKING:
     import os
@@ -111,6 +111,11 @@ def link_fields(status: os.stat_result, target: bytes) -> bytes:
         status.st_ctime_ns,
         escape(target) or b"-",
     )
+
+
+def encode_lines(fields: list[bytes], names: list[bytes]) -> bytes:
+    """The manifest lines of files and links in one directory: there can be very many."""
+    return b"".join([b"%b %b\n" % item for item in zip(fields, escaped(names), strict=True)])
 
 
 def digest_if_untouched(fields: bytes, status: os.stat_result) -> bytes:

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from agent.archive_index import DIRECTORY, LINK
 from agent.install.acl import ACCESS, DEFAULT
 from agent.install.claims import others_install
+from agent.install.crew import do_all, processes_for
 from agent.install.descriptors import Descriptors
 from agent.install.destinations import Directory, Standing
 from agent.install.fresh_directories import FreshDirectories
-from agent.install.lanes import do_all, processes_for
 from agent.install.records import attributes_in_state, directory_state, link_fields
 from agent.install.sources import placement_of
 from agent.install.staged import StepFailed

@@ -231,19 +231,27 @@ class Staged:
             self.new = NewFiles()
         self.new.append(new)
 
+    def counts(self) -> tuple[int, int, int, int]:
+        """Those that `count` takes."""
+        return self.created, self.replaced, self.unchanged, self.copied_bytes
+
+    def count(self, created: int, replaced: int, unchanged: int, copied_bytes: int) -> None:
+        """So many there have been."""
+        self.created, self.replaced = created, replaced
+        self.unchanged, self.copied_bytes = unchanged, copied_bytes
+
     def __getstate__(self) -> tuple[object, ...]:
         """Plain values, and few: the usual way takes ten times as long."""
         new = (self.new.rows, self.new.digests) if isinstance(self.new, NewFiles) else None
         todo = self.todo.rows if isinstance(self.todo, Todo) else self.todo
-        counts = (self.created, self.replaced, self.unchanged, self.copied_bytes)
         lists = (self.overwritten, self.linked, self.kept_links)
         others = (self.adjusted, lists) if self.adjusted or any(lists) else None
-        return (self.lines, new, todo, counts, others)
+        return (self.lines, new, todo, self.counts(), others)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         self.lines, new, todo, counts, others = state
         self.new = () if new is None else NewFiles(*new)
         self.todo = Todo(todo) if isinstance(todo, bytearray) else todo
-        self.created, self.replaced, self.unchanged, self.copied_bytes = counts
+        self.count(*counts)
         self.adjusted, lists = others or ((), ([], [], []))
         self.overwritten, self.linked, self.kept_links = lists

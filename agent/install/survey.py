@@ -12,13 +12,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias
 
 from agent.archive_index import digest_in, identity_of
-from agent.install.lanes import Lanes, processes_for
+from agent.install.crew import Crew, processes_for
 from agent.install.records import digest_if_untouched
 from agent.install.sources import placement_of
 from agent.install.staged import StepFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from agent.archive_index import ArchiveIndex
     from agent.install.previous import PreviousFiles
@@ -46,14 +46,15 @@ class Survey:
     def __init__(self, processes: int = 1) -> None:
         self._processes = processes
         self._pairs: list[tuple[bytes, bytes]] = []
-        self._lanes: Lanes[Found] | None = None
+        self._crew: Crew | None = None
+        self._complete: Callable[[], list[Found]] = list
         self._found: dict[tuple[bytes, bytes], Found] = {}
 
     def close(self) -> None:
         """Nobody looks any more."""
-        if self._lanes is not None:
-            self._lanes.close()
-            self._lanes = None
+        if self._crew is not None:
+            self._crew.close()
+            self._crew = None
 
     def begin(self, request: InstallRequest, index: ArchiveIndex, previous: PreviousFiles) -> None:
         """Let the others look, if there is much to be seen."""
@@ -70,13 +71,14 @@ class Survey:
             source, real = pairs[number]
             return look_in(source, real, index.of(source), previous.of(real), is_root=is_root)
 
-        self._lanes = Lanes(look_at, len(pairs))
+        self._crew = Crew(look_at, processes=self._processes)
+        self._complete = self._crew.begin(look_at, len(pairs))
 
     def complete(self) -> None:
         """Look at what nobody else has looked at yet, and wait for the others."""
-        if self._lanes is not None:
+        if self._crew is not None:
             with suppress(StepFailed):  # another process was killed: whoever needs it has to look
-                self._found = dict(zip(self._pairs, self._lanes.answers(), strict=True))
+                self._found = dict(zip(self._pairs, self._complete(), strict=True))
             self.close()
 
     def has(self, source: bytes, real: bytes) -> bool:

@@ -14,7 +14,7 @@ import pytest
 from agent.archive_index import ArchiveIndex
 from agent.deployments.group_files import GroupFiles
 from agent.install import install, plan_install
-from agent.install.lanes import MIN_FILES
+from agent.install.crew import MIN_FILES
 from agent.install.previous import previous_of, read_records
 from agent.install.survey import UNCHANGED, UNKNOWN, Survey, look_in, names_of, states_in
 from agent.protocol import FileExistsBehavior
