@@ -35,6 +35,7 @@ from agent.listings import (
     directory_identity,
     escape,
     escaped,
+    has_identity,
 )
 
 if TYPE_CHECKING:
@@ -149,7 +150,9 @@ class ArchiveIndex:
 
     def __init__(self, archive: Path) -> None:
         content, written_ns = _read(index_of(archive))
-        self.digest, content = _taken_header(content)
+        self.digest = _digest_in_header(content)
+        if not self.digest:
+            content = b""
         self.size = content.count(b"\n")
         self._archive = os.fsencode(archive)
         self._sections = Sections(content)
@@ -169,11 +172,20 @@ class ArchiveIndex:
 
     def of(self, directory: bytes) -> dict[bytes, bytes]:
         """Name → fields of the entries of this directory, given by its full path."""
-        return self._believed(self._sections.of(directory[len(self._archive) + 1 :]))
+        entries = self._sections.of(directory[len(self._archive) + 1 :])
+        begin = self._doubtful_from_ns
+        if begin is None:
+            return entries
+        return {name: fields for name, fields in entries.items() if _ctime_ns(fields) < begin}
 
-    def read(self, directory: bytes) -> dict[bytes, bytes]:
-        """The same, by one who will not ask for it again."""
-        return self._believed(self._sections.read(directory[len(self._archive) + 1 :]))
+    def text(self, directory: bytes) -> bytes:
+        """The lines of all entries of this directory, given by its full path; not to be asked where `is_doubtful`."""
+        return self._sections.text(directory[len(self._archive) + 1 :])
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether some of the entries are not believed, since the file system counts whole seconds."""
+        return self._doubtful_from_ns is not None
 
     def lists_all(self, directory: bytes, status: os.stat_result) -> bool:
         """Whether these are all the names that are in the directory.
@@ -182,23 +194,17 @@ class ArchiveIndex:
             directory: given by its full path.
             status: of the directory, as it is now.
         """
-        known = self._identities.get(directory[len(self._archive) + 1 :])
-        return self._doubtful_from_ns is None and bool(known) and known == directory_identity(status)
-
-    def _believed(self, entries: dict[bytes, bytes]) -> dict[bytes, bytes]:
-        begin = self._doubtful_from_ns
-        if begin is None:
-            return entries
-        return {name: fields for name, fields in entries.items() if _ctime_ns(fields) < begin}
+        known = self._identities.get(directory[len(self._archive) + 1 :], b"")
+        return self._doubtful_from_ns is None and has_identity(status, known)
 
 
-def _taken_header(content: bytes) -> tuple[bytes, bytes]:
-    """What the header tells of names, kinds and contents, and the rest; of an index that is not whole, there is nothing."""
-    header, _end, rest = content.partition(b"\n")
-    fields = header.removeprefix(_MAGIC).split(b" ")
-    if not header.startswith(_MAGIC) or len(fields) != 2 or fields[0] != content_digest(rest):
-        return b"", b""
-    return fields[1], rest
+def _digest_in_header(content: bytes) -> bytes:
+    """What the header tells of names, kinds and contents; empty in an index that is not whole."""
+    end = content.find(b"\n")
+    fields = content[:end].removeprefix(_MAGIC).split(b" ")
+    if not content.startswith(_MAGIC) or len(fields) != 2:
+        return b""
+    return fields[1] if fields[0] == content_digest(memoryview(content)[end + 1 :]) else b""
 
 
 def _read(place: Path) -> tuple[bytes, int]:

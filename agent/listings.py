@@ -13,7 +13,6 @@ from urllib.parse import unquote_to_bytes
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
     from io import FileIO
 
 DIGEST_BYTES = 16
@@ -58,8 +57,15 @@ def directory_identity(status: os.stat_result) -> bytes:
 
     Empty where the file system counts whole seconds only, so that it would not tell that.
     """
-    if counts_seconds(status.st_ctime_ns):
-        return b""
+    return b"" if counts_seconds(status.st_ctime_ns) else _identity(status)
+
+
+def has_identity(status: os.stat_result, identity: bytes) -> bool:
+    """Whether a directory is the one that `directory_identity` has told of, untouched; not, where that was empty."""
+    return identity == _identity(status)
+
+
+def _identity(status: os.stat_result) -> bytes:
     return b"%d %d %d" % (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
 
 
@@ -96,47 +102,49 @@ class Sections:
 
     def __init__(self, content: bytes) -> None:
         self._content = content
-        self._parts: dict[bytes, list[tuple[int, int]]] = {}
+        self._spans: dict[bytes, tuple[int, ...]] = {}  # begin and end of each part
         self._kept: dict[bytes, dict[bytes, bytes]] = {}
         self._kept_names = 0
 
-    def directories(self) -> Iterator[tuple[bytes, bytes]]:
-        """Fields and path of each directory line, in order; reads all of the text."""
-        content, parts = self._content, self._parts
+    def directories(self) -> list[tuple[bytes, bytes]]:
+        """Fields and path of each directory line, in order; reads all of the text. To be asked once."""
+        content, spans, find = self._content, self._spans, self._content.find
+        is_escaped = b"%" in content
+        directories = []
         # There are few such lines among many, so they are searched for.
-        start = 0 if content.startswith(b"d ") else content.find(_DIRECTORY) + 1 or -1
+        start = 0 if content.startswith(b"d ") else find(_DIRECTORY) + 1 or -1
         while start >= 0:
-            begin = content.find(b"\n", start) + 1
+            begin = find(b"\n", start) + 1
             if not begin:
-                return
-            fields, _space, name = content[start + 2 : begin - 1].rpartition(b" ")
-            path = unescape(name)
-            start = content.find(_DIRECTORY, begin - 1) + 1 or -1
-            part = (begin, start if start >= 0 else content.rfind(b"\n") + 1)
-            if path in parts:
-                parts[path].append(part)
-            else:
-                parts[path] = [part]
-            yield fields, path
+                break
+            fields, _space, path = content[start + 2 : begin - 1].rpartition(b" ")
+            if is_escaped:
+                path = unescape(path)
+            start = find(_DIRECTORY, begin - 1) + 1 or -1
+            span = (begin, start if start >= 0 else content.rfind(b"\n") + 1)
+            spans[path] = spans[path] + span if path in spans else span
+            directories.append((fields, path))
+        return directories
 
     def of(self, path: bytes) -> dict[bytes, bytes]:
         """Name → fields, of this directory. To be asked once `directories` is through."""
         known = self._kept.get(path)
         if known is None:
-            known = self.read(path)
+            known = self._read(path)
             self._keep(path, known)
         return known
 
-    def read(self, path: bytes) -> dict[bytes, bytes]:
-        """The same, by one who will not ask for it again: what is soon forgotten takes less memory, and less time."""
-        names: dict[bytes, bytes] = {}
-        for start, end in self._parts.get(path, ()):
-            text = self._content[start:end]
-            parts = [line.rpartition(b" ") for line in text.split(b"\n")]
-            if b"%" in text:
-                parts = [(fields, space, unescape(name)) for fields, space, name in parts]
-            names.update({name: fields for fields, space, name in parts if space})
-        return names
+    def text(self, path: bytes) -> bytes:
+        """All lines of this directory, as they are."""
+        spans = self._spans.get(path, ())
+        return b"".join([self._content[spans[item] : spans[item + 1]] for item in range(0, len(spans), 2)])
+
+    def _read(self, path: bytes) -> dict[bytes, bytes]:
+        text = self.text(path)
+        parts = [line.rpartition(b" ") for line in text.split(b"\n")]
+        if b"%" in text:
+            parts = [(fields, space, unescape(name)) for fields, space, name in parts]
+        return {name: fields for fields, space, name in parts if space}
 
     def _keep(self, path: bytes, names: dict[bytes, bytes]) -> None:
         if self._kept_names > _MOST_KEPT:

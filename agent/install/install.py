@@ -16,7 +16,6 @@ from agent.install.apply import Application
 from agent.install.descriptors import Descriptors
 from agent.install.finishing import finish, forget
 from agent.install.instructions import (
-    Lists,
     claim_paths,
     discard_records,
     publish_records,
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.install.finishing import Finish
+    from agent.install.instructions import StagedRecord
     from agent.install.request import InstallRequest, Observer
 
 log = get_logger()
@@ -221,20 +221,22 @@ def _carry_out(
     syncs = not (durable and application.has_changed(files.directory))
     plan = application.plan
 
-    def write_instructions() -> bytes:
+    def write_instructions() -> StagedRecord:
         observer("lists", os.fsencode(files.instructions))
         return stage_instructions(files, token, request, plan, syncs=syncs)
 
-    def write_cleanup() -> bytes:
+    def write_cleanup() -> StagedRecord:
         observer("lists", os.fsencode(files.cleanup))
         return stage_cleanup(files, token, plan, syncs=syncs)
 
-    of_instructions = application.stage(write_instructions)
+    instructions = application.stage(write_instructions)
     observer("switch", os.fsencode(files.journal))
     complete_journal(files.journal, application.changes())
-    lists = Lists(application.switch(write_cleanup), of_instructions)
+    cleanup = application.switch(write_cleanup)
     observer("records", os.fsencode(files.manifest))
-    stage_manifest(files, token, request, lists, application, syncs=syncs)
+    stage_manifest(
+        files, token, request, application, cleanup=cleanup, instructions=instructions, syncs=syncs
+    )
     if durable:
         application.sync()
     observer("commit", os.fsencode(files.journal))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from agent.files import replace_file, sync_directory
 from agent.install.planned import PlannedDirectory, PlannedFiles
 from agent.install.previous import fitting_records
-from agent.install.records import LABEL_PREFIX, ManifestHeader
+from agent.install.records import LABEL_PREFIX, UNKNOWN_STATE, ManifestHeader, state_of_record
 from agent.install.repetition import NOT_REPEATABLE
 from agent.listings import DIGEST_BYTES, content_digest, escape
 
@@ -32,17 +32,17 @@ _PIECE_BYTES = 128 * 1024  # so that what is done next with a piece finds it in 
 _BEGIN, _COPY = b'{"type":', b'{"type":"copy","source":'
 
 
-class Lists(NamedTuple):
-    """Digests of the two files that other agents read, as they wait beside their places."""
+class StagedRecord(NamedTuple):
+    """One of the two files that other agents read, as it waits beside its place."""
 
-    cleanup: bytes
-    instructions: bytes
+    digest: bytes
+    state: bytes
 
 
 def stage_instructions(
     files: GroupFiles, token: str, request: InstallRequest, plan: InstallPlan, *, syncs: bool
-) -> bytes:
-    """Afterwards install.json is beside its place, waiting for `publish_records`; its digest.
+) -> StagedRecord:
+    """Afterwards install.json is beside its place, waiting for `publish_records`.
 
     Args:
         files: the group's.
@@ -55,23 +55,30 @@ def stage_instructions(
     if repetition is None:
         parts = _instructions(plan)
     else:
-        parts = _moved(files.instructions, repetition.archive, os.fsencode(request.archive))
-    return _write_digested(files.staged(files.instructions, token), parts, syncs=syncs)
+        parts = _moved(files.instructions, repetition.header.archive, os.fsencode(request.archive))
+    digest = blake2b(digest_size=DIGEST_BYTES)
+    state = _write(files.staged(files.instructions, token), _digested(parts, digest), syncs=syncs)
+    return StagedRecord(digest.hexdigest().encode(), state)
 
 
-def stage_cleanup(files: GroupFiles, token: str, plan: InstallPlan, *, syncs: bool) -> bytes:
+def stage_cleanup(files: GroupFiles, token: str, plan: InstallPlan, *, syncs: bool) -> StagedRecord:
     """The same of the cleanup file."""
-    parts = _cleanup(plan) if plan.repetition is None else iter((plan.repetition.cleanup,))
-    return _write_digested(files.staged(files.cleanup, token), parts, syncs=syncs)
+    place, repetition = files.staged(files.cleanup, token), plan.repetition
+    if repetition is not None:
+        return StagedRecord(repetition.header.cleanup, _write(place, (repetition.cleanup,), syncs=syncs))
+    digest = blake2b(digest_size=DIGEST_BYTES)
+    state = _write(place, _digested(_cleanup(plan), digest), syncs=syncs)
+    return StagedRecord(digest.hexdigest().encode(), state)
 
 
 def stage_manifest(
     files: GroupFiles,
     token: str,
     request: InstallRequest,
-    lists: Lists,
     application: Application,
     *,
+    cleanup: StagedRecord,
+    instructions: StagedRecord,
     syncs: bool,
 ) -> None:
     """Afterwards the manifest is beside its place, too.
@@ -80,15 +87,18 @@ def stage_manifest(
         files: the group's.
         token: of this Install.
         request: what was to be installed.
-        lists: the files that it is to fit.
         application: the Install, when everything has its place.
+        cleanup: what it is to fit.
+        instructions: the same.
         syncs: whether all three are to be on the disk then.
     """
     plan = application.plan
     listed = _manifest(application) if plan.repetition is None else iter((plan.repetition.listed,))
     header = ManifestHeader(
-        cleanup=lists.cleanup,
-        instructions=lists.instructions,
+        cleanup=cleanup.digest,
+        cleanup_state=cleanup.state,
+        instructions=instructions.digest,
+        instructions_state=instructions.state,
         asked=plan.asked,
         archive=os.fsencode(request.archive),
         deployment_id=os.fsencode(request.deployment_id),
@@ -117,7 +127,9 @@ def claim_paths(files: GroupFiles, paths: Collection[bytes]) -> None:
             b"d - - %b\n %b\n" % (escape(path.rpartition(b"/")[0]), escape(path.rpartition(b"/")[2]))
             for path in paths
         )
-        header = records.header._replace(cleanup=content_digest(cleanup), asked=NOT_REPEATABLE)
+        header = records.header._replace(
+            cleanup=content_digest(cleanup), cleanup_state=UNKNOWN_STATE, asked=NOT_REPEATABLE
+        )
         # The other way round, a crash in between would leave a manifest that fits, and lacks them.
         replace_file(files.manifest, header.encoded() + claimed + records.listed)
     replace_file(files.cleanup, cleanup)
@@ -129,21 +141,15 @@ def discard_records(files: GroupFiles, token: str) -> None:
         files.staged(path, token).unlink(missing_ok=True)
 
 
-def _write(path: Path, parts: Iterable[bytes], *, syncs: bool) -> None:
-    """Afterwards the file is there, and on the disk if it `syncs`."""
+def _write(path: Path, parts: Iterable[bytes], *, syncs: bool) -> bytes:
+    """Afterwards the file is there, in the state that is returned, and on the disk if it `syncs`."""
     with path.open("wb") as stream:
         os.fchmod(stream.fileno(), 0o644)
         stream.writelines(parts)
         stream.flush()
         if syncs:
             os.fsync(stream.fileno())
-
-
-def _write_digested(path: Path, parts: Iterable[bytes], *, syncs: bool) -> bytes:
-    """The same; the digest of it all."""
-    digest = blake2b(digest_size=DIGEST_BYTES)
-    _write(path, _digested(parts, digest), syncs=syncs)
-    return digest.hexdigest().encode()
+        return state_of_record(os.fstat(stream.fileno()))
 
 
 def _digested(parts: Iterable[bytes], digest: blake2b) -> Iterator[bytes]:

@@ -80,7 +80,7 @@ def _plan(request: InstallRequest, survey: Survey | None, *, trusts_states: bool
     records, index = read_records(files), ArchiveIndex(request.archive)
     asked = asked_by(request, index)
     if survey is not None and trusts_states:
-        repetition = find_repetition(request, asked, files, records, index)
+        repetition = find_repetition(request, asked, files, records, index, survey=survey)
         if repetition is not None:
             return _plan_of_nothing(repetition, index, asked)
     previous = previous_of(records)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from agent.appspec import SelinuxContext
 from agent.deployments.group_files import GroupFiles
 from agent.errors import CommandFailure
-from agent.install.records import LABEL_PREFIX, decode_header, directory_state
-from agent.listings import Sections, content_digest, stream_digest, unescape
+from agent.install.records import LABEL_PREFIX, UNKNOWN_STATE, decode_header, is_in_state, state_of_record
+from agent.listings import Sections, stream_digest, unescape
 from agent.logs import get_logger
 
 if TYPE_CHECKING:
@@ -151,13 +151,12 @@ def installed_deployment(instructions_directory: Path, group_id: str) -> str:
         OSError: a record can't be read.
     """
     files = GroupFiles(directory=instructions_directory, group_id=group_id)
-    cleanup = _content(files.cleanup)
     try:
         with open(files.manifest, "rb") as manifest:
             header = decode_header(manifest.readline(_LONGEST_HEADER))
     except FileNotFoundError:
         return ""
-    if cleanup is None or header is None or not _is_about(header, files, cleanup):
+    if header is None or not _is_about(header, files):
         return ""
     return os.fsdecode(header.deployment_id)
 
@@ -170,29 +169,34 @@ def fitting_records(files: GroupFiles) -> Records:
     """
     cleanup = _content(files.cleanup)
     manifest = None if cleanup is None else _content(files.manifest)
-    if cleanup is not None and manifest is not None:
+    if manifest is not None:
         line, end, listed = manifest.partition(b"\n")
         header = decode_header(line + end)
-        if header is not None and _is_about(header, files, cleanup):
+        if header is not None and _is_about(header, files):
             return Records(cleanup, header, listed)
     return Records(cleanup, None, b"")
 
 
-def _is_about(header: ManifestHeader, files: GroupFiles, cleanup: bytes) -> bool:
+def _is_about(header: ManifestHeader, files: GroupFiles) -> bool:
     """Whether it belongs to both: another agent that installs the same paths again writes the same cleanup file."""
-    if header.cleanup != content_digest(cleanup):
-        return False
+    return _is_same(files.cleanup, header.cleanup, header.cleanup_state) and _is_same(
+        files.instructions, header.instructions, header.instructions_state
+    )
+
+
+def _is_same(path: Path, digest: bytes, state: bytes) -> bool:
+    """Whether this file is in that state, or has a content with that digest."""
     try:
-        with open(files.instructions, "rb", buffering=0) as instructions:
-            return header.instructions == stream_digest(instructions)
+        with open(path, "rb", buffering=0) as stream:
+            now = state_of_record(os.fstat(stream.fileno()))
+            return (now == state != UNKNOWN_STATE) or stream_digest(stream) == digest
     except FileNotFoundError:
         return False
 
 
-def _content(path: os.PathLike[str]) -> bytes | None:
+def _content(path: Path) -> bytes | None:
     try:
-        with open(path, "rb") as stream:
-            return stream.read()
+        return path.read_bytes()
     except FileNotFoundError:
         return None
 
@@ -208,7 +212,7 @@ def _lines(content: bytes) -> Iterator[bytes]:
 def _from_manifest(header: ManifestHeader, listed: bytes) -> Previous:
     labels, lines = _taken_labels(listed)
     sections = Sections(lines)
-    directories = list(sections.directories())
+    directories = sections.directories()
     places = RealPaths({path: fields[2:] for fields, path in directories if fields.startswith(b"c")})
     previous = Previous(
         files=PreviousFiles(sections),
@@ -342,7 +346,7 @@ class RealPaths:
             return None
         mode = status.st_mode
         if stat.S_ISDIR(mode):
-            if state and state == directory_state(status):
+            if state and is_in_state(status, state):
                 self.untouched[real] = state
             return real
         if state is not None:

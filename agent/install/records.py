@@ -7,8 +7,8 @@ by their content; after an Install by another agent they are different, and it i
 
 A manifest has one line per item, fields separated by spaces, and names escaped as in a URL:
 
-    install-manifest 4 <digest of the cleanup file> <digest of install.json> <digest of what was asked for, or ->
-                    <archive> <id of the deployment>, all in one line
+    install-manifest 5 <digest of the cleanup file> <its state, or -> <digest of install.json> <its state, or ->
+                    <digest of what was asked for, or -> <archive> <id of the deployment>, all in one line
     d - - <path>    a directory that was there before; the lines that follow are about what is in it
     d c <inode> <mtime ns> <ctime ns> <mode> <uid> <gid> <path>
                     a directory that Install created, and how it was when all had its place; the same
@@ -23,12 +23,13 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.listings import directory_identity, escape, escaped, unescape
+from agent.listings import counts_seconds, directory_identity, escape, escaped, unescape
 
 if TYPE_CHECKING:
     import os
 
-_MAGIC = b"install-manifest 4 "
+_MAGIC = b"install-manifest 5 "
+UNKNOWN_STATE = b"-"
 LABEL_PREFIX = b"semanage\0"
 
 
@@ -37,13 +38,16 @@ class ManifestHeader(NamedTuple):
 
     Attributes:
         cleanup, instructions: digests of the cleanup file and of install.json, of the same Install.
+        cleanup_state, instructions_state: as `state_of_record` tells them: in these they need not be read.
         asked: of what that Install was asked for; `-` when it can't be repeated.
         archive: the archive that was installed.
         deployment_id: whose revision that was.
     """
 
     cleanup: bytes
+    cleanup_state: bytes
     instructions: bytes
+    instructions_state: bytes
     asked: bytes
     archive: bytes
     deployment_id: bytes
@@ -59,6 +63,16 @@ def decode_header(line: bytes) -> ManifestHeader | None:
         return None
     fields = [unescape(field) for field in line[len(_MAGIC) : -1].split(b" ")]
     return ManifestHeader(*fields) if len(fields) == len(ManifestHeader._fields) else None
+
+
+def state_of_record(status: os.stat_result) -> bytes:
+    """Tells whether one of these files was written anew. A rename leaves it as it is, a copy does not.
+
+    UNKNOWN_STATE where the file system's clock is too coarse for that.
+    """
+    if counts_seconds(status.st_mtime_ns):
+        return UNKNOWN_STATE
+    return b"%d:%d:%d" % (status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 class Record(NamedTuple):
@@ -134,6 +148,18 @@ def directory_state(status: os.stat_result) -> bytes:
     """
     identity = directory_identity(status)
     return identity and identity + attributes_in_state(status.st_mode, status.st_uid, status.st_gid)
+
+
+def is_in_state(status: os.stat_result, state: bytes) -> bool:
+    """Whether a directory is in a state that a manifest tells."""
+    return state == b"%d %d %d %d %d %d" % (
+        status.st_ino,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        stat.S_IMODE(status.st_mode),
+        status.st_uid,
+        status.st_gid,
+    )
 
 
 def lasting_state(status: os.stat_result, looked_ns: int) -> bytes:

@@ -13,30 +13,32 @@ from contextlib import closing
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.archive_index import DIRECTORY, LINK
+from agent.archive_index import DIRECTORY, LINK, identity_of
 from agent.install.acl import ACCESS, DEFAULT
 from agent.install.claims import others_install
-from agent.install.crew import do_all, processes_for
 from agent.install.descriptors import Descriptors
 from agent.install.destinations import Directory, Standing
 from agent.install.fresh_directories import FreshDirectories
-from agent.install.records import attributes_in_state, directory_state, link_fields
+from agent.install.records import attributes_in_state, file_fields, is_in_state, link_fields
 from agent.install.sources import placement_of
 from agent.install.staged import StepFailed
-from agent.install.survey import PLACE, look, names_of
+from agent.install.survey import PLACE
 from agent.install.wanted import wanted_of
-from agent.listings import DIGEST_BYTES, Sections
+from agent.listings import DIGEST_BYTES, Sections, unescape
 
 if TYPE_CHECKING:
     from agent.archive_index import ArchiveIndex
     from agent.deployments.group_files import GroupFiles
     from agent.install.previous import Records
+    from agent.install.records import ManifestHeader
     from agent.install.request import InstallRequest
+    from agent.install.survey import Survey
 
 NOT_REPEATABLE = b"-"
 """What `asked_by` answers for an Install of which the next one can't tell that it would be the same."""
 
 _STATE_UNKNOWN = b"-"
+_FIELDS_OF_FILE = 6  # of its entry in the index, where its content is known
 
 
 class Repetition(NamedTuple):
@@ -44,13 +46,13 @@ class Repetition(NamedTuple):
 
     Attributes:
         file_count: number of files and links.
-        archive: the one that the last Install was made from.
+        header: of the manifest that the last Install has left.
         cleanup: the cleanup file, as it is.
         listed: the manifest, as it is, but for its header.
     """
 
     file_count: int
-    archive: bytes
+    header: ManifestHeader
     cleanup: bytes
     listed: bytes
 
@@ -80,6 +82,7 @@ def asked_by(request: InstallRequest, index: ArchiveIndex) -> bytes:
     mappings = request.appspec.files
     if (
         not index.digest
+        or index.is_doubtful
         or request.appspec.permissions
         or request.options.follow_directory_symlinks
         or not all(mapping.destination.startswith("/") for mapping in mappings)
@@ -91,7 +94,13 @@ def asked_by(request: InstallRequest, index: ArchiveIndex) -> bytes:
 
 
 def find_repetition(
-    request: InstallRequest, asked: bytes, files: GroupFiles, records: Records, index: ArchiveIndex
+    request: InstallRequest,
+    asked: bytes,
+    files: GroupFiles,
+    records: Records,
+    index: ArchiveIndex,
+    *,
+    survey: Survey,
 ) -> Repetition | None:
     """What is known of this Install, of which `asked_by` has answered this, if it leaves everything as it is."""
     header = records.header
@@ -105,69 +114,57 @@ def find_repetition(
         if places is None:
             return None
         checks = _Checks(places, sections, index)
-        counts = do_all(
-            checks.count_at,
-            len(places),
-            processes=processes_for(index.size, request.options.processes),
-        )
+        counts = survey.look_at_all(checks.count_at, len(places), index.size)
     except (OSError, StepFailed, _DifferentError):
         return None  # planning will meet that again, and say it
     if None in counts:
         return None
     file_count = sum(count for count in counts if count is not None)
-    return Repetition(file_count, header.archive, records.cleanup, records.listed)
+    return Repetition(file_count, header, records.cleanup, records.listed)
 
 
 def _places(request: InstallRequest, sections: Sections, index: ArchiveIndex) -> list[_Place] | None:
     """All that the last Install has listed, and what belongs there now; None when that can't be told."""
     states: dict[bytes, bytes | None] = {}
     for fields, path in sections.directories():
-        if not fields.startswith(b"c "):
-            states.setdefault(path, None)
-        else:
+        if fields.startswith(b"c "):
             states[path] = fields[2:]
+        else:
+            states.setdefault(path, None)
     archive = os.fsencode(request.archive)
     real_archive = os.path.realpath(archive)
     sources: dict[bytes, bytes] = {}
     placements = [placement_of(archive, mapping) for mapping in request.appspec.files]
     for placement in placements:
-        states.setdefault(placement.destination, None)
         if os.path.realpath(placement.source) != real_archive + placement.source[len(archive) :]:
             return None
-        for path in states:
-            source = placement.source_of(path)
-            if source is None:
-                continue
-            if path in sources or not index.knows(source):
-                return None
-            sources[path] = source
-    above = {path for path in states if path not in sources}
+        states.setdefault(placement.destination, None)
+        placed = placement.sources_of(states)
+        if not (sources.keys().isdisjoint(placed) and all(map(index.knows, placed.values()))):
+            return None
+        sources.update(placed)
+    above = [path for path in states if path not in sources]
     if not all(
         any(placement.destination.startswith(path + b"/") for placement in placements) for path in above
     ):
         return None
-    reals = _Reals(states)
-    return [_Place(path, reals.of(path), state, sources.get(path)) for path, state in states.items()]
+    reals = _real_paths(states)
+    return [_Place(path, reals[path], state, sources.get(path)) for path, state in states.items()]
 
 
-class _Reals:
+def _real_paths(states: dict[bytes, bytes | None]) -> dict[bytes, bytes]:
     """Real paths of directories; those that Install has created are no links, as their state will prove."""
-
-    def __init__(self, states: dict[bytes, bytes | None]) -> None:
-        self._states = states
-        self._known: dict[bytes, bytes] = {}
-
-    def of(self, path: bytes) -> bytes:
-        known = self._known.get(path)
-        if known is None:
-            known = self._known[path] = self._find(path)
-        return known
-
-    def _find(self, path: bytes) -> bytes:
-        if self._states.get(path) is None:
-            return os.path.realpath(path)
+    reals: dict[bytes, bytes] = {}
+    for path, state in states.items():
+        if state is None:
+            reals[path] = os.path.realpath(path)
+            continue
         above, _slash, name = path.rpartition(b"/")
-        return self.of(above or b"/").rstrip(b"/") + b"/" + name
+        real = reals.get(above)
+        if real is None:
+            real = os.path.realpath(above or b"/")
+        reals[path] = path if real == above else real.rstrip(b"/") + b"/" + name
+    return reals
 
 
 def _attributes_of_created(places: list[_Place]) -> bytes:
@@ -227,82 +224,105 @@ class _Checks:
         Raises:
             OSError, _DifferentError: something is not as it was.
         """
-        known = self._sections.read(place.path)
-        if not known or place.source is None:
-            self._check_without_files(place, known)
+        listed = self._sections.text(place.path)
+        if not listed or place.source is None:
+            self._check_without_files(place, listed)
             return 0
         real_fd = os.open(place.real, PLACE)
         try:
             source_fd = os.open(place.source, PLACE)
             try:
-                self._check_with_files(place, known, source_fd, real_fd)
+                return self._check_with_files(place, place.source, listed, source_fd, real_fd)
             finally:
                 os.close(source_fd)
         finally:
             os.close(real_fd)
-        return len(known)
 
-    def _check_without_files(self, place: _Place, known: dict[bytes, bytes]) -> None:
-        _require(not known)
+    def _check_without_files(self, place: _Place, listed: bytes) -> None:
+        _require(not listed)
         status = os.lstat(place.real)
-        entries: dict[bytes, bytes] = {}
         _require(stat.S_ISDIR(status.st_mode))
+        text = b""
         if place.source is not None:
             source_status = os.lstat(place.source)
             _require(stat.S_ISDIR(source_status.st_mode))
-            entries = self._entries(place.source, source_status)
-        self._check_directories(place, entries)
-        self._check_state(place, status, entries)
+            text = self._index.text(place.source)
+            for line in text.split(b"\n")[:-1]:
+                self._check_directory(place, line)
+            self._check_names(place.source, source_status, text)
+        self._check_state(place, status, text)
 
     def _check_with_files(
-        self, place: _Place, known: dict[bytes, bytes], source_fd: int, real_fd: int
-    ) -> None:
-        entries = self._entries(place.source or b"", os.fstat(source_fd))
-        files = names_of(entries)
-        if len(files) < len(entries):
-            links = [name for name, kind in entries.items() if kind == LINK]
-            for name in links:
-                self._check_link(name, source_fd, real_fd, known.get(name))
-            others = {name: kind for name, kind in entries.items() if kind == DIRECTORY}
-            _require(len(files) + len(links) + len(others) == len(entries))
-            self._check_directories(place, others)
-        else:
-            links = []
-        _require(len(files) + len(links) == len(known))
-        self._check_state(place, os.fstat(real_fd), entries)
-        if files:
-            _require(look(source_fd, real_fd, entries, known, is_root=self._is_root) is None)
+        self, place: _Place, source: bytes, listed: bytes, source_fd: int, real_fd: int
+    ) -> int:
+        """What is listed must be what would be listed now, if what is there is as it is in the archive.
 
-    def _check_directories(self, place: _Place, entries: dict[bytes, bytes]) -> None:
-        """These entries are directories, each of which has a place of its own."""
-        for name, kind in entries.items():
-            _require(kind == DIRECTORY)
-            _require(self._sources.get(place.inner(name)) == (place.source or b"") + b"/" + name)
+        There may be 100,000 files, so nothing is called here that need not be.
+        """
+        text = self._index.text(source)
+        lines: list[bytes] = []
+        is_root, is_escaped, lstat = self._is_root, b"%" in text, os.lstat
+        for line in text.split(b"\n")[:-1]:
+            fields = line.split(b" ")
+            if len(fields) < _FIELDS_OF_FILE:
+                if fields[0] == LINK:
+                    lines.append(self._checked_link(fields[1], source_fd, real_fd))
+                else:
+                    self._check_directory(place, line)
+                continue
+            spelled = fields[5]
+            name = unescape(spelled) if is_escaped else spelled
+            there, wanted = lstat(name, dir_fd=real_fd), lstat(name, dir_fd=source_fd)
+            if not (
+                line.startswith(identity_of(wanted))
+                and there.st_mode == wanted.st_mode
+                and there.st_nlink == wanted.st_nlink == 1
+                and there.st_mtime_ns == wanted.st_mtime_ns
+                and (not is_root or (there.st_uid == wanted.st_uid and there.st_gid == wanted.st_gid))
+            ):
+                raise _DifferentError
+            lines.append(b"%b %b" % (file_fields(there, fields[4], has_acl=False), spelled))
+        lines.append(b"")
+        _require(b"\n".join(lines) == listed)
+        self._check_names(source, os.fstat(source_fd), text)
+        self._check_state(place, os.fstat(real_fd), text)
+        return len(lines) - 1
 
-    def _check_state(self, place: _Place, status: os.stat_result, entries: dict[bytes, bytes]) -> None:
+    def _check_directory(self, place: _Place, line: bytes) -> None:
+        """This entry is a directory, which has a place of its own."""
+        kind, _space, spelled = line.partition(b" ")
+        name = unescape(spelled)
+        _require(kind == DIRECTORY)
+        _require(self._sources.get(place.inner(name)) == (place.source or b"") + b"/" + name)
+
+    def _check_state(self, place: _Place, status: os.stat_result, text: bytes) -> None:
         """It is as Install has left it, or holds just these names, and has the attributes that it would have now."""
         if place.state is None:
             return
         if place.state == _STATE_UNKNOWN:
-            _require(set(os.listdir(place.real)) == entries.keys())
+            _require(set(os.listdir(place.real)) == _names_in(text))
             _require(attributes_in_state(status.st_mode, status.st_uid, status.st_gid) == self._attributes)
             _require(not {ACCESS, DEFAULT}.intersection(os.listxattr(place.real, follow_symlinks=False)))
         else:
-            _require(place.state == directory_state(status))
+            _require(is_in_state(status, place.state))
 
-    def _entries(self, source: bytes, status: os.stat_result) -> dict[bytes, bytes]:
-        """What the index has of a directory, if that is still all that is in it."""
-        entries = self._index.read(source)
+    def _check_names(self, source: bytes, status: os.stat_result, text: bytes) -> None:
+        """These are still all that are in this directory of the archive."""
         if not self._index.lists_all(source, status):
-            _require(entries.keys() == set(os.listdir(source)))
-        return entries
+            _require(_names_in(text) == set(os.listdir(source)))
 
-    def _check_link(self, name: bytes, source_fd: int, real_fd: int, fields: bytes | None) -> None:
-        """It is as it was left, and as it would be now."""
+    def _checked_link(self, spelled: bytes, source_fd: int, real_fd: int) -> bytes:
+        """What would be listed of a link that is as it would be now."""
+        name = unescape(spelled)
         there = os.lstat(name, dir_fd=real_fd)
-        _require(fields == link_fields(there, os.readlink(name, dir_fd=source_fd)))
         wanted = wanted_of(os.lstat(name, dir_fd=source_fd), None, is_root=self._is_root)
-        _require(wanted.is_met_by_link(there))
+        _require(stat.S_ISLNK(there.st_mode) and wanted.is_met_by_link(there))
+        return b"%b %b" % (link_fields(there, os.readlink(name, dir_fd=source_fd)), spelled)
+
+
+def _names_in(text: bytes) -> set[bytes]:
+    """The names of these entries of the index."""
+    return {unescape(line.rpartition(b" ")[2]) for line in text.split(b"\n")[:-1]}
 
 
 class _DifferentError(Exception):

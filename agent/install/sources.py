@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from agent.archive_index import DIRECTORY, LINK, UNKNOWN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from agent.appspec import FileMapping
     from agent.archive_index import ArchiveIndex
@@ -43,6 +43,15 @@ class Placement(NamedTuple):
             return self.source
         below = self.destination.rstrip(b"/") + b"/"
         return self.source + b"/" + path[len(below) :] if path.startswith(below) else None
+
+    def sources_of(self, paths: Collection[bytes]) -> dict[bytes, bytes]:
+        """The same of many paths, but for those where it is None."""
+        below, inner = self.destination.rstrip(b"/") + b"/", self.source + b"/"
+        length = len(below)
+        sources = {path: inner + path[length:] for path in paths if path.startswith(below)}
+        if self.destination in paths:
+            sources[self.destination] = self.source
+        return sources
 
 
 class SourceFiles(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from array import array
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from agent.archive_index import digest_in, identity_of
 from agent.install.crew import Crew, processes_for
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from agent.archive_index import ArchiveIndex
     from agent.install.previous import PreviousFiles
     from agent.install.request import InstallRequest
+
+T = TypeVar("T")
 
 UNKNOWN, UNCHANGED = 0, 1
 
@@ -39,47 +41,64 @@ As bytes it goes from one process to another in a third of the time."""
 class Survey:
     """What was found at the pairs of a directory of the archive and one of the host that probably belong together.
 
+    Close it in the end, however far it has come.
+
     Args:
         processes: how many look.
     """
 
     def __init__(self, processes: int = 1) -> None:
         self._processes = processes
+        self._crews: list[Crew] = []
         self._pairs: list[tuple[bytes, bytes]] = []
-        self._crew: Crew | None = None
         self._complete: Callable[[], list[Found]] = list
         self._found: dict[tuple[bytes, bytes], Found] = {}
 
     def close(self) -> None:
         """Nobody looks any more."""
-        if self._crew is not None:
-            self._crew.close()
-            self._crew = None
+        for crew in self._crews:
+            crew.close()
+        self._crews.clear()
+
+    def look_at_all(self, look: Callable[[int], T], length: int, count: int) -> list[T]:
+        """What `look` answers for all numbers below that.
+
+        Args:
+            look: as the works of a `Crew`.
+            length: how many numbers.
+            count: about how many files that means.
+
+        Raises:
+            StepFailed: another process was killed.
+        """
+        return self._begin(look, length, count)()
 
     def begin(self, request: InstallRequest, index: ArchiveIndex, previous: PreviousFiles) -> None:
         """Let the others look, if there is much to be seen."""
         self.close()
-        self._found = {}
+        self._pairs, self._found, self._complete = [], {}, list
         if processes_for(index.size, self._processes) < 2:
             return
         self._pairs = pairs = list(_pairs(request, index, previous))
-        if not pairs:
-            return
         is_root = os.geteuid() == 0
 
         def look_at(number: int) -> Found:
             source, real = pairs[number]
             return look_in(source, real, index.of(source), previous.of(real), is_root=is_root)
 
-        self._crew = Crew(look_at, processes=self._processes)
-        self._complete = self._crew.begin(look_at, len(pairs))
+        if pairs:
+            self._complete = self._begin(look_at, len(pairs), index.size)
 
     def complete(self) -> None:
         """Look at what nobody else has looked at yet, and wait for the others."""
-        if self._crew is not None:
-            with suppress(StepFailed):  # another process was killed: whoever needs it has to look
-                self._found = dict(zip(self._pairs, self._complete(), strict=True))
-            self.close()
+        with suppress(StepFailed):  # another process was killed: whoever needs it has to look
+            self._found = dict(zip(self._pairs, self._complete(), strict=True))
+        self._pairs, self._complete = [], list
+
+    def _begin(self, look: Callable[[int], T], length: int, count: int) -> Callable[[], list[T]]:
+        crew = Crew(look, processes=processes_for(count, self._processes))
+        self._crews.append(crew)
+        return crew.begin(look, length)
 
     def has(self, source: bytes, real: bytes) -> bool:
         """Whether it was guessed that this directory of the archive goes to that one."""

@@ -31,6 +31,7 @@ TREE: dict[str, Any] = {
 }
 FILE_COUNT = 6
 _STATE = re.compile(rb"^d c [-0-9 ]+ ", re.MULTILINE)
+_HEADER = re.compile(rb"^(install-manifest 5 \S+) \S+ (\S+) \S+ ")
 _PATIENCE_S = 10
 
 
@@ -67,14 +68,15 @@ def install_by_a_plan(host: Host, request: InstallRequest) -> None:
     path = host.instructions / f"{host.group_id}-manifest"
     header, end, rest = path.read_bytes().partition(b"\n")
     fields = header.split(b" ")
-    fields[4] = b"-"
+    fields[6] = b"-"
     path.write_bytes(b" ".join(fields) + end + rest)
     install(request)
 
 
 def records_without_states(host: Host) -> dict[str, bytes]:
-    """The records, but for the states of directories: of two Installs, one may know some that the other doesn't."""
-    return {name: _STATE.sub(b"d c ", content) for name, content in host.records().items()}
+    """The records, but for states: of two Installs, one may know some of directories that the other doesn't."""
+    records = {name: _STATE.sub(b"d c ", content) for name, content in host.records().items()}
+    return {name: _HEADER.sub(rb"\1 \2 ", content) for name, content in records.items()}
 
 
 def times_of_change(root: Path) -> dict[str, tuple[int, int]]:

@@ -72,3 +72,43 @@ def test_nothing_is_known_once_another_agent_has_installed_the_same_paths(host: 
     assert "" == installed(host)
     instructions.unlink()
     assert "" == installed(host)
+
+
+def test_the_records_may_be_copied(host: Host) -> None:
+    """As a backup that is put back does it: other inodes and other times, but the same contents."""
+    host.install({"app/a": "1"})
+    for path in list(host.instructions.iterdir()):
+        copy = path.with_name("copy")
+        copy.write_bytes(path.read_bytes())
+        copy.replace(path)
+    assert "d-000000001" == installed(host)
+    assert 1 == host.install({"app/a": "1"}).unchanged
+
+
+@pytest.mark.parametrize("name", ["install.json", "cleanup"])
+def test_a_record_that_is_as_it_was_written_is_not_read_again(host: Host, name: str) -> None:
+    """With 100,000 files they are long; and a change of one shows in its time, whatever its size."""
+    host.install({"app/a": "1"})
+    path = host.instructions / f"{host.group_id}-{name}"
+    was, content = path.stat(), path.read_bytes()
+    path.write_bytes(content.replace(b"app", b"apq"))
+    assert "" == installed(host)
+    # Only with its time put back, it would be taken for what it was.
+    os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert "d-000000001" == installed(host)
+
+
+def test_where_times_are_whole_seconds_the_records_are_read(host: Host) -> None:
+    """Another agent may have written one in the same second, with as many bytes."""
+    host.install({"app/a": "1"})
+    path = host.instructions / f"{host.group_id}-install.json"
+    manifest = host.instructions / f"{host.group_id}-manifest"
+    second = 10**9 * 1_700_000_000
+    state = f"{path.stat().st_ino}:{path.stat().st_size}:{second}"
+    fields = manifest.read_bytes().split(b" ")
+    manifest.write_bytes(b" ".join([*fields[:5], state.encode(), *fields[6:]]))
+    os.utime(path, ns=(second, second))
+    assert "d-000000001" == installed(host)
+    path.write_bytes(path.read_bytes().replace(b"app", b"apq"))
+    os.utime(path, ns=(second, second))
+    assert "" == installed(host)
