@@ -64,7 +64,7 @@ class NewFile(NamedTuple):
     has_acl: bool
 
 
-_ROW, _NAME = struct.Struct("=IQQB"), struct.Struct("=IQ")
+_ROW = struct.Struct("=IQQB")
 _IS_LINK, _HAS_ACL = 1, 2
 
 
@@ -156,21 +156,30 @@ class AdjustedFiles:
         self._own_acls.append(has_own_acl)
 
 
-class Todo:
-    """Names that have to be staged: positions, and the inodes of what they replace, 0 where nothing is."""
+_DONE, _NOTHING_THERE = 0, 2**64 - 1
 
-    def __init__(self, rows: bytearray | None = None) -> None:
-        self.rows = bytearray() if rows is None else rows
+
+class Todo:
+    """Names that have to be staged: positions, and the inodes of what they replace, 0 where nothing is.
+
+    Args:
+        numbers: of each planned name the inode, or 0 where there is nothing to do.
+    """
+
+    def __init__(self, numbers: array[int]) -> None:
+        self.numbers = numbers
 
     def __len__(self) -> int:
-        return len(self.rows) // _NAME.size
+        return len(self.numbers) - self.numbers.count(_DONE)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return _NAME.iter_unpack(self.rows)
+        for position, number in enumerate(self.numbers):
+            if number != _DONE:
+                yield position, 0 if number == _NOTHING_THERE else number
 
     def add(self, position: int, inode: int) -> None:
         """Note one, and what is there."""
-        self.rows += _NAME.pack(position, inode)
+        self.numbers[position] = inode or _NOTHING_THERE
 
 
 class LinkedName(NamedTuple):
@@ -198,6 +207,7 @@ class Staged:
     Attributes:
         lines: for each name the fields of its manifest line; empty while it waits for the switch.
         todo: names that are not there yet as they are to be; None = all.
+        is_guess: whether some of them are there only because the archive's index says that they are different.
         new: files that wait under hidden names.
         adjusted: files that wait for other attributes.
         overwritten: positions of files of ours that are replaced although somebody has changed them.
@@ -208,7 +218,7 @@ class Staged:
     """
 
     lines: list[bytes]
-    todo: Todo | tuple[tuple[int, int], ...] | None = None
+    todo: Todo | tuple[()] | None = None
     new: NewFiles | tuple[NewFile, ...] = ()
     adjusted: AdjustedFiles | tuple[Adjusted, ...] = ()
     overwritten: list[int] = field(default_factory=list)
@@ -218,11 +228,12 @@ class Staged:
     replaced: int = 0
     unchanged: int = 0
     copied_bytes: int = 0
+    is_guess: bool = False
 
     def note_todo(self, position: int, inode: int) -> None:
         """This name is to be staged, and replaces that."""
         if not isinstance(self.todo, Todo):
-            self.todo = Todo()
+            self.todo = Todo(array("Q", bytes(8 * len(self.lines))))
         self.todo.add(position, inode)
 
     def note_new(self, new: NewFile) -> None:
@@ -243,7 +254,7 @@ class Staged:
     def __getstate__(self) -> tuple[object, ...]:
         """Plain values, and few: the usual way takes ten times as long."""
         new = (self.new.rows, self.new.digests) if isinstance(self.new, NewFiles) else None
-        todo = self.todo.rows if isinstance(self.todo, Todo) else self.todo
+        todo = self.todo.numbers if isinstance(self.todo, Todo) else self.todo
         lists = (self.overwritten, self.linked, self.kept_links)
         others = (self.adjusted, lists) if self.adjusted or any(lists) else None
         return (self.lines, new, todo, self.counts(), others)
@@ -251,7 +262,7 @@ class Staged:
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         self.lines, new, todo, counts, others = state
         self.new = () if new is None else NewFiles(*new)
-        self.todo = Todo(todo) if isinstance(todo, bytearray) else todo
+        self.todo = Todo(todo) if isinstance(todo, array) else todo
         self.count(*counts)
         self.adjusted, lists = others or ((), ([], [], []))
         self.overwritten, self.linked, self.kept_links = lists

@@ -14,7 +14,7 @@ from agent.install.destinations import Standing
 from agent.install.entries import new_name
 from agent.install.records import decode_record, digest_if_untouched, file_fields, link_fields
 from agent.install.removals import is_as_left
-from agent.install.staged import AdjustedFiles, LinkedName, NewFile, Staged, StepFailed
+from agent.install.staged import AdjustedFiles, LinkedName, NewFile, Staged, StepFailed, Todo
 from agent.install.survey import UNCHANGED, UNKNOWN, look_in, names_of, states_in
 from agent.install.wanted import BITS, Wanted, has_capabilities, wanted_of
 from agent.listings import content_digest
@@ -73,6 +73,11 @@ class Stager:
             staged.lines = [known[name] for name in names]
             staged.unchanged = len(names)
             return staged, []
+        if found is not None and names == files.names and not attributes:
+            states = states_in(found)
+            if not (states.count(UNKNOWN) or states.count(UNCHANGED)):
+                staged.todo, staged.is_guess = Todo(states), True
+                return staged, []
         state_of = (
             dict.fromkeys(names, UNCHANGED)
             if found is None
@@ -88,6 +93,7 @@ class Stager:
                 staged.unchanged += 1
             else:
                 staged.note_todo(position, state)
+                staged.is_guess = True
         return staged, unknown
 
     def compare(self, files: PlannedFiles, staged: Staged, unknown: Iterable[int]) -> Staged:
@@ -342,9 +348,22 @@ class _Directory:
             if source.st_nlink > 1:
                 self._staged.linked.append(position)
                 return
-            self._copy(position, name, descriptor, source, inode)
+            digest = digest_in(self._entries.get(name), identity_of(source))
+            if (
+                digest is None
+                and inode
+                and self._staged.is_guess
+                and self._is_there_after_all(position, name)
+            ):
+                return
+            self._copy(position, name, descriptor, source, inode, digest=digest)
         finally:
             os.close(descriptor)
+
+    def _is_there_after_all(self, position: int, name: bytes) -> bool:
+        """Whether a file that somebody has changed in the archive is like what is there now."""
+        there = self._status(name)
+        return there is not None and self._is_there(position, name, there)
 
     def _copy(
         self,
@@ -353,10 +372,11 @@ class _Directory:
         descriptor: int,
         source: os.stat_result,
         inode: int,
+        *,
+        digest: bytes | None,
     ) -> bytes:
         """Copy the open file; its digest."""
         self._observe("copy", self._prefix + name)
-        digest = digest_in(self._entries.get(name), identity_of(source))
         attributes = self._files.attributes.get(name)
         mode = source.st_mode & BITS
         place = name if self._is_new else new_name(self._token, self._files.number + position)
@@ -447,7 +467,8 @@ class _Directory:
             source = os.fstat(descriptor)
             first = links.first(source)
             if first is None or first.attributes is not attributes or not self._linked(first, place):
-                digest = self._copy(position, name, descriptor, source, inode)
+                known = digest_in(self._entries.get(name), identity_of(source))
+                digest = self._copy(position, name, descriptor, source, inode, digest=known)
                 links.enter(source, _FirstName(self._real, place, attributes, digest))
                 return
         finally:

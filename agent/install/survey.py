@@ -33,7 +33,7 @@ PLACE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Found: TypeAlias = bytes | None
 """What `states_in` gives for each of `names_of` a directory's entries: UNKNOWN; UNCHANGED, so that nothing is to be
-done; or, where there is another content, the inode of what is there. None when all are UNCHANGED.
+done; or, where the index says that the content is another, the inode of what is there. None when all are UNCHANGED.
 
 As bytes it goes from one process to another in a third of the time."""
 
@@ -144,9 +144,9 @@ def _nothing(names: list[bytes]) -> array[int]:
 def look(
     source_fd: int, real_fd: int, entries: dict[bytes, bytes], known: dict[bytes, bytes], *, is_root: bool
 ) -> Found:
-    """What there is of the files of a directory of the archive.
+    """What there is of the files of a directory of the archive, as far as its index knows them.
 
-    This opens no file, and makes two calls for each: the index holds the status of the archive's
+    This opens no file, and makes at most two calls for each: the index holds the status of the archive's
     files, and the manifest that of ours. What can't be looked at is left to a closer look, which will say why.
 
     Args:
@@ -167,15 +167,16 @@ def look(
             digest = digest_if_untouched(fields, there)
             if not digest or there.st_ino <= UNCHANGED:
                 continue
+            if not entries[name].endswith(digest):
+                # If it was changed in the archive since, that will be seen when it is copied.
+                found[position] = there.st_ino
+                continue
             source_is = lstat(name, dir_fd=source_fd)
         except OSError:
             continue
-        digest_of_source = digest_in(entries[name], identity_of(source_is))
-        if digest_of_source is None:
+        if digest_in(entries[name], identity_of(source_is)) != digest:
             continue
-        if digest_of_source != digest:
-            found[position] = there.st_ino
-        elif (
+        if (
             there.st_mode == source_is.st_mode
             and there.st_nlink == source_is.st_nlink == 1
             and there.st_mtime_ns == source_is.st_mtime_ns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from array import array
 from typing import TYPE_CHECKING
 
 from agent.install import PlannedFiles, plan_install
@@ -25,7 +26,7 @@ def test_files_that_stay_need_no_room(host: Host) -> None:
     host.install({"app/large": "x" * 5000, "app/small": "1"})
     plan = plan_install(host.request({"app/large": "x" * 5000, "app/small": "two"}))
     files = next(step for step in plan.steps if isinstance(step, PlannedFiles))
-    todo = Todo()
+    todo = Todo(array("Q", bytes(8 * len(files.names))))
     todo.add(files.names.index(b"small"), 0)
     staged = [Staged([b""] * len(files.names), todo)]
 

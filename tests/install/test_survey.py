@@ -6,6 +6,7 @@ import errno
 import os
 import pwd
 import signal
+import stat
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +91,34 @@ def test_an_edit_on_either_side_asks_for_a_closer_look(host: Host, name: str) ->
         os.utime(top / "app" / edited, ns=(was.st_atime_ns, was.st_mtime_ns))
 
     assert UNKNOWN == states(host, request)[name]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_hook_that_makes_the_new_content_the_old_one_leaves_the_file_alone(
+    host: Host, processes: int
+) -> None:
+    """A template that is filled in comes out the same each time; who watches that file must see no change."""
+    filled = dict.fromkeys(["app/all", "app/mode", "app/0/0"], "filled in")
+    host.install({**MANY, **filled})
+    request = host.request(
+        {**MANY, **dict.fromkeys(filled, "@NAME@"), "app/0/12": "@OTHER@"}, processes=processes, durable=False
+    )
+    inodes = {name: (host.dest / name).stat().st_ino for name in MANY | filled}
+    for name in filled:
+        path = request.archive / name
+        was = path.stat()
+        path.write_text("filled in")
+        os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
+    (request.archive / "app/mode").chmod(0o600)
+
+    summary = install(request)
+
+    changed_names = {name for name, inode in inodes.items() if (host.dest / name).stat().st_ino != inode}
+    assert {"app/0/12"} == changed_names
+    assert (1, len(MANY) + 1) == (summary.replaced, summary.unchanged)
+    assert 0o600 == stat.S_IMODE((host.dest / "app/mode").stat().st_mode)
+    assert read_tree(request.archive / "app") == read_tree(host.dest / "app")
+    assert [] == host.leftovers()
 
 
 @pytest.mark.root
