@@ -184,7 +184,7 @@ class _Walk:
         links: list[bytes] = []
         for name in sorted(entries):
             kind = entries[name]
-            if kind not in _OTHERS:
+            if len(kind) > 1 or kind not in _OTHERS:
                 names.append(name)
                 continue
             path = directory + b"/" + name
