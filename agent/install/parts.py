@@ -36,8 +36,9 @@ _NOTHING = (0, 0, 0, 0)
 
 
 _Ready: TypeAlias = "tuple[bytes, tuple[int, int, int, int], Staged | None]"
-"""A part that is staged: the journal's lines about it; numbers of files created, replaced and unchanged, and of bytes
-copied; and all of it, where there is more to be done, because files have several names."""
+"""A part that is staged: the journal's lines about what is new; numbers of files created, replaced and unchanged, and
+of bytes copied; and all of it, where the first process has to know more: of files that have several names, or are
+found to need other attributes only now."""
 
 
 class Tools(NamedTuple):
@@ -132,14 +133,21 @@ class Parts:
                     self._staged[part].count(*counts)
                 else:
                     self._staged[part] = staged
-                    stager.stage_linked(self._files[part], staged, links)
+                    if staged.linked:
+                        stager.stage_linked(self._files[part], staged, links)
                     self._journal.append(self._journal_of(part))
         return done
 
-    def journal(self) -> list[bytes]:
-        """What the journal has to say about all parts, as lines."""
+    def journal(self) -> Iterator[bytes]:
+        """What the journal has to say about all parts, as lines.
+
+        Where only attributes change, these are made one by one: there may be 100,000, which this process knows anyway.
+        """
         taken, self._journal = self._journal, []
-        return taken
+        for part, lines in zip(self._parts, taken, strict=True):
+            yield lines
+            if not isinstance(part, PlannedDirectory):
+                yield from (encode(adjusted.was) for adjusted in self._staged[part].adjusted)
 
     def states(self) -> dict[bytes, bytes]:
         """The states of the new directories that have no hidden names, by their real path."""
@@ -232,9 +240,10 @@ class Parts:
         files, staged = self._files[part], self._staged[part]
         if files.directory.standing is Standing.NEW:
             new.make_inner(files.directory)
+        adjusted_before = len(staged.adjusted)
         if self._stager is not None and (staged.todo is None or staged.todo):
             self._stager.stage(files, staged)
-        if staged.linked:
+        if staged.linked or len(staged.adjusted) > adjusted_before:
             return b"", _NOTHING, staged
         return self._journal_of(part), staged.counts(), None
 
@@ -244,10 +253,9 @@ class Parts:
         if files.directory.standing is Standing.NEW:
             made = MadeFiles(self._tools.new.inode_of(files.directory), real, {})
             return encode(made) + encode_new_files(files.names, staged.lines)
-        changes = b""
         if isinstance(staged.new, NewFiles):
-            changes = encode_changes(files.number, real, files.names, staged.new)
-        return changes + b"".join([encode(adjusted.was) for adjusted in staged.adjusted])
+            return encode_changes(files.number, real, files.names, staged.new)
+        return b""
 
     def _state_of(self, number: int) -> bytes:
         part = self._parts[number]

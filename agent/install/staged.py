@@ -257,10 +257,10 @@ class Staged:
         todo = self.todo.numbers if isinstance(self.todo, Todo) else self.todo
         lists = (self.overwritten, self.linked, self.kept_links)
         others = (self.adjusted, lists) if self.adjusted or any(lists) else None
-        return (self.lines, new, todo, self.counts(), others)
+        return (self.lines, new, todo, self.counts(), self.is_guess, others)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.lines, new, todo, counts, others = state
+        self.lines, new, todo, counts, self.is_guess, others = state
         self.new = () if new is None else NewFiles(*new)
         self.todo = Todo(todo) if isinstance(todo, array) else todo
         self.count(*counts)

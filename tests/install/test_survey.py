@@ -121,6 +121,20 @@ def test_a_hook_that_makes_the_new_content_the_old_one_leaves_the_file_alone(
     assert [] == host.leftovers()
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_archive_without_an_index_is_compared_in_whole(host: Host, processes: int) -> None:
+    """It may have been too full a disk to write one; that must cost time, and nothing else."""
+    host.install(MANY)
+    tree = {**MANY, **{name: f"{value} anew" for name, value in MANY.items() if name.endswith("3")}}
+    request = host.request(tree, is_indexed=False, processes=processes, durable=False)
+
+    summary = install(request)
+
+    anew = sum(name.endswith("3") for name in MANY)
+    assert (0, anew, len(MANY) - anew) == (summary.created, summary.replaced, summary.unchanged)
+    assert read_tree(request.archive / "app") == read_tree(host.dest / "app")
+
+
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 def test_another_owner_in_the_archive_asks_for_a_closer_look(host: Host) -> None:
