@@ -39,9 +39,10 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o644, durable: bool
 
 def write_all(descriptor: int, content: bytes | memoryview) -> None:
     """Write every byte: os.write may take fewer than it is given."""
-    rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
+    length = len(content)
+    written = os.write(descriptor, content) if length else 0
+    while written < length:
+        written += os.write(descriptor, memoryview(content)[written:])
 
 
 def sync_directory(path: Path) -> None:

@@ -92,11 +92,12 @@ class NewFiles:
         """Position, inode and old inode of each; it takes half the time."""
         return ((position, inode, old_inode) for position, inode, old_inode, _ in _ROW.iter_unpack(self.rows))
 
-    def append(self, new: NewFile) -> None:
-        """Add one at the end."""
-        kind = new.is_link * _IS_LINK | new.has_acl * _HAS_ACL
-        self.rows += _ROW.pack(new.position, new.inode, new.old_inode, kind)
-        self.digests.append(new.digest)
+    def append(
+        self, position: int, inode: int, old_inode: int, digest: bytes, *, is_link: bool, has_acl: bool
+    ) -> None:
+        """Add one at the end; the arguments are those of `NewFile`."""
+        self.rows += _ROW.pack(position, inode, old_inode, is_link * _IS_LINK | has_acl * _HAS_ACL)
+        self.digests.append(digest)
 
 
 class Adjusted(NamedTuple):
@@ -236,11 +237,13 @@ class Staged:
             self.todo = Todo(array("Q", bytes(8 * len(self.lines))))
         self.todo.add(position, inode)
 
-    def note_new(self, new: NewFile) -> None:
-        """This file waits under its hidden name."""
+    def note_new(
+        self, position: int, inode: int, old_inode: int, digest: bytes, *, is_link: bool, has_acl: bool
+    ) -> None:
+        """A file waits under its hidden name; the arguments are those of `NewFile`."""
         if not isinstance(self.new, NewFiles):
             self.new = NewFiles()
-        self.new.append(new)
+        self.new.append(position, inode, old_inode, digest, is_link=is_link, has_acl=has_acl)
 
     def counts(self) -> tuple[int, int, int, int]:
         """Those that `count` takes."""

@@ -14,7 +14,7 @@ from agent.install.destinations import Standing
 from agent.install.entries import new_name
 from agent.install.records import decode_record, digest_if_untouched, file_fields, link_fields
 from agent.install.removals import is_as_left
-from agent.install.staged import AdjustedFiles, LinkedName, NewFile, Staged, StepFailed, Todo
+from agent.install.staged import AdjustedFiles, LinkedName, Staged, StepFailed, Todo
 from agent.install.survey import UNCHANGED, UNKNOWN, look_in, names_of, states_in
 from agent.install.wanted import BITS, Wanted, has_capabilities, wanted_of
 from agent.listings import content_digest
@@ -418,7 +418,7 @@ class _Directory:
         else:
             self._staged.created += 1
         if not self._is_new:
-            self._staged.note_new(NewFile(position, inode, old_inode, False, digest, has_acl))
+            self._staged.note_new(position, inode, old_inode, digest, is_link=False, has_acl=has_acl)
 
     def _stage_link(self, position: int, name: bytes, inode: int) -> None:
         source = os.stat(name, dir_fd=self._source_fd, follow_symlinks=False)
@@ -434,7 +434,7 @@ class _Directory:
         if self._is_new:
             self._staged.lines[position] = link_fields(status, target)
         else:
-            self._staged.note_new(NewFile(position, status.st_ino, inode, True, target, has_acl=False))
+            self._staged.note_new(position, status.st_ino, inode, target, is_link=True, has_acl=False)
 
     def _is_same_link(
         self, position: int, name: bytes, source: os.stat_result, there: os.stat_result

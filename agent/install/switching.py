@@ -12,7 +12,7 @@ from agent.install.entries import new_name, old_name
 from agent.install.hidden import GONE, Forgotten
 from agent.install.records import file_fields, link_fields
 from agent.install.renames import Renames, has_two_names
-from agent.install.staged import StepFailed
+from agent.install.staged import NewFiles, StepFailed
 from agent.install.wanted import wanted_of
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ class Switcher:
         """Remove what these files have replaced."""
         forgotten = Forgotten([], [])
         directory = files.directory.real
-        numbers = [files.number + new.position for new in staged.new if new.old_inode]
+        new = staged.new.numbers() if isinstance(staged.new, NewFiles) else ()
+        numbers = [files.number + position for position, _inode, old_inode in new if old_inode]
         if not numbers:
             return forgotten
         try:
