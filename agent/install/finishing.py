@@ -174,7 +174,7 @@ class _Finishing:
         if self._is_new(directory, name):
             self._discard(directory, name)
             return
-        stuck_before = len(self.stuck)
+        stuck_before, kept_before = len(self.stuck), len(self.kept)
         place, was = directory.rstrip(b"/") + b"/" + name, self._path_of_hidden(directory, name)
         for entry in self._journal.entries(b"xD"):
             path = path_of(entry)
@@ -192,13 +192,15 @@ class _Finishing:
                 self.stuck.append(place)
                 return
             kept = was.rpartition(b"/")[2] + b".kept-" + self._journal.token
+            now = directory.rstrip(b"/") + b"/" + kept
             os.rename(name, kept, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
             log.warning(
                 "replaced_directory_kept",
                 path=os.fsdecode(was),
-                now=os.fsdecode(directory.rstrip(b"/") + b"/" + kept),
+                now=os.fsdecode(now),
                 reason="others have put files there",
             )
+            self.kept[kept_before:] = [now + path[len(place) :] for path in self.kept[kept_before:]]
             self.kept.append(was)
 
     def _is_new(self, directory: bytes, name: bytes) -> bool:

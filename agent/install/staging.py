@@ -17,7 +17,7 @@ from agent.install.removals import is_as_left
 from agent.install.staged import AdjustedFiles, LinkedName, Staged, StepFailed, Todo
 from agent.install.survey import UNCHANGED, UNKNOWN, look_in, names_of, states_in
 from agent.install.wanted import BITS, Wanted, has_capabilities, wanted_of
-from agent.listings import content_digest
+from agent.listings import content_digest, stream_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -174,7 +174,6 @@ class _Directory:
     def __init__(self, stager: Stager, files: PlannedFiles, staged: Staged) -> None:
         self._files = files
         self._staged = staged
-        self._source_fd = os.open(files.source_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._real, self._prefix = files.directory.real, files.prefix
         self._descriptors = stager._descriptors  # noqa: SLF001 - one class in two parts
         self._dir_fd = self._descriptors.of(self._real)
@@ -185,6 +184,7 @@ class _Directory:
         self._known = stager._previous.of(self._real) if files.replaces else {}  # noqa: SLF001
         self._entries = stager._index.of(files.source_directory)  # noqa: SLF001
         self._owner: tuple[int, int] | None = None
+        self._source_fd = os.open(files.source_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def __enter__(self) -> _Directory:
         return self
@@ -468,6 +468,9 @@ class _Directory:
             first = links.first(source)
             if first is None or first.attributes is not attributes or not self._linked(first, place):
                 known = digest_in(self._entries.get(name), identity_of(source))
+                if known is None and source.st_size > SMALL_BYTES:
+                    # The end of one name changes the others' ctime: without a digest, they would not count as ours.
+                    known = _digest_of_all(descriptor)
                 digest = self._copy(position, name, descriptor, source, inode, digest=known)
                 links.enter(source, _FirstName(self._real, place, attributes, digest))
                 return
@@ -494,3 +497,11 @@ class _Directory:
             os.close(target_fd)
             self._dir_fd = self._descriptors.of(self._real)
         return True
+
+
+def _digest_of_all(descriptor: int) -> bytes:
+    """Digest of the content of an open file, which is read from its beginning again afterwards."""
+    with open(descriptor, "rb", buffering=0, closefd=False) as stream:
+        digest = stream_digest(stream)
+        stream.seek(0)
+    return digest
