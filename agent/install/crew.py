@@ -12,7 +12,7 @@ import gc
 import os
 import pickle
 import struct
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
 
 from agent.install.staged import StepFailed
@@ -154,17 +154,14 @@ class _Helper:
     """The second process. It is gone when it is closed, and when we die."""
 
     def __init__(self, works: Sequence[Callable[[int], object]]) -> None:
-        self.queue = _Queue()
-        commands, self._commands = os.pipe2(os.O_CLOEXEC)
-        reader, answers = os.pipe2(os.O_CLOEXEC)
         parent = os.getpid()
-        try:
+        with ExitStack() as undo:
+            self.queue = _Queue()
+            undo.callback(self.queue.close)
+            commands, self._commands = _pipe(undo)
+            reader, answers = _pipe(undo)
             self._pid = os.fork()
-        except OSError:
-            for descriptor in (commands, self._commands, reader, answers):
-                os.close(descriptor)
-            self.queue.close()
-            raise
+            undo.pop_all()
         if self._pid == 0:
             _help(parent, commands, answers, works, self.queue)
         os.close(commands)
@@ -198,6 +195,14 @@ class _Helper:
             return found
         path, number, reason = found
         raise StepFailed(path, OSError(number, reason))
+
+
+def _pipe(undo: ExitStack) -> tuple[int, int]:
+    """Both ends of a new pipe, which are closed when it comes to that."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    undo.callback(os.close, reader)
+    undo.callback(os.close, writer)
+    return reader, writer
 
 
 def _help(

@@ -87,7 +87,7 @@ def finish(
                 finishing.take_over(directory, forgotten)
         if replaced is None or replaced.leaves_something:
             finishing.remove_leftovers()
-        if durable and (finishing.removed or has_hidden):
+        if durable and (finishing.has_removed or has_hidden):
             # A journal that is gone, and old files that are back, would be a host with files that nobody owns.
             if sync is None:
                 sync_changes(journal, descriptors)
@@ -109,10 +109,17 @@ class _Changed(Exception):
 
 
 class _Finishing:
-    """Removing what is left of the previous revision."""
+    """Removing what is left of the previous revision.
+
+    Attributes:
+        removed: number of files and links of the previous revision that went.
+        has_removed: whether anything went that had its own name still.
+        kept, stuck: as in `Finish`.
+    """
 
     def __init__(self, journal: Journal, descriptors: Descriptors, observer: Observer) -> None:
         self.removed = 0
+        self.has_removed = False
         self.kept: list[bytes] = []
         self.stuck: list[bytes] = []
         self._journal = journal
@@ -154,6 +161,7 @@ class _Finishing:
                 os.rmdir(name, dir_fd=self._descriptors.of(above or b"/"))
             elif isinstance(entry, LeftoverLabel):
                 drop_label(path)
+            self.has_removed = True
         except _Changed:
             self.kept.append(path)
         except OSError as error:

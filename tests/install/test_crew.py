@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -159,3 +160,18 @@ def test_after_it_is_closed_the_other_process_does_nothing() -> None:
     assert b"" == os.read(waiting, 1), "nobody has the pipe open any more"
     os.close(waiting)
     crew.close()
+
+
+@pytest.mark.parametrize("room", range(7))
+def test_where_descriptors_are_short_one_process_does_it_all_and_leaves_none_open(room: int) -> None:
+    """Each step would take some more away, just where there are few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    held = [os.dup(0) for _ in range(highest)]  # so that there are no gaps below the limit
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(held) + 1 + room, hard))
+        assert [0, 1, 2] == do_all(lambda number: number, 3, processes=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in held:
+            os.close(descriptor)

@@ -47,7 +47,15 @@ DEVICES = [
 class Device:
     """A host whose destination lies on a device of its own, with the old revision on it."""
 
-    def __init__(self, host: Host, kind: str, *, has_records: bool) -> None:
+    def __init__(
+        self,
+        host: Host,
+        kind: str,
+        *,
+        has_records: bool,
+        old: dict[str, Any] | None = None,
+        new: dict[str, Any] | None = None,
+    ) -> None:
         self.host = host
         self._image = Image(kind, host.base / "image", host.base / "disk")
         self._safe, self._safe_records = host.base / "safe", host.base / "safe-records"
@@ -56,8 +64,8 @@ class Device:
         if has_records:
             host.instructions = self._image.place / "records"
         self._image.mount()
-        host.install(OLD)
-        self.second = host.request(NEW)
+        host.install(old or OLD)
+        self.second = host.request(new or NEW)
         shutil.copytree(host.instructions, self._safe_records)
         self._image.unmount()
         self._image.save(self._safe)
@@ -182,3 +190,20 @@ def test_what_a_reported_success_has_removed_stays_removed(
         return found
 
     assert TREES["old"] == with_mounts({}, body)
+
+
+def test_a_directory_that_a_reported_success_has_removed_stays_removed(host: Host) -> None:
+    """An Install that only adds files has nothing else to wait for; the directory would be nobody's."""
+    skip_without("ext4")
+    new = {"app/a": "a", "app/n": "n"}
+
+    def body() -> dict[str, Any]:
+        device = Device(host, "ext4", has_records=False, old={"app/a": "a", "app/empty/": None}, new=new)
+        device.begin()
+        assert not device.run(lambda observer: install(device.second, observer=observer), 10_000)
+        assert not host.recover()
+        found = host.tree()
+        device.end()
+        return found
+
+    assert {"app/": None, **new} == with_mounts({}, body)
