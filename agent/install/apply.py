@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from agent.install.acl import ACCESS, DEFAULT, read_acl, write_acl
@@ -159,14 +160,26 @@ class Application:
             self.plan.steps, self.staged, changing, stager, tools, processes=self._processes
         )
         for directory, (device, line) in zip(changing, parts.look(), strict=True):
-            if device not in self._disks:
-                try:
-                    self._disks.add(device, self._descriptors.of(directory.real))
-                except OSError as error:
-                    raise StepFailed(directory.path, error) from error
-                yield encode(FirstOnDisk(directory.real))
-                yield from map(encode, _mount_point_of(directory))
+            try:
+                yield from self._disk_of(device, directory.real)
+            except OSError as error:
+                raise StepFailed(directory.path, error) from error
             yield line
+        for real in self._losing_directories():
+            with suppress(OSError):  # then there is nothing to be removed
+                yield from self._disk_of(os.lstat(real).st_dev, real)
+
+    def _disk_of(self, device: int, real: bytes) -> Iterator[bytes]:
+        """Where a directory lies that changes now, or loses something in the end; nothing when that disk is known."""
+        if device not in self._disks:
+            self._disks.add(device, self._descriptors.of(real))
+            yield encode(FirstOnDisk(real))
+            yield from map(encode, _mount_point_of(real))
+
+    def _losing_directories(self) -> set[bytes]:
+        """Directories from which something of the previous revision goes."""
+        emptied = {path.rpartition(b"/")[0] or b"/" for path in self.plan.leftover_directories}
+        return emptied | {removal.directory for removal in self.plan.removals}
 
     def _look_at(self, directory: Directory) -> tuple[int, bytes]:
         """The device that it is on, and what the journal says about it."""
@@ -424,8 +437,8 @@ def _keeping(plan: InstallPlan) -> set[bytes]:
     return {path.rpartition(b"/")[0] or b"/" for path in paths} | {item.directory for item in plan.removals}
 
 
-def _mount_point_of(directory: Directory) -> Iterator[MountPoint]:
+def _mount_point_of(real: bytes) -> Iterator[MountPoint]:
     """Where its file system is mounted, when it may be there again after it was not."""
-    place = mount_point(directory.real)
+    place = mount_point(real)
     if place != b"/" and is_mounted(place) and not is_volatile(place):
         yield MountPoint(place)

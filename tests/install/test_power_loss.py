@@ -192,13 +192,15 @@ def test_what_a_reported_success_has_removed_stays_removed(
     assert TREES["old"] == with_mounts({}, body)
 
 
-def test_a_directory_that_a_reported_success_has_removed_stays_removed(host: Host) -> None:
-    """An Install that only adds files has nothing else to wait for; the directory would be nobody's."""
+@pytest.mark.parametrize("gone", ["app/empty/", "app/sub/b"])
+@pytest.mark.parametrize("added", [{}, {"app/n": "n"}], ids=["nothing else", "a new file"])
+def test_what_goes_without_being_replaced_stays_removed(host: Host, gone: str, added: dict[str, Any]) -> None:
+    """Such an Install has little else to wait for; what comes back would be nobody's."""
     skip_without("ext4")
-    new = {"app/a": "a", "app/n": "n"}
+    old = {"app/a": "a", gone: None if gone.endswith("/") else "b"}
 
     def body() -> dict[str, Any]:
-        device = Device(host, "ext4", has_records=False, old={"app/a": "a", "app/empty/": None}, new=new)
+        device = Device(host, "ext4", has_records=False, old=old, new={"app/a": "a", **added})
         device.begin()
         assert not device.run(lambda observer: install(device.second, observer=observer), 10_000)
         assert not host.recover()
@@ -206,4 +208,30 @@ def test_a_directory_that_a_reported_success_has_removed_stays_removed(host: Hos
         device.end()
         return found
 
-    assert {"app/": None, **new} == with_mounts({}, body)
+    assert {"app/": None, "app/a": "a", **added} == with_mounts({}, body)
+
+
+def test_what_recovery_removes_stays_removed(host: Host) -> None:
+    """The Install had taken effect when its process died; what is left is removed from its journal alone."""
+    skip_without("ext4")
+
+    def body() -> dict[str, Any]:
+        device = Device(host, "ext4", has_records=False, old={"app/a": "a", "app/b": "b"}, new={"app/a": "a"})
+        device.begin()
+        with pytest.raises(Stopped):
+            install(device.second, observer=at_step("remove", stop))
+        assert not device.run(lambda _observer: host.recover(), 10_000)
+        found = host.tree()
+        device.end()
+        return found
+
+    assert {"app/": None, "app/a": "a"} == with_mounts({}, body)
+
+
+class Stopped(BaseException):
+    """The end of a process, as far as an Install can tell."""
+
+
+def stop() -> None:
+    """End it."""
+    raise Stopped
