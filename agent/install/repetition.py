@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import closing
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -114,7 +115,7 @@ def find_repetition(
         if places is None:
             return None
         checks = _Checks(places, sections, index)
-        counts = survey.look_at_all(checks.count_at, len(places), index.size)
+        counts = survey.look_at_all(checks.count_at, len(places.paths), index.size)
     except (OSError, StepFailed, _DifferentError):
         return None  # planning will meet that again, and say it
     if None in counts:
@@ -123,8 +124,30 @@ def find_repetition(
     return Repetition(file_count, header, records.cleanup, records.listed)
 
 
-def _places(request: InstallRequest, sections: Sections, index: ArchiveIndex) -> list[_Place] | None:
-    """All that the last Install has listed, and what belongs there now; None when that can't be told."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Places:
+    """All that the last Install has listed, and what belongs there now, by the path as the AppSpec spells it.
+
+    Attributes:
+        paths: of all of them.
+        states, reals, sources: as in `_Place`; of those without a source, there is none.
+        tops: those that Install has created in directories that it has not created.
+    """
+
+    paths: list[bytes]
+    states: dict[bytes, bytes | None]
+    reals: dict[bytes, bytes]
+    sources: dict[bytes, bytes]
+    tops: list[bytes]
+
+    def at(self, number: int) -> _Place:
+        """One of them. There may be many, so that they are only made when they are looked at, by whoever does."""
+        path = self.paths[number]
+        return _Place(path, self.reals[path], self.states[path], self.sources.get(path))
+
+
+def _places(request: InstallRequest, sections: Sections, index: ArchiveIndex) -> _Places | None:
+    """All of them; None when that can't be told."""
     states: dict[bytes, bytes | None] = {}
     for fields, path in sections.directories():
         if fields.startswith(b"c "):
@@ -148,13 +171,14 @@ def _places(request: InstallRequest, sections: Sections, index: ArchiveIndex) ->
         any(placement.destination.startswith(path + b"/") for placement in placements) for path in above
     ):
         return None
-    reals = _real_paths(states)
-    return [_Place(path, reals[path], state, sources.get(path)) for path, state in states.items()]
+    reals, tops = _real_paths(states)
+    return _Places(paths=list(states), states=states, reals=reals, sources=sources, tops=tops)
 
 
-def _real_paths(states: dict[bytes, bytes | None]) -> dict[bytes, bytes]:
-    """Real paths of directories; those that Install has created are no links, as their state will prove."""
+def _real_paths(states: dict[bytes, bytes | None]) -> tuple[dict[bytes, bytes], list[bytes]]:
+    """Real paths of directories, and `tops`; what Install has created is no link, as its state will prove."""
     reals: dict[bytes, bytes] = {}
+    tops: list[bytes] = []
     for path, state in states.items():
         if state is None:
             reals[path] = os.path.realpath(path)
@@ -163,50 +187,43 @@ def _real_paths(states: dict[bytes, bytes | None]) -> dict[bytes, bytes]:
         real = reals.get(above)
         if real is None:
             real = os.path.realpath(above or b"/")
+        if states.get(above) is None:
+            tops.append(path)
         reals[path] = path if real == above else real.rstrip(b"/") + b"/" + name
-    return reals
+    return reals, tops
 
 
-def _attributes_of_created(places: list[_Place]) -> bytes:
-    """What the states of all directories that Install has created end with, if it would create them so now.
+def _attributes_of_created(places: _Places) -> bytes:
+    """What the states of all directories end with that Install has created, if it would create them so now.
 
     Raises:
         OSError: what is above them can't be looked at.
-        _DifferentError: it would not.
+        _DifferentError: that differs.
     """
-    created = {place.real: place for place in places if place.state is not None}
     tails = set()
     with closing(Descriptors()) as descriptors:
         fresh = FreshDirectories(descriptors)
-        for real, place in created.items():
+        for path in places.tops:  # the others take after these
+            real = places.reals[path]
             above = real.rpartition(b"/")[0] or b"/"
-            if above in created:
-                continue  # it takes after that one
             parent = Directory(above, above, Standing.FOREIGN, replaces=False, parent=None)
-            wanted = fresh.of(Directory(place.path, real, Standing.OURS, replaces=False, parent=parent))
+            wanted = fresh.of(Directory(path, real, Standing.OURS, replaces=False, parent=parent))
             _require(not wanted.has_acls)
             tails.add(attributes_in_state(wanted.mode, wanted.uid, wanted.gid))
     _require(len(tails) <= 1)
-    tail = b"".join(tails)
-    _require(
-        all(
-            place.state == _STATE_UNKNOWN or (place.state or b"").endswith(tail) for place in created.values()
-        )
-    )
-    return tail
+    return b"".join(tails)
 
 
 class _Checks:
-    """Looks whether directories are as they were left.
+    """Looks whether directories are as they were left, and as they would be made now.
 
     Raises:
-        OSError, _DifferentError: those that Install has created would be created otherwise now.
+        OSError, _DifferentError: it can't be told how they would be made now.
     """
 
-    def __init__(self, places: list[_Place], sections: Sections, index: ArchiveIndex) -> None:
+    def __init__(self, places: _Places, sections: Sections, index: ArchiveIndex) -> None:
         self._attributes = _attributes_of_created(places)
         self._places = places
-        self._sources = {place.path: place.source for place in places}
         self._sections = sections
         self._index = index
         self._is_root = os.geteuid() == 0
@@ -214,7 +231,7 @@ class _Checks:
     def count_at(self, number: int) -> int | None:
         """Number of files and links at a place; None when anything there is not as it was, or is not known."""
         try:
-            return self._count(self._places[number])
+            return self._count(self._places.at(number))
         except (OSError, _DifferentError):
             return None
 
@@ -293,7 +310,7 @@ class _Checks:
         kind, _space, spelled = line.partition(b" ")
         name = unescape(spelled)
         _require(kind == DIRECTORY)
-        _require(self._sources.get(place.inner(name)) == (place.source or b"") + b"/" + name)
+        _require(self._places.sources.get(place.inner(name)) == (place.source or b"") + b"/" + name)
 
     def _check_state(self, place: _Place, status: os.stat_result, text: bytes) -> None:
         """It is as Install has left it, or holds just these names, and has the attributes that it would have now."""
@@ -304,7 +321,7 @@ class _Checks:
             _require(attributes_in_state(status.st_mode, status.st_uid, status.st_gid) == self._attributes)
             _require(not {ACCESS, DEFAULT}.intersection(os.listxattr(place.real, follow_symlinks=False)))
         else:
-            _require(is_in_state(status, place.state))
+            _require(is_in_state(status, place.state) and place.state.endswith(self._attributes))
 
     def _check_names(self, source: bytes, status: os.stat_result, text: bytes) -> None:
         """These are still all that are in this directory of the archive."""
