@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from hashlib import blake2b
 from itertools import chain, count
-from json.encoder import encode_basestring
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from agent.files import replace_file, sync_directory
-from agent.install.planned import PlannedDirectory, PlannedFiles
+from agent.install.install_json import InstructionsDigest, instructions_of, moved
+from agent.install.planned import PlannedDirectory
 from agent.install.previous import fitting_records
 from agent.install.records import LABEL_PREFIX, UNKNOWN_STATE, ManifestHeader, state_of_record
 from agent.install.repetition import NOT_REPEATABLE
 from agent.listings import DIGEST_BYTES, content_digest, escape
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from pathlib import Path
 
     from agent.deployments.group_files import GroupFiles
     from agent.install.apply import Application
-    from agent.install.attributes import Attributes
     from agent.install.planned import InstallPlan
     from agent.install.request import InstallRequest
 
 
 _PIECE_BYTES = 128 * 1024  # so that what is done next with a piece finds it in the processor's cache
-_BEGIN, _COPY = b'{"type":', b'{"type":"copy","source":'
 
 
 class StagedRecord(NamedTuple):
@@ -51,14 +47,18 @@ def stage_instructions(
         plan: of this Install.
         syncs: whether it is to be on the disk then.
     """
-    repetition = plan.repetition
-    if repetition is None:
-        parts = _instructions(plan)
-    else:
-        parts = _moved(files.instructions, repetition.header.archive, os.fsencode(request.archive))
-    digest = blake2b(digest_size=DIGEST_BYTES)
-    state = _write(files.staged(files.instructions, token), _digested(parts, digest), syncs=syncs)
-    return StagedRecord(digest.hexdigest().encode(), state)
+    place, archive, repetition = (
+        files.staged(files.instructions, token),
+        os.fsencode(request.archive),
+        plan.repetition,
+    )
+    if repetition is not None:
+        with open(files.instructions, "rb") as stream:
+            state = _write(place, moved(stream, repetition.header.archive, archive), syncs=syncs)
+        return StagedRecord(repetition.header.instructions, state)
+    digest = InstructionsDigest(archive)
+    state = _write(place, _digested(instructions_of(plan), digest.update), syncs=syncs)
+    return StagedRecord(digest.told(), state)
 
 
 def stage_cleanup(files: GroupFiles, token: str, plan: InstallPlan, *, syncs: bool) -> StagedRecord:
@@ -67,7 +67,7 @@ def stage_cleanup(files: GroupFiles, token: str, plan: InstallPlan, *, syncs: bo
     if repetition is not None:
         return StagedRecord(repetition.header.cleanup, _write(place, (repetition.cleanup,), syncs=syncs))
     digest = blake2b(digest_size=DIGEST_BYTES)
-    state = _write(place, _digested(_cleanup(plan), digest), syncs=syncs)
+    state = _write(place, _digested(_cleanup(plan), digest.update), syncs=syncs)
     return StagedRecord(digest.hexdigest().encode(), state)
 
 
@@ -152,10 +152,10 @@ def _write(path: Path, parts: Iterable[bytes], *, syncs: bool) -> bytes:
         return state_of_record(os.fstat(stream.fileno()))
 
 
-def _digested(parts: Iterable[bytes], digest: blake2b) -> Iterator[bytes]:
-    """The same in larger pieces, each of which is added to the digest."""
+def _digested(parts: Iterable[bytes], update: Callable[[bytes], None]) -> Iterator[bytes]:
+    """The same in larger pieces, with each of which a digest is updated."""
     for piece in _joined(parts):
-        digest.update(piece)
+        update(piece)
         yield piece
 
 
@@ -186,108 +186,6 @@ def _cleanup(plan: InstallPlan) -> Iterator[bytes]:
     for path, attributes, _ in plan.attributes():
         if attributes.permission.context is not None and b"\n" not in path:
             yield LABEL_PREFIX + path + b"\n"
-
-
-def _instructions(plan: InstallPlan) -> Iterator[bytes]:
-    """One line of JSON, made piece by piece: it is long."""
-    yield b'{"instructions":['
-    separator = b""
-    for step in plan.steps:
-        if isinstance(step, PlannedDirectory):
-            text = f'{{"type":"mkdir","directory":{_quoted(step.directory.path)}}}'.encode()
-        else:
-            text = _copies(step)
-        yield separator + text
-        separator = b","
-    for instruction in _all_permission_instructions(plan):
-        yield separator + json.dumps(instruction, ensure_ascii=False, separators=(",", ":")).encode()
-        separator = b","
-    yield b"]}"
-
-
-def _moved(path: Path, before: bytes, after: bytes) -> Iterator[bytes]:
-    """The instructions in this file, that were about one archive, about another one with the same things in it."""
-    # Nothing else can look like that, since quotation marks in names are escaped.
-    old, new = (_COPY + _quoted(archive + b"/").encode()[:-1] for archive in (before, after))
-    with open(path, "rb") as stream:
-        rest = b""
-        while piece := stream.read(_PIECE_BYTES):
-            rest += piece
-            whole = max(rest.rfind(_BEGIN), 0)  # the last instruction may be cut
-            yield rest[:whole].replace(old, new)
-            rest = rest[whole:]
-    yield rest.replace(old, new)
-
-
-def _copies(files: PlannedFiles) -> bytes:
-    """The instructions of all these files."""
-    begin = _COPY + _quoted(files.source_directory + b"/").encode()[:-1]
-    middle = b'","destination":' + _quoted(files.prefix).encode()[:-1]
-    names = files.names
-    if not _is_plain(b"".join(names)):
-        names = [_quoted(name).encode()[1:-1] for name in names]
-    return b",".join([b'%b%b%b%b"}' % (begin, name, middle, name) for name in names])
-
-
-_PLAIN = re.compile(rb"[ !#-\[\]-~]*")
-
-
-def _is_plain(text: bytes) -> bool:
-    """Whether it is the same in JSON."""
-    return _PLAIN.fullmatch(text) is not None
-
-
-def _all_permission_instructions(plan: InstallPlan) -> Iterator[dict[str, Any]]:
-    """Entry by entry, files before directories."""
-    # Names are referred to, since the paths of 100,000 files would take 10 MB.
-    by_entry: dict[int, tuple[Attributes, dict[bytes, list[bytes]], list[bytes]]] = {}
-    for step in plan.steps:
-        if isinstance(step, PlannedFiles):
-            prefix = step.prefix
-            for name, attributes in step.attributes.items():
-                _, files, _ = by_entry.setdefault(id(attributes), (attributes, {}, []))
-                files.setdefault(prefix, []).append(name)
-        elif step.attributes is not None:
-            _, _, directories = by_entry.setdefault(id(step.attributes), (step.attributes, {}, []))
-            directories.append(step.directory.path)
-    for attributes, files, directories in by_entry.values():
-        for prefix, names in files.items():
-            for name in names:
-                yield from _permission_instructions(prefix + name, attributes)
-        for path in directories:
-            yield from _permission_instructions(path, attributes)
-
-
-def _permission_instructions(place: bytes, attributes: Attributes) -> Iterator[dict[str, Any]]:
-    """In the existing agents' order; owner and group are set before the mode all the same."""
-    permission, path = attributes.permission, _text(place)
-    if permission.mode is not None:
-        yield {"type": "chmod", "mode": permission.mode.rjust(3, "0"), "file": path}
-    if permission.owner is not None or permission.group is not None:
-        yield {
-            "type": "chown",
-            "owner": _name(permission.owner),
-            "group": _name(permission.group),
-            "file": path,
-        }
-    if permission.acls:
-        yield {"type": "setfacl", "acl": [str(entry) for entry in permission.acls], "file": path}
-    context = permission.context
-    if context is not None:
-        label = {"user": context.user, "role": None, "type": context.type, "range": context.range}
-        yield {"type": "semanage", "context": label, "file": path}
-
-
-def _name(name: str | None) -> str | int | None:
-    return int(name) if name is not None and name.isascii() and name.isdigit() else name
-
-
-def _quoted(path: bytes) -> str:
-    return encode_basestring(_text(path))
-
-
-def _text(path: bytes) -> str:
-    return path.decode("utf-8", "replace")
 
 
 def _manifest(application: Application) -> Iterator[bytes]:

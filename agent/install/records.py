@@ -37,7 +37,8 @@ class ManifestHeader(NamedTuple):
     """The first line of a manifest.
 
     Attributes:
-        cleanup, instructions: digests of the cleanup file and of install.json, of the same Install.
+        cleanup, instructions: digests of the cleanup file and of install.json, of the same Install; of the latter
+            without the path of the archive.
         cleanup_state, instructions_state: as `state_of_record` tells them: in these they need not be read.
         asked: of what that Install was asked for; `-` when it can't be repeated.
         archive: the archive that was installed.

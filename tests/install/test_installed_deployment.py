@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.install import install, installed_deployment
+from tests.install.again import install_until_known, is_repetition
 
 if TYPE_CHECKING:
     from tests.install.host import Host
@@ -111,4 +112,32 @@ def test_where_times_are_whole_seconds_the_records_are_read(host: Host) -> None:
     assert "d-000000001" == installed(host)
     path.write_bytes(path.read_bytes().replace(b"app", b"apq"))
     os.utime(path, ns=(second, second))
+    assert "" == installed(host)
+
+
+def test_the_records_of_a_repetition_may_be_copied(host: Host) -> None:
+    """It does not read install.json, of which nothing is another but the path of the archive."""
+    tree = {"app/a": "1", 'app/quoted "name"\n': "2", "app/ü/%": "3"}
+    host.dest.mkdir()
+    install_until_known(host, tree)
+    request = host.request(tree)
+    assert is_repetition(request)
+    install(request)
+    for path in list(host.instructions.iterdir()):
+        copy = path.with_name("copy")
+        copy.write_bytes(path.read_bytes())
+        copy.replace(path)
+
+    assert request.deployment_id == installed(host)
+    assert is_repetition(host.request(tree))
+
+
+def test_instructions_about_another_archive_are_not_ours_after_a_copy_either(host: Host) -> None:
+    """Of install.json, only the path of our own archive does not count."""
+    host.install({"app/a": "1"})
+    path = host.instructions / f"{host.group_id}-install.json"
+    copy = path.with_name("copy")
+    copy.write_bytes(path.read_bytes().replace(b"/d-000000001/", b"/d-000000009/"))
+    copy.replace(path)
+
     assert "" == installed(host)

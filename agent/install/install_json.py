@@ -1,0 +1,162 @@
+"""install.json, as the existing agents write it: what an Install does, one instruction after the other."""
+
+from __future__ import annotations
+
+import json
+import re
+from hashlib import blake2b
+from json.encoder import encode_basestring
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from agent.install.planned import PlannedDirectory, PlannedFiles
+from agent.listings import DIGEST_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agent.install.attributes import Attributes
+    from agent.install.planned import InstallPlan
+
+_PIECE_BYTES = 128 * 1024  # so that what is done next with a piece finds it in the processor's cache
+_BEGIN, _COPY = b'{"type":', b'{"type":"copy","source":'
+
+
+def instructions_of(plan: InstallPlan) -> Iterator[bytes]:
+    """What it says of this plan: one line of JSON, made piece by piece, since it is long; each is made of whole instructions."""
+    yield b'{"instructions":['
+    separator = b""
+    for step in plan.steps:
+        if isinstance(step, PlannedDirectory):
+            text = f'{{"type":"mkdir","directory":{_quoted(step.directory.path)}}}'.encode()
+        else:
+            text = _copies(step)
+        yield separator + text
+        separator = b","
+    for instruction in _all_permission_instructions(plan):
+        yield separator + json.dumps(instruction, ensure_ascii=False, separators=(",", ":")).encode()
+        separator = b","
+    yield b"]}"
+
+
+def moved(stream: BinaryIO, before: bytes, after: bytes) -> Iterator[bytes]:
+    """What it says of one archive, said of another one with the same things in it.
+
+    Args:
+        stream: install.json, from its beginning.
+        before: path of the one.
+        after: path of the other.
+    """
+    old, new = _begin_of_copies(before), _begin_of_copies(after)
+    rest = b""
+    while piece := stream.read(_PIECE_BYTES):
+        rest += piece
+        whole = max(rest.rfind(_BEGIN), 0)  # the last instruction may be cut
+        yield rest[:whole].replace(old, new)
+        rest = rest[whole:]
+    yield rest.replace(old, new)
+
+
+class InstructionsDigest:
+    """Tells contents of install.json apart, but for the path of the archive that they are about.
+
+    Whoever installs the same revision again has nothing else to say of it.
+    """
+
+    def __init__(self, archive: bytes) -> None:
+        self._digest = blake2b(digest_size=DIGEST_BYTES)
+        self._old, self._new = _begin_of_copies(archive), _begin_of_copies(b"")
+
+    def update(self, piece: bytes) -> None:
+        """Add something that is made of whole instructions."""
+        self._digest.update(piece.replace(self._old, self._new))
+
+    def told(self) -> bytes:
+        """The digest, in hexadecimal."""
+        return self._digest.hexdigest().encode()
+
+
+def instructions_digest(stream: BinaryIO, archive: bytes) -> bytes:
+    """The same of a file."""
+    digest = blake2b(digest_size=DIGEST_BYTES)
+    for piece in moved(stream, archive, b""):
+        digest.update(piece)
+    return digest.hexdigest().encode()
+
+
+def _begin_of_copies(archive: bytes) -> bytes:
+    """What each instruction begins with that copies something from this archive.
+
+    Nothing else can look like that, since quotation marks in names are escaped.
+    """
+    return _COPY + _quoted(archive + b"/").encode()[:-1]
+
+
+def _copies(files: PlannedFiles) -> bytes:
+    """The instructions of all these files."""
+    begin = _COPY + _quoted(files.source_directory + b"/").encode()[:-1]
+    middle = b'","destination":' + _quoted(files.prefix).encode()[:-1]
+    names = files.names
+    if not _is_plain(b"".join(names)):
+        names = [_quoted(name).encode()[1:-1] for name in names]
+    return b",".join([b'%b%b%b%b"}' % (begin, name, middle, name) for name in names])
+
+
+_PLAIN = re.compile(rb"[ !#-\[\]-~]*")
+
+
+def _is_plain(text: bytes) -> bool:
+    """Whether it is the same in JSON."""
+    return _PLAIN.fullmatch(text) is not None
+
+
+def _all_permission_instructions(plan: InstallPlan) -> Iterator[dict[str, Any]]:
+    """Entry by entry, files before directories."""
+    # Names are referred to, since the paths of 100,000 files would take 10 MB.
+    by_entry: dict[int, tuple[Attributes, dict[bytes, list[bytes]], list[bytes]]] = {}
+    for step in plan.steps:
+        if isinstance(step, PlannedFiles):
+            prefix = step.prefix
+            for name, attributes in step.attributes.items():
+                _, files, _ = by_entry.setdefault(id(attributes), (attributes, {}, []))
+                files.setdefault(prefix, []).append(name)
+        elif step.attributes is not None:
+            _, _, directories = by_entry.setdefault(id(step.attributes), (step.attributes, {}, []))
+            directories.append(step.directory.path)
+    for attributes, files, directories in by_entry.values():
+        for prefix, names in files.items():
+            for name in names:
+                yield from _permission_instructions(prefix + name, attributes)
+        for path in directories:
+            yield from _permission_instructions(path, attributes)
+
+
+def _permission_instructions(place: bytes, attributes: Attributes) -> Iterator[dict[str, Any]]:
+    """In the existing agents' order; owner and group are set before the mode all the same."""
+    permission, path = attributes.permission, _text(place)
+    if permission.mode is not None:
+        yield {"type": "chmod", "mode": permission.mode.rjust(3, "0"), "file": path}
+    if permission.owner is not None or permission.group is not None:
+        yield {
+            "type": "chown",
+            "owner": _name(permission.owner),
+            "group": _name(permission.group),
+            "file": path,
+        }
+    if permission.acls:
+        yield {"type": "setfacl", "acl": [str(entry) for entry in permission.acls], "file": path}
+    context = permission.context
+    if context is not None:
+        label = {"user": context.user, "role": None, "type": context.type, "range": context.range}
+        yield {"type": "semanage", "context": label, "file": path}
+
+
+def _name(name: str | None) -> str | int | None:
+    return int(name) if name is not None and name.isascii() and name.isdigit() else name
+
+
+def _quoted(path: bytes) -> str:
+    return encode_basestring(_text(path))
+
+
+def _text(path: bytes) -> str:
+    return path.decode("utf-8", "replace")
