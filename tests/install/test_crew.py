@@ -131,10 +131,11 @@ def test_when_the_other_process_is_killed_that_is_told_at_whatever_step(step: in
     def same(number: int) -> int:
         return number
 
+    before = own_children()
     with closing(Crew(who, same, processes=2)) as crew:
         for _ in range(step):
             assert LENGTH == len(crew.begin(who, LENGTH)())
-        (helper,) = own_children()
+        (helper,) = own_children() - before
         os.kill(helper, signal.SIGKILL)
         os.waitid(os.P_PID, helper, os.WEXITED | os.WNOWAIT)
 
