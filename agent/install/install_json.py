@@ -47,13 +47,7 @@ def moved(stream: BinaryIO, before: bytes, after: bytes) -> Iterator[bytes]:
         after: path of the other.
     """
     old, new = _begin_of_copies(before), _begin_of_copies(after)
-    rest = b""
-    while piece := stream.read(_PIECE_BYTES):
-        rest += piece
-        whole = max(rest.rfind(_BEGIN), 0)  # the last instruction may be cut
-        yield rest[:whole].replace(old, new)
-        rest = rest[whole:]
-    yield rest.replace(old, new)
+    return (piece.replace(old, new) for piece in _whole_instructions(stream))
 
 
 class InstructionsDigest:
@@ -77,10 +71,21 @@ class InstructionsDigest:
 
 def instructions_digest(stream: BinaryIO, archive: bytes) -> bytes:
     """The same of a file."""
-    digest = blake2b(digest_size=DIGEST_BYTES)
-    for piece in moved(stream, archive, b""):
+    digest = InstructionsDigest(archive)
+    for piece in _whole_instructions(stream):
         digest.update(piece)
-    return digest.hexdigest().encode()
+    return digest.told()
+
+
+def _whole_instructions(stream: BinaryIO) -> Iterator[bytes]:
+    """All of it, piece by piece, none of which ends in the middle of an instruction."""
+    rest = b""
+    while piece := stream.read(_PIECE_BYTES):
+        rest += piece
+        whole = max(rest.rfind(_BEGIN), 0)  # the last instruction may be cut
+        yield rest[:whole]
+        rest = rest[whole:]
+    yield rest
 
 
 def _begin_of_copies(archive: bytes) -> bytes:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from agent.appspec import SelinuxContext
 from agent.deployments.group_files import GroupFiles
 from agent.errors import CommandFailure
 from agent.install.install_json import instructions_digest
 from agent.install.records import LABEL_PREFIX, UNKNOWN_STATE, decode_header, is_in_state, state_of_record
-from agent.listings import Sections, content_digest, unescape
+from agent.listings import Sections, stream_digest, unescape
 from agent.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from io import FileIO
     from pathlib import Path
 
     from agent.install.records import ManifestHeader
@@ -180,7 +181,7 @@ def fitting_records(files: GroupFiles) -> Records:
 
 def _is_about(header: ManifestHeader, files: GroupFiles) -> bool:
     """Whether it belongs to both: another agent that installs the same paths again writes the same cleanup file."""
-    return _is_same(files.cleanup, header.cleanup, header.cleanup_state, _digest) and _is_same(
+    return _is_same(files.cleanup, header.cleanup, header.cleanup_state, stream_digest) and _is_same(
         files.instructions,
         header.instructions,
         header.instructions_state,
@@ -188,18 +189,14 @@ def _is_about(header: ManifestHeader, files: GroupFiles) -> bool:
     )
 
 
-def _is_same(path: Path, digest: bytes, state: bytes, digest_of: Callable[[BinaryIO], bytes]) -> bool:
+def _is_same(path: Path, digest: bytes, state: bytes, digest_of: Callable[[FileIO], bytes]) -> bool:
     """Whether this file is in that state, or has a content with that digest."""
     try:
-        with open(path, "rb") as stream:
+        with open(path, "rb", buffering=0) as stream:
             now = state_of_record(os.fstat(stream.fileno()))
             return (now == state != UNKNOWN_STATE) or digest_of(stream) == digest
     except FileNotFoundError:
         return False
-
-
-def _digest(stream: BinaryIO) -> bytes:
-    return content_digest(stream.read())
 
 
 def _content(path: Path) -> bytes | None:

@@ -37,15 +37,8 @@ class Placement(NamedTuple):
     source: bytes
     destination: bytes
 
-    def source_of(self, path: bytes) -> bytes | None:
-        """What goes to this path; None when it is not the destination, or below."""
-        if path == self.destination:
-            return self.source
-        below = self.destination.rstrip(b"/") + b"/"
-        return self.source + b"/" + path[len(below) :] if path.startswith(below) else None
-
     def sources_of(self, paths: Collection[bytes]) -> dict[bytes, bytes]:
-        """The same of many paths, but for those where it is None."""
+        """Path → what goes there, for those of the paths that are the destination, or below."""
         below, inner = self.destination.rstrip(b"/") + b"/", self.source + b"/"
         length = len(below)
         sources = {path: inner + path[length:] for path in paths if path.startswith(below)}

@@ -191,9 +191,8 @@ def _pairs(
     request: InstallRequest, index: ArchiveIndex, previous: PreviousFiles
 ) -> Iterator[tuple[bytes, bytes]]:
     archive = os.fsencode(request.archive)
+    reals = dict(previous.places())
     for mapping in request.appspec.files:
-        placement = placement_of(archive, mapping)
-        for path, real in previous.places():
-            source = placement.source_of(path)
-            if source is not None and index.knows(source):
-                yield source, real
+        for path, source in placement_of(archive, mapping).sources_of(reals).items():
+            if index.knows(source):
+                yield source, reals[path]
