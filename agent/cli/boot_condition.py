@@ -79,18 +79,18 @@ class _Wait:
         self._status_file = StatusFile(settings.state_directory)
         self._wakeups = Wakeups(self._tick, tick_interval_s=_TICK_S)
         self._is_stopping = False
+        self._status = starting_status()
 
     def run(self) -> bool:
         """Whether the condition has come true; False: told to stop before."""
         self._wakeups.catch(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         self._wakeups.cut_short = lambda: self._is_stopping
-        status = starting_status()
-        self._status_file.write(status)
+        self._status_file.write(self._status)
         self._notifier.ready()
         self._wait()
         if self._is_stopping:
             self._notifier.stopping()
-            self._status_file.write(replace(status, state="stopped"))
+            self._tell(state="stopped", waits_for="")
             self._log.info("agent_stopped")
         self._status_file.close()
         # Without a handler from here on: a signal that comes before the daemon has its own ends the process.
@@ -104,6 +104,9 @@ class _Wait:
             if missing != known:
                 self._log.info("start_waits", missing=missing)
                 self._notifier.status(f"waiting: {missing}")
+            now = time.time()
+            since = self._status.waits_since or now
+            self._tell(waits_for=missing, waits_since=since, next_try_at=now + _AGAIN_S)
             known = missing
             self._wakeups.sleep_until(time.monotonic() + _AGAIN_S)
         if known and not self._is_stopping:
@@ -122,3 +125,8 @@ class _Wait:
         numbers = self._wakeups.take_signals()
         self._is_stopping = self._is_stopping or bool({signal.SIGTERM, signal.SIGINT} & {*numbers})
         self._notifier.keep_alive()
+        self._status_file.beat()
+
+    def _tell(self, **changes: object) -> None:
+        self._status = replace(self._status, **changes)  # type: ignore[arg-type]
+        self._status_file.write(self._status)

@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from agent.daemon.daemon import Connected, Daemon
+from agent.daemon.daemon import Connected, Daemon, NotYet
 from agent.daemon.host import HostFinder, control_stack, s3_url
 from agent.daemon.launch import receive_launch
 from agent.daemon.lock import AgentLock
@@ -110,10 +110,10 @@ class _Process:
         self._tick = self._daemon.tick
         self._daemon.run()
 
-    def _connect(self, finder: HostFinder) -> Connected | float:
+    def _connect(self, finder: HostFinder) -> Connected | NotYet:
         identity, wait_s = finder.try_once()
         if identity is None:
-            return wait_s
+            return NotYet(reason=finder.trouble, wait_s=wait_s)
         stack = control_stack(self._settings, identity)
         self._log.info("host_identified", host=identity.describe(), endpoint=stack.url)
         return Connected(

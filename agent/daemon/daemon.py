@@ -49,6 +49,14 @@ class Connected:
     endpoint: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotYet:
+    """The host does not know who it is: why, and in how many seconds it is worth to look again."""
+
+    reason: str
+    wait_s: float
+
+
 class Daemon:
     """One agent at work. Single-threaded: `run` returns when the daemon is to end."""
 
@@ -56,7 +64,7 @@ class Daemon:
         self,
         *,
         settings: Settings,
-        connect: Callable[[], Connected | float],
+        connect: Callable[[], Connected | NotYet],
         repairs: Repairs,
         wakeups: Wakeups,
         notifier: ServiceNotifier,
@@ -66,8 +74,8 @@ class Daemon:
 
         Args:
             settings: of the agent.
-            connect: finds out who this host is, which may take its time during boot: answers with how
-                many seconds to wait before the next try until it knows.
+            connect: finds out who this host is, which may take its time during boot: answers why
+                it does not know yet, and how long to wait before the next try.
             repairs: what can be done before.
             wakeups: of this process.
             notifier: told what happens.
@@ -123,7 +131,15 @@ class Daemon:
                 continue
             if isinstance(connected, Connected):
                 return connected
-            next_at = time.monotonic() + connected
+            next_at = time.monotonic() + connected.wait_s
+            self._tell_wait(connected)
+
+    def _tell_wait(self, wait: NotYet) -> None:
+        now = time.time()
+        since = self._status.waits_since or now
+        self._tell(
+            waits_for=wait.reason[:_SHOWN_CHARACTERS], waits_since=since, next_try_at=now + wait.wait_s
+        )
 
     def _poll_until_stopped(self, connected: Connected) -> None:
         self._client = connected.client
@@ -132,7 +148,14 @@ class Daemon:
         self._running.on_change = self._show_work
         self._running.connect(connected.workers)
         # Before the first look at the mark: whoever puts it there and then reads `starting` can rely on that.
-        self._tell(state="polling", host_identifier=connected.host_identifier, endpoint=connected.endpoint)
+        self._tell(
+            state="polling",
+            host_identifier=connected.host_identifier,
+            endpoint=connected.endpoint,
+            waits_for="",
+            waits_since=0.0,
+            next_try_at=0.0,
+        )
         self._notifier.status("polling")
         while not self._is_stopping:
             self._look_at_drain_mark()
@@ -154,6 +177,7 @@ class Daemon:
                 self._is_draining = self._drain_mark.counts()
         self._running.reap()
         self._notifier.keep_alive()
+        self._status_file.beat()
 
     # -- polling ---------------------------------------------------------------------------------
 

@@ -30,7 +30,8 @@ class HostFinder:
         self._environ = environ
         self._log = log
         self._failures = 0
-        self._trouble = ""
+        self.trouble = ""
+        """Why the last try came to nothing; empty before the first."""
 
     def try_once(self) -> tuple[HostIdentity | None, float]:
         """The identity, or how many seconds to wait before the next try.
@@ -53,9 +54,9 @@ class HostFinder:
         except IdentityError as error:
             self._failures += 1
             wait_s = wait_after_failures(self._failures)
-            if error.message != self._trouble:
+            if error.message != self.trouble:
                 self._log.warning("host_not_identified", error=error.message, retry_in_s=wait_s)
-            self._trouble = error.message
+            self.trouble = error.message
             return None, wait_s
         return identity, 0.0
 

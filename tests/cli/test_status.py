@@ -117,12 +117,13 @@ def test_a_status_file_of_another_process_with_the_same_pid_deceives_nobody(agen
     assert 3 == agent.agentctl("status").returncode
 
 
-def test_a_damaged_status_file_is_no_reason_to_fail(agent: Agent) -> None:
-    """The disk was full, or somebody edited it."""
+def test_a_damaged_status_file_is_not_taken_for_an_agent_that_never_ran(agent: Agent) -> None:
+    """The disk was full, or somebody edited it: whether an agent runs is not known from it."""
     agent.state.mkdir()
     (agent.state / "status.json").write_text("{")
     shown = agent.agentctl("status")
-    assert (3, "") == (shown.returncode, shown.stderr)
+    assert (4, "") == (shown.returncode, shown.stderr)
+    assert f"{agent.state / 'status.json'} can't be read: what is in it is damaged" in shown.stdout
 
 
 def test_without_a_readable_configuration_nobody_knows(agent: Agent) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from agent.daemon.daemon import Connected, Daemon
+from agent.daemon.daemon import Connected, Daemon, NotYet
 from agent.daemon.notification import ServiceNotifier
 from agent.daemon.running import Repairs, Workers
 from agent.daemon.wakeups import Wakeups
@@ -173,10 +173,10 @@ def test_a_lost_command_is_restored_before_the_host_knows_its_name_and_reported_
         endpoint="e",
     )
 
-    def connect() -> Connected | float:
+    def connect() -> Connected | NotYet:
         state = store.jobs()[0].read()
         is_restored = state is not None and state.result is not None
-        return connected if is_restored else 0.01
+        return connected if is_restored else NotYet(reason="The file is not there yet.", wait_s=0.01)
 
     settings = replace(Settings(), root_dir=tmp_path, pid_dir=tmp_path, wait_between_runs=0.05)
     wakeups = Wakeups(lambda: daemon.tick(), tick_interval_s=0.02)  # noqa: PLW0108 - defined below

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import pytest
 
 from agent.deployments import CommandResult, DaemonStatus, DeploymentFacts, History, HistoryEntry, StatusFile
 from agent.deployments import history as history_module
+from agent.deployments.status import HEARTBEAT_S, StatusUnreadable
 from agent.protocol import CommandStatus
 
 if TYPE_CHECKING:
@@ -108,3 +114,48 @@ def test_a_reader_beside_a_busy_writer_always_gets_a_whole_status(tmp_path: Path
 def test_no_status_is_none(tmp_path: Path) -> None:
     """The agent has never run here."""
     assert StatusFile(tmp_path).read() is None
+
+
+def test_a_status_of_a_newer_or_an_older_daemon_is_read(tmp_path: Path) -> None:
+    """During an upgrade the daemon and agentctl differ: it must not look as if there were no daemon."""
+    older = {"pid": 7, "version": "0", "state": "polling", "started_at": 1.0, "host_identifier": "h"}
+    values = {**older, "endpoint": "https://e", "invented_later": {"a": 1}}
+    (tmp_path / "status.json").write_text(json.dumps(values))
+    status = StatusFile(tmp_path).read()
+    assert status is not None
+    assert (7, 0.0, "") == (status.pid, status.heartbeat_s, status.boot_id)
+
+
+def test_a_damaged_status_is_not_taken_for_none(tmp_path: Path) -> None:
+    """No status means that the agent has never run here; a damaged one means that nobody knows."""
+    (tmp_path / "status.json").write_text("{")
+    with pytest.raises(StatusUnreadable, match="damaged"):
+        StatusFile(tmp_path).read()
+
+
+def test_a_heartbeat_renews_the_time_of_the_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A held poll takes a minute, in which nothing else would tell a living daemon from a frozen one."""
+    file = StatusFile(tmp_path)
+    file.write(STATUS)
+    os.utime(file.path, (1.0, 1.0))
+    file.beat()
+    assert 1.0 == file.heartbeat_at()
+    now = time.monotonic() + HEARTBEAT_S
+    monkeypatch.setattr("agent.deployments.status.time.monotonic", lambda: now)
+    file.beat()
+    assert abs(time.time() - file.heartbeat_at()) < 60
+    assert STATUS == file.read()
+    file.close()
+
+
+def test_a_status_with_endless_texts_still_fits(tmp_path: Path) -> None:
+    """What is cut in the middle is no JSON any more, and the daemon would seem to be gone."""
+    long = replace(STATUS, waits_for="ä" * 3000, refused={"message": "x" * 3000})
+    file = StatusFile(tmp_path)
+    file.write(long)
+    status = file.read()
+    assert status is not None
+    assert ("polling", "ä" * 200, {}) == (status.state, status.waits_for, status.refused)
+    file.close()
