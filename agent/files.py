@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from pathlib import Path
 
 _LOCKS = Path("/proc/locks")
@@ -35,6 +36,19 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o644, durable: bool
         raise
     if durable:
         sync_directory(path.parent)
+
+
+def is_directory(path: Path) -> bool:
+    """Whether there is a directory here; a link to one counts.
+
+    Raises:
+        OSError: that can't be told, as without the permission to look. `Path.is_dir` may say no then,
+            and what can't be seen must not be taken for what is not there.
+    """
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def write_all(descriptor: int, content: bytes | memoryview) -> None:

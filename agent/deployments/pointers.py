@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from agent.deployments.layout import DeploymentDirectory
-from agent.files import replace_file
+from agent.files import is_directory, replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,13 +17,16 @@ def read_pointer(pointer: Path, *, group: Path) -> DeploymentDirectory | None:
 
     None when there is no such file, when the directory is gone, or when it does not lie right
     below the group's directory: a pointer decides which scripts run as root.
+
+    Raises:
+        OSError: it can't be read, or it can't be told whether the directory is there.
     """
     try:
         target = os.fsdecode(pointer.read_bytes().strip())
     except FileNotFoundError:
         return None
     path = group / os.path.basename(target)
-    if not target or os.path.normpath(target) != str(path) or not path.is_dir():
+    if not target or os.path.normpath(target) != str(path) or not is_directory(path):
         return None
     return DeploymentDirectory(path=path)
 

@@ -7,14 +7,14 @@ of an earlier one run: those that stop what is running now know best how.
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
-class _Source(Enum):
-    """A deployment of the group, by the part it has played."""
+class ScriptSource(Enum):
+    """A deployment of the group, by the part it has played.
+
+    `CURRENT` is the one that the command belongs to, `LAST_SUCCESSFUL` the one whose Install last
+    succeeded, `MOST_RECENT` the one that was last downloaded.
+    """
 
     CURRENT = "current"
     LAST_SUCCESSFUL = "last successful"
@@ -22,41 +22,32 @@ class _Source(Enum):
 
 
 _NORMAL = {
-    "BeforeBlockTraffic": _Source.LAST_SUCCESSFUL,
-    "AfterBlockTraffic": _Source.LAST_SUCCESSFUL,
-    "ApplicationStop": _Source.LAST_SUCCESSFUL,
+    "BeforeBlockTraffic": ScriptSource.LAST_SUCCESSFUL,
+    "AfterBlockTraffic": ScriptSource.LAST_SUCCESSFUL,
+    "ApplicationStop": ScriptSource.LAST_SUCCESSFUL,
 }
 _BLUE_GREEN_ROLLBACK = {
-    "BeforeBlockTraffic": _Source.MOST_RECENT,
-    "AfterBlockTraffic": _Source.MOST_RECENT,
-    "ApplicationStop": _Source.LAST_SUCCESSFUL,
-    "BeforeAllowTraffic": _Source.LAST_SUCCESSFUL,
-    "AfterAllowTraffic": _Source.LAST_SUCCESSFUL,
+    "BeforeBlockTraffic": ScriptSource.MOST_RECENT,
+    "AfterBlockTraffic": ScriptSource.MOST_RECENT,
+    "ApplicationStop": ScriptSource.LAST_SUCCESSFUL,
+    "BeforeAllowTraffic": ScriptSource.LAST_SUCCESSFUL,
+    "AfterAllowTraffic": ScriptSource.LAST_SUCCESSFUL,
 }
 
 
-def choose_deployment(
-    event: str,
-    *,
-    is_blue_green_rollback: bool,
-    current: Path | None,
-    last_successful: Path | None,
-    most_recent: Path | None,
-) -> Path | None:
-    """The deployment directory whose scripts run at this event; None = nothing to run.
+def choose_source(event: str, *, is_blue_green_rollback: bool, has_current: bool) -> ScriptSource:
+    """The deployment whose scripts run at this event.
 
-    Each directory is given only if its deployment archive exists, else None: a revision that is
-    gone has no scripts, and its absence is no failure.
+    An earlier deployment that was never there has no scripts, and that is no failure. The current one
+    has an archive from DownloadBundle on: where it is missing at an event that needs it, nobody knows
+    what should have run.
 
     Args:
         event: any name; unknown ones are treated as custom events.
         is_blue_green_rollback: the service rolls a blue/green deployment back.
-        current: the deployment that the command belongs to.
-        last_successful: the deployment whose Install last succeeded.
-        most_recent: the deployment that was last downloaded.
+        has_current: the deployment archive of the current deployment exists.
     """
-    if current is not None:
-        return current
+    if has_current:
+        return ScriptSource.CURRENT
     table = _BLUE_GREEN_ROLLBACK if is_blue_green_rollback else _NORMAL
-    sources = {_Source.LAST_SUCCESSFUL: last_successful, _Source.MOST_RECENT: most_recent}
-    return sources.get(table.get(event, _Source.CURRENT))
+    return table.get(event, ScriptSource.CURRENT)

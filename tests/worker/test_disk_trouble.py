@@ -40,7 +40,7 @@ def run_with_a_file_in_the_way(
         in_the_way.unlink()
 
 
-@pytest.mark.parametrize("name", ["DownloadBundle", "BeforeInstall"])
+@pytest.mark.parametrize("name", ["DownloadBundle", "ApplicationStop"])
 def test_a_group_directory_that_cannot_be_made_is_named(
     server: ControlServer, agent: Agent, application: Application, name: str
 ) -> None:

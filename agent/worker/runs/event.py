@@ -6,20 +6,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from agent.deployments import DeploymentDirectory
 from agent.errors import CommandFailure
-from agent.lifecycle.choice import choose_deployment
 from agent.logs import get_logger
 from agent.worker.directories import keeping_in
 from agent.worker.results import succeeded_result
-from agent.worker.runs.event_index import remember_events, remembered_events
+from agent.worker.runs.archives import NoScripts, archive_gone, directory_of_scripts
+from agent.worker.runs.event_index import has_remembered_events, remember_events, remembered_events
 from agent.worker.runs.revisions import GroupRevisions, appspec_filename
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from agent.appspec import AppSpec, HookScript
-    from agent.deployments import CommandResult
+    from agent.deployments import CommandResult, DeploymentDirectory
     from agent.lifecycle.context import HookContext
     from agent.specification import DeploymentSpecification
     from agent.worker.context import HostContext
@@ -42,6 +39,7 @@ class EventRun:
         self._event = event
         self._specification = specification
         self._host = host
+        self._note = ""
 
     @property
     def is_noop(self) -> bool:
@@ -61,7 +59,7 @@ class EventRun:
         with keeping_in(directory):
             directory.mkdir(parents=True, exist_ok=True)
         if self._revision is None or not self._scripts:
-            return succeeded_result()
+            return succeeded_result(self._note)
         # Only an event with scripts pays for what runs them.
         from agent.lifecycle.run import run_event  # noqa: PLC0415
 
@@ -71,8 +69,11 @@ class EventRun:
     @cached_property
     def _revision(self) -> _Revision | None:
         """The revision whose scripts run; None when it is known to have none for this event."""
-        directory = self._choose_directory()
-        if directory is None:
+        with keeping_in(self._host.root.path):
+            directory = directory_of_scripts(self._event, self._specification, self._revisions, self._host)
+        if isinstance(directory, NoScripts):
+            if directory.note:
+                self._nothing_left(directory.note)
             return None
         events = remembered_events(directory)
         if events is not None and self._event not in events:
@@ -86,13 +87,27 @@ class EventRun:
             remember_events(directory, find_appspec(directory.archive, filename), appspec.hooks)
             return _Revision(directory=directory, appspec=appspec)
         except CommandFailure as failure:
-            if failure.error_id != "appspec-missing" or directory == self._revisions.current:
+            if failure.error_id != "appspec-missing":
                 raise
+            if directory == self._revisions.current:
+                raise self._without_appspec(directory, failure) from failure
             # An archive that was cleared out has no scripts to run; the new revision can still be deployed.
-            log.warning(
-                "earlier_revision_has_no_appspec", directory=str(directory.path), error=failure.message
+            self._nothing_left(
+                f"no script has run, since {directory.archive} has no AppSpec file any more: the archive of an earlier "
+                f"deployment, whose scripts {self._event} would run."
             )
             return None
+
+    def _nothing_left(self, note: str) -> None:
+        """Scripts that somebody may count on are gone; the new revision can still be deployed."""
+        self._note = note
+        log.warning("earlier_scripts_gone", consequence=note)
+
+    def _without_appspec(self, current: DeploymentDirectory, failure: CommandFailure) -> CommandFailure:
+        """An AppSpec that has been read from this archive before has been removed from it since."""
+        if not has_remembered_events(current):
+            return failure
+        return archive_gone(self._event, current, self._specification, self._host)
 
     @property
     def _scripts(self) -> tuple[HookScript, ...]:
@@ -103,18 +118,6 @@ class EventRun:
     @cached_property
     def _revisions(self) -> GroupRevisions:
         return GroupRevisions(self._specification, self._host)
-
-    def _choose_directory(self) -> DeploymentDirectory | None:
-        """Whose scripts run: see agent.lifecycle.choice."""
-        with keeping_in(self._host.root.path):
-            path = choose_deployment(
-                self._event,
-                is_blue_green_rollback=self._specification.is_blue_green_rollback,
-                current=_with_archive(self._revisions.current),
-                last_successful=_with_archive(self._revisions.last_successful),
-                most_recent=_with_archive(self._revisions.most_recent),
-            )
-        return DeploymentDirectory(path=path) if path else None
 
     def _hook_context(self, revision: _Revision) -> HookContext:
         from agent.lifecycle.context import HookContext  # noqa: PLC0415 - as above
@@ -144,7 +147,3 @@ class EventRun:
             on_started=self._host.on_script_started,
             on_ended=self._host.on_script_ended,
         )
-
-
-def _with_archive(directory: DeploymentDirectory | None) -> Path | None:
-    return directory.path if directory is not None and directory.archive.is_dir() else None

@@ -34,6 +34,11 @@ def remembered_events(directory: DeploymentDirectory) -> Collection[str] | None:
     return None
 
 
+def has_remembered_events(directory: DeploymentDirectory) -> bool:
+    """Whether the AppSpec of this deployment has been read here before, whatever has become of it."""
+    return os.path.lexists(directory.path / _NAME)
+
+
 def remember_events(directory: DeploymentDirectory, appspec: Path, events: Collection[str]) -> None:
     """Keep which events this AppSpec file, which has just been read, has scripts for; if that is possible."""
     remembered = {

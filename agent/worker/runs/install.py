@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 from agent.appspec import read_appspec
 from agent.deployments.jobs import COMMIT, RUN, UNDO
 from agent.errors import CommandFailure
+from agent.files import is_directory
 from agent.install import InstallOptions, InstallRequest, install
 from agent.logs import get_logger
+from agent.protocol import INSTALL
 from agent.worker.directories import keeping_in
 from agent.worker.installed import point_at_installed
 from agent.worker.results import succeeded_result
+from agent.worker.runs.archives import archive_gone
 from agent.worker.runs.revisions import GroupRevisions, appspec_filename
 
 if TYPE_CHECKING:
@@ -51,6 +54,9 @@ class InstallRun:
         """
         group_id, root = self._specification.deployment_group_id, self._host.root
         current = GroupRevisions(self._specification, self._host).current
+        with keeping_in(current.path):
+            if not is_directory(current.archive):
+                raise archive_gone(INSTALL, current, self._specification, self._host)
         appspec = self._read_appspec(current)
         with keeping_in(root.instructions):
             root.instructions.mkdir(parents=True, exist_ok=True)
