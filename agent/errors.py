@@ -7,6 +7,7 @@ AgentError
 ├── EndpointError           a request to the control endpoint came to nothing
 │   ├── EndpointUnavailable     try again: no connection, no sense in the answer, or the server's fault
 │   ├── Throttled               try again later, and everybody else slower, too
+│   ├── CommandForAnotherHost   leave what has come alone, and ask more rarely
 │   └── RequestRefused          don't try again: the endpoint says that the request is wrong
 └── CommandFailure          fail this command, go on with the next
     └── AppSpecInvalid          the same, with all problems of an AppSpec file
@@ -102,6 +103,20 @@ class Throttled(EndpointError):
     """The endpoint asks for fewer requests."""
 
     error_id = "endpoint-throttled"
+
+
+class CommandForAnotherHost(EndpointError):
+    """The endpoint has delivered a command that is none of ours."""
+
+    error_id = "command-for-another-host"
+
+    def __init__(self, named: str, host_identifier: str) -> None:
+        super().__init__(
+            f"The control endpoint delivered a command for host {named}, and this is {host_identifier}. It is left "
+            "alone: neither carried out nor reported. If this host should carry it out, register it under the name "
+            "that it polls with (`agentctl whoami`); if not, check that no two hosts share credentials or an "
+            "on-premises file."
+        )
 
 
 class RequestRefused(EndpointError):

@@ -76,6 +76,17 @@ class HostCommand:
     name: str
     nonce: int | None = None
 
+    def is_for(self, host_identifier: str) -> bool:
+        """Whether it is meant for this host, which the service may name by the last part of its identifier.
+
+        `user/web-1` and `instance/i-1` do, but never a part of a name: `eb-1` is another host than `web-1`.
+        """
+        named = self.host_identifier
+        if named == host_identifier:
+            return True
+        before = host_identifier.removesuffix(named) if named else ""
+        return before != host_identifier and before.endswith(("/", ":"))
+
 
 class Secret:
     """A text that must not be seen: prints as `***`, and is read by `reveal()` only."""

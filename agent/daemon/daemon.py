@@ -8,6 +8,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from agent.daemon.commands_of_others import CommandsOfOthers
 from agent.daemon.running import RunningWorkers
 from agent.daemon.wakeups import PollAbandoned, Wakeups
 from agent.deployments import (
@@ -19,8 +20,8 @@ from agent.deployments import (
     starting_status,
 )
 from agent.deployments.group_files import interrupted_groups
-from agent.endpoint import SharedThrottle, wait_after_failures
-from agent.errors import EndpointError, IdentityError, Throttled
+from agent.endpoint import Setbacks, SharedThrottle
+from agent.errors import EndpointError, EndpointUnavailable, IdentityError, Throttled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,6 +94,8 @@ class Daemon:
         self._history = History(settings.state_directory)
         self._running = RunningWorkers(repairs, self._store, self._history, log)
         self._taken: deque[str] = deque(maxlen=_REMEMBERED)
+        self._others = CommandsOfOthers(self._history)
+        self._setbacks = Setbacks()
         self._throttle = SharedThrottle(settings.state_directory)
         self._drain_mark = DrainMark(settings.state_directory)
         self._is_draining = False
@@ -221,24 +224,54 @@ class Daemon:
                 command = client.poll_host_command()
         except PollAbandoned:
             return began
-        except Throttled as error:
-            self._throttle.extend()
-            return self._note_failure(error, began, self._throttle.wait_s())
         except (EndpointError, IdentityError) as error:
-            wait = wait_after_failures(self._status.failures + 1, spent_s=time.monotonic() - began)
-            return self._note_failure(error, began, wait)
+            return time.monotonic() + self._wait_after(error, time.monotonic() - began)
+        if command and not command.is_for(self._status.host_identifier):
+            return time.monotonic() + self._leave_alone(command)
         self._note_success("command" if command else "empty")
         if command and self._dispatch(command):
             return time.monotonic()
         return time.monotonic() + self._settings.wait_between_runs
 
-    def _note_failure(self, error: EndpointError | IdentityError, began: float, wait_s: float) -> float:
-        """Log a change of state, not every attempt; the figures are in the status file."""
+    def _wait_after(self, error: EndpointError | IdentityError, spent_s: float) -> float:
+        """Seconds until the next poll, after one that took so long and met this error."""
         self._running.has_one_ended = False
+        if isinstance(error, Throttled):
+            self._throttle.extend()
+            self._setbacks.throttled()
+            wait_s = self._throttle.wait_s()
+        else:
+            if isinstance(error, EndpointUnavailable):
+                pause_s = self._setbacks.pause_before_repetition(spent_s)
+                if pause_s is not None:
+                    self._log.debug("poll_repeated", error=error.message, error_id=error.error_id)
+                    return pause_s
+            wait_s = self._setbacks.fail(spent_s)
+        self._note_failure(error, wait_s)
+        return wait_s
+
+    def _leave_alone(self, command: HostCommand) -> float:
+        """Do nothing about another host's command; returns how many seconds to wait for the next one."""
+        self._running.has_one_ended = False
+        wait_s = max(self._setbacks.meet_command_of_another(), self._settings.wait_between_runs)
+        error = self._others.note(command, self._status.host_identifier, self._log)
+        self._note_failure(error, wait_s, is_logged=False)
+        return wait_s
+
+    def _note_failure(
+        self, error: EndpointError | IdentityError, wait_s: float, *, is_logged: bool = True
+    ) -> None:
+        """Log a change of state, not every attempt; the figures are in the status file."""
         failures = self._status.failures + 1
         reason, trouble = error.message, _without_request_id(error)
-        if trouble != self._trouble:
-            self._log.warning("poll_failed", error=reason, failures=failures, retry_in_s=round(wait_s, 1))
+        if is_logged and trouble != self._trouble:
+            self._log.warning(
+                "poll_failed",
+                error=reason,
+                error_id=error.error_id,
+                failures=failures,
+                retry_in_s=round(wait_s, 1),
+            )
         self._trouble = trouble
         now = time.time()
         self._tell(
@@ -248,9 +281,9 @@ class Daemon:
             next_poll_at=now + wait_s,
         )
         self._show_work()
-        return max(began, time.monotonic() + wait_s)
 
     def _note_success(self, outcome: str) -> None:
+        self._setbacks.clear()
         self._throttle_is_over()
         if self._trouble:
             self._log.info("poll_recovered", after_failures=self._status.failures)

@@ -1,6 +1,6 @@
 """The client side of the host command protocol: connection, operations, backoff, throttling."""
 
-from agent.endpoint.backoff import wait_after_failures
+from agent.endpoint.backoff import Setbacks, wait_after_failures
 from agent.endpoint.client import HostCommandClient, SpecificationAnswer
 from agent.endpoint.connection import Connection, tls_context, wait_readable
 from agent.endpoint.persistence import FOR_QUESTIONS, FOR_REPORTS, Patience, ask_until_answered
@@ -13,6 +13,7 @@ __all__ = [
     "Connection",
     "HostCommandClient",
     "Patience",
+    "Setbacks",
     "SharedThrottle",
     "SpecificationAnswer",
     "ask_until_answered",

@@ -199,8 +199,12 @@ class HostCommandClient:
             name=_text(values.get("CommandName")),
             nonce=nonce if isinstance(nonce, int) else None,
         )
-        if not command.identifier:
-            raise self._nonsense("PollHostCommand", "the command has no HostCommandIdentifier")
+        for name, value in (
+            ("HostCommandIdentifier", command.identifier),
+            ("HostIdentifier", command.host_identifier),
+        ):
+            if not value:
+                raise self._nonsense("PollHostCommand", f"the command has no {name}")
         return command
 
     def _nonsense(self, operation: str, why: str) -> EndpointUnavailable:

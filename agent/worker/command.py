@@ -11,7 +11,7 @@ from agent.deployments import DeploymentFacts, RecordedProcess
 from agent.deployments.history import history_entry
 from agent.deployments.jobs import RUN
 from agent.endpoint import FOR_QUESTIONS, FOR_REPORTS, ask_until_answered
-from agent.errors import AgentError, CommandFailure, EndpointError, IdentityError
+from agent.errors import AgentError, CommandFailure, CommandForAnotherHost, EndpointError, IdentityError
 from agent.logs import command_log, get_logger
 from agent.protocol import CommandStatus
 from agent.worker.checks import check_host
@@ -115,6 +115,9 @@ def _perform(job: Job, command: HostCommand, context: WorkerContext) -> CommandR
         return _Performance(job, command, context).result()
     except CommandFailure as failure:
         return failed_result(failure)
+    except CommandForAnotherHost as error:
+        # A report of ours would be taken for that of the host which it is meant for.
+        return replace(failed_result(CommandFailure(error.error_id, error.message)), wanted=False)
     except (EndpointError, IdentityError) as error:
         return failed_result(CommandFailure(error.error_id, error.message))
     except Exception as error:

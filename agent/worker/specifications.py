@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, TypeVar
 
-from agent.errors import CommandFailure
+from agent.errors import CommandFailure, CommandForAnotherHost
 from agent.files import replace_file
 from agent.logs import get_logger
 from agent.specification import CertificateAuthority, Envelope, LastSeen
@@ -35,24 +35,15 @@ _DEPLOYMENT_SYSTEM = "CodeDeploy"
 
 
 def check_addressee(command: HostCommand, host_identifier: str) -> None:
-    """Refuse a command that is meant for another host.
+    """Stop at a command that is meant for another host.
 
-    The service may name a host by the last part of its identifier: `user/web-1`, `instance/i-1`.
+    The daemon accepts none. But this host may have been given another name since.
 
     Raises:
-        CommandFailure: it is not for us.
+        CommandForAnotherHost: it is not for us.
     """
-    named = command.host_identifier
-    if named == host_identifier:
-        return
-    before = host_identifier[: -len(named)] if named and host_identifier.endswith(named) else ""
-    if before.endswith(("/", ":")):
-        return
-    raise CommandFailure(
-        "command-for-another-host",
-        f"The command is meant for host {named or '(none)'}, and this is {host_identifier}. "
-        "Check that no two hosts share credentials or an on-premises file.",
-    )
+    if not command.is_for(host_identifier):
+        raise CommandForAnotherHost(command.host_identifier, host_identifier)
 
 
 def fetch_specification(command: HostCommand, context: WorkerContext, ask: Ask) -> DeploymentSpecification:

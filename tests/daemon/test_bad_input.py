@@ -14,7 +14,6 @@ from tests.bundle.packing import file, symlink, tar_bytes, zip_bytes
 from tests.bundle.servers import Answer, s3_error
 from tests.daemon.agent_process import Agent
 from tests.daemon.control_server import (
-    HOST,
     SIGNER,
     STRANGER,
     Completion,
@@ -234,20 +233,6 @@ CASES = {
         arrange=lambda bench: bench.server.run("MakeCoffee", bench.application().revise()),
         error_id="command-unknown",
         says=("MakeCoffee", "Check the name"),
-    ),
-    "another host's command": Case(
-        arrange=lambda bench: bench.server.run(
-            "DownloadBundle", bench.application().revise(), HostIdentifier=f"{HOST}2"
-        ),
-        error_id="command-for-another-host",
-        says=(f"{HOST}2", HOST, "Check that no two hosts share credentials"),
-    ),
-    "a host whose name is within ours": Case(
-        arrange=lambda bench: bench.server.run(
-            "DownloadBundle", bench.application().revise(), HostIdentifier="eb-1"
-        ),
-        error_id="command-for-another-host",
-        says=("eb-1", HOST),
     ),
     # The bundle
     "bundle missing": Case(

@@ -13,6 +13,7 @@ from agent.endpoint import (
     FOR_QUESTIONS,
     FOR_REPORTS,
     Patience,
+    Setbacks,
     SharedThrottle,
     ask_until_answered,
     proxy_for,
@@ -32,6 +33,51 @@ def test_waits_after_failures_follow_the_curve_of_the_existing_agents() -> None:
 def test_the_time_that_an_attempt_took_counts_as_waiting() -> None:
     """A poll that hung for 80 s was wait enough."""
     assert (6, 0) == (wait_after_failures(1, spent_s=4), wait_after_failures(1, spent_s=80))
+
+
+def test_a_poll_that_failed_is_made_three_times_more_within_two_seconds_before_it_counts() -> None:
+    """One fault of the network is not an outage."""
+    setbacks = Setbacks()
+    pauses = [setbacks.pause_before_repetition(0.0) for _ in range(4)]
+    assert [True, True, True, False] == [pause is not None for pause in pauses]
+    at_once_s = sum(pause for pause in pauses if pause is not None)
+    assert 1 < at_once_s <= 2
+    assert 10 == pytest.approx(at_once_s + setbacks.fail(0.0))
+
+
+def test_each_failed_poll_is_repeated_anew_and_the_curve_goes_on() -> None:
+    """As with the existing agents, which repeat every request."""
+    setbacks, waits = Setbacks(), []
+    for _ in range(3):
+        at_once_s = sum(iter(lambda: setbacks.pause_before_repetition(0.0), None))
+        waits.append(round(at_once_s + setbacks.fail(0.0)))
+    assert [10, 13, 17] == waits
+
+
+def test_a_poll_that_hung_for_longer_than_the_next_wait_counts_at_once() -> None:
+    """Whoever asks for the agent's state must not be told that all is well while it hangs a second time."""
+    setbacks = Setbacks()
+    assert setbacks.pause_before_repetition(80) is None
+    assert 0 == setbacks.fail(80)
+    assert setbacks.pause_before_repetition(12) is not None
+
+
+def test_being_throttled_and_being_answered_both_end_a_row_of_repetitions() -> None:
+    """Who throttles is there; the wait that it asks for is kept elsewhere."""
+    setbacks = Setbacks()
+    for end in (setbacks.throttled, setbacks.clear):
+        while setbacks.pause_before_repetition(0.0) is not None:
+            pass
+        end()
+    assert 10 == setbacks.fail(0.0)
+
+
+def test_an_endpoint_that_brings_only_commands_of_others_is_asked_more_and_more_rarely() -> None:
+    """After the first, one of ours may come at once."""
+    setbacks = Setbacks()
+    assert [0, 10, 13] == [setbacks.meet_command_of_another() for _ in range(3)]
+    setbacks.clear()
+    assert 0 == setbacks.meet_command_of_another()
 
 
 def test_a_throttled_agent_pauses_longer_each_time_until_a_request_succeeds(tmp_path: Path) -> None:
