@@ -15,11 +15,17 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from chaos.host import build_clock
+from chaos.conditions import build_clock
+from chaos.faults import FaultKind, NetworkFault, S3Fault
+from chaos.listening import CUT, EXPIRED, OTHER
 from chaos.run import Outcome, Run, Slot
 from chaos.schedule import make_schedule
 from chaos.servers import Servers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
 _CLONE_NEWNS = 0x00020000
 
@@ -135,14 +141,25 @@ class _Campaign:
             return
         seeds = [outcome.seed for outcome in outcomes]
         _print(f"seeds {min(seeds)}-{max(seeds)}, {sum(o.completions for o in outcomes)} completions taken")
-        network: Counter[str] = Counter()
-        for outcome in outcomes:
-            network.update(outcome.network)
-        _print("faults    " + _table(Counter(kind for o in outcomes for kind in o.applied)))
+        _tell("faults", [Counter(o.applied) for o in outcomes], [kind.value for kind in FaultKind])
+        _tell("exchanges", [o.exchanges for o in outcomes], [fault.value for fault in NetworkFault])
+        _tell("downloads", [o.downloads for o in outcomes], [fault.value for fault in S3Fault])
+        _tell("handshakes", [o.handshakes for o in outcomes], [CUT, EXPIRED, OTHER])
+        _tell("pre-accept", [o.answers for o in outcomes], ["taken", "refused"])
         _print("not done  " + _table(Counter(reason for o in outcomes for reason in o.skipped)))
-        _print("exchanges " + _table(network))
+        _print(f"processes killed for want of memory {sum(o.killed_for_memory for o in outcomes)}")
         _print(f"control endpoint killed and started again {restarts} times")
         _print(f"memory of the daemon at the end at most {max(o.resident_kib for o in outcomes)} KiB RSS")
+
+
+def _tell(title: str, counts: Sequence[Mapping[str, int]], kinds: Iterable[str]) -> None:
+    """How often each kind was met, and in how many runs; those that none has met are named as well."""
+    total = sum(map(Counter, counts), Counter[str]())
+    met = Counter(kind for each in counts for kind, number in each.items() if number)
+    _print(f"{title}, how often in how many runs:")
+    _print("  " + ", ".join(f"{kind} {number} in {met[kind]}" for kind, number in sorted(total.items())))
+    if never := [kind for kind in kinds if not total[kind]]:
+        _print(f"  NEVER MET: {', '.join(never)}")
 
 
 def _table(counts: Counter[str]) -> str:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import resource
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import threading
@@ -16,22 +13,19 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from chaos.conditions import Conditions, NotPossibleError
+from chaos.records import Record, is_running
+from chaos.schedule import Disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from chaos.proxy import Proxy
     from chaos.schedule import Schedule
 
 _BIN = Path(sys.executable).parent
-_PIDS_CGROUPS = Path("/sys/fs/cgroup/pids")
-_SMALL_DISK = "size=24m,nr_inodes=8000,mode=755"
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
-
-
-class NotPossibleError(Exception):
-    """This machine, or the moment, does not allow this fault; the text says why."""
 
 
 @dataclass(kw_only=True)
@@ -42,54 +36,87 @@ class Harm:
         workers: identifiers of the host commands whose worker was killed.
         hooks: pids of the hooks that were killed.
         stopped_hooks: pids of the hooks that were stopped for a while.
+        gone: when the archive of a deployment was gone, by deployment.
     """
 
     workers: set[str] = field(default_factory=set)
     hooks: set[int] = field(default_factory=set)
     stopped_hooks: set[int] = field(default_factory=set)
+    gone: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostServers:
+    """What the agent is told of the world.
+
+    Attributes:
+        identity_file: who the host is.
+        control_url: of the control endpoint.
+        s3_url: of the S3 server.
+        signer_ca_file: of the CA that signs specifications.
+        tls_ca_file: of the CA of both servers; None = they don't speak TLS.
+    """
+
+    identity_file: Path
+    control_url: str
+    s3_url: str
+    signer_ca_file: Path
+    tls_ca_file: Path | None
 
 
 class Host:
     """A host in a directory of its own. Only processes that carry its mark are ever touched."""
 
-    def __init__(self, directory: Path, identity_file: Path, ca_file: Path, s3_url: str) -> None:
+    def __init__(self, directory: Path, servers: HostServers) -> None:
         self.directory = directory
         self.mark = f"CHAOS_HOST={directory}"
-        self.disk = directory / "disk"
         self.state = directory / "state"
         self.root = directory / "root"
         self.app = directory / "app"
         self.marks = directory / "marks"
         self.harm = Harm()
+        self.conditions = Conditions(directory)
         self.daemon: subprocess.Popen[bytes] | None = None
         self.is_down = False
         self._is_over = False
-        self._identity_file, self._ca_file, self._s3_url = identity_file, ca_file, s3_url
+        self._servers = servers
         self._lock = threading.RLock()
         self._environment: dict[str, str] = {}
-        self._mounted = False
-        self._cgroup: Path | None = None
         self._stopped: set[int] = set()
 
-    def prepare(self, schedule: Schedule, proxy: Proxy) -> None:
+    def prepare(self, schedule: Schedule) -> None:
         """Make directories, file systems and configuration."""
         self.directory.mkdir(parents=True)
-        if schedule.disk.value != "shared":
-            self._mount_small_disk()
-            if schedule.disk.value == "root":
-                self.root, self.app = self.disk / "root", self.disk / "app"
+        if schedule.disk is not Disk.SHARED:
+            self.conditions.mount_small_disk()
+            if schedule.disk is Disk.ROOT:
+                self.root, self.app = self.conditions.disk / "root", self.conditions.disk / "app"
             else:
-                self.state = self.disk / "state"
+                self.state = self.conditions.disk / "state"
         self.marks.touch()
         self._write_boot_id()
-        lines: dict[str, object] = {
+        lines = self._settings()
+        if schedule.pre_accept:
+            lines["pre_accept_command"] = self.conditions.write_pre_accept()
+        (self.directory / "agent.yml").write_text(
+            "".join(f"{key}: {value}\n" for key, value in lines.items())
+        )
+        self._environment = _clean_environment()
+        self._environment["CHAOS_HOST"] = str(self.directory)
+        if self._servers.tls_ca_file is not None:
+            self._environment["AWS_CA_BUNDLE"] = str(self._servers.tls_ca_file)
+        if schedule.has_clock_steps:
+            self._environment |= self.conditions.preload_clock()
+
+    def _settings(self) -> dict[str, object]:
+        return {
             "root_dir": self.root,
             "log_dir": self.directory / "log",
             "pid_dir": self.state,
-            "on_premises_config_file": self._identity_file,
-            "deploy_control_endpoint": proxy.url,
-            "s3_endpoint_override": self._s3_url,
-            "deployment_signer_ca_file": self._ca_file,
+            "on_premises_config_file": self._servers.identity_file,
+            "deploy_control_endpoint": self._servers.control_url,
+            "s3_endpoint_override": self._servers.s3_url,
+            "deployment_signer_ca_file": self._servers.signer_ca_file,
             "wait_between_runs": 0.05,
             "http_read_timeout": 20,
             "min_free_bytes": 65536,
@@ -97,16 +124,6 @@ class Host:
             "disable_core_dumps": "false",
             "kill_agent_max_wait_time_seconds": 1,
         }
-        (self.directory / "agent.yml").write_text(
-            "".join(f"{key}: {value}\n" for key, value in lines.items())
-        )
-        self._environment = _clean_environment()
-        self._environment["CHAOS_HOST"] = str(self.directory)
-        shim = self.directory.parent / "clock.so"
-        if schedule.has_clock_steps and shim.exists():
-            self._set_clock(0.0)
-            self._environment |= {"LD_PRELOAD": str(shim), "CHAOS_CLOCK": str(self.directory / "clock")}
-        self._make_cgroup()
 
     # -- its agent ---------------------------------------------------------------------------------
 
@@ -126,8 +143,7 @@ class Host:
                     cwd=self.directory,
                     start_new_session=True,
                 )
-            if self._cgroup is not None:
-                (self._cgroup / "cgroup.procs").write_text(str(self.daemon.pid))
+            self.conditions.adopt(self.daemon.pid)
 
     def _in_namespace(self, command: list[str]) -> list[str]:
         """The command, with a boot id that is this host's own."""
@@ -264,6 +280,35 @@ class Host:
             self.is_down = False
             self.start()
 
+    def take_files(self, duration_s: float) -> None:
+        """The daemon can open no file for a while, nor can the workers that it starts meanwhile."""
+        if self.daemon is None or self.daemon.poll() is not None:
+            raise NotPossibleError("no daemon runs")
+        self.conditions.take_files(self.daemon.pid, self.processes, duration_s)
+
+    def take_memory(self, spare_bytes: int, *, is_killed: bool) -> None:
+        """The worker of a command gets no more memory, or is killed for wanting more; so is what it starts."""
+        record, pid = self._some("worker")
+        # Noted before: it may be lost at once.
+        self.harm.workers.add(record.identifier)
+        if is_killed:
+            self.conditions.run_out_of_memory(pid, spare_bytes)
+        else:
+            self.conditions.take_memory(pid, spare_bytes)
+
+    def remove_archive(self, deployment_id: str) -> None:
+        """The unpacked revision of this deployment is gone, as after a cleaner of temporary files."""
+        try:
+            for archive in self.root.glob(f"*/{deployment_id}/deployment-archive"):
+                swept = archive.with_name("swept")
+                archive.rename(swept)
+                self.harm.gone[deployment_id] = time.time()
+                shutil.rmtree(swept)
+                return
+        except OSError as error:
+            raise NotPossibleError(f"the archive can't be removed: {error.strerror}") from None
+        raise NotPossibleError("there is no archive")
+
     def _some(self, kind: str) -> tuple[Record, int]:
         for record in reversed(list(self.records())):
             pid = record.pid_of(kind)
@@ -281,73 +326,6 @@ class Host:
         with contextlib.suppress(NotPossibleError):
             self._send(pid, number)
 
-    # -- its conditions ----------------------------------------------------------------------------
-
-    def fill_disk(self, duration_s: float) -> None:
-        """No byte is free on the small disk for a while."""
-        if not self._mounted:
-            raise NotPossibleError("a small disk needs root")
-        ballast = self.disk / "ballast"
-        end = time.monotonic() + duration_s
-        with ballast.open("ab", buffering=0) as file:
-            while time.monotonic() < end:
-                with contextlib.suppress(OSError):
-                    while file.write(b"\0" * 4096) == 4096:
-                        pass
-                time.sleep(0.01)
-        ballast.unlink()
-
-    def make_read_only(self, duration_s: float) -> None:
-        """The small disk is read-only for a while."""
-        if not self._mounted:
-            raise NotPossibleError("a small disk needs root")
-        if subprocess.run(
-            ["mount", "-o", "remount,ro", str(self.disk)], check=False, capture_output=True
-        ).returncode:
-            raise NotPossibleError("a file was open for writing")
-        try:
-            time.sleep(duration_s)
-        finally:
-            subprocess.run(["mount", "-o", "remount,rw", str(self.disk)], check=True)
-
-    def take_files(self, duration_s: float) -> None:
-        """The daemon, and workers that it starts meanwhile, can open no file."""
-        if self.daemon is None or self.daemon.poll() is not None:
-            raise NotPossibleError("no daemon runs")
-        pid = self.daemon.pid
-        try:
-            used = len(os.listdir(f"/proc/{pid}/fd"))
-            before = resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 1, 4096))
-            time.sleep(duration_s)
-            for process in self.processes():
-                with contextlib.suppress(OSError):
-                    resource.prlimit(process, resource.RLIMIT_NOFILE, (min(1024, before[1]), 4096))
-        except OSError:
-            raise NotPossibleError("it had just ended") from None
-
-    def take_pids(self, duration_s: float) -> None:
-        """No process of this host can start another."""
-        if self._cgroup is None:
-            raise NotPossibleError("no control group for pids can be made")
-        limit = self._cgroup / "pids.max"
-        limit.write_text((self._cgroup / "pids.current").read_text())
-        time.sleep(duration_s)
-        limit.write_text("max")
-
-    def move_clock(self, by_s: float, duration_s: float) -> None:
-        """The clock of this host is wrong for a while."""
-        if not (self.directory / "clock").exists():
-            raise NotPossibleError("a clock that can be moved needs a C compiler")
-        self._set_clock(by_s)
-        time.sleep(duration_s)
-        self._set_clock(0.0)
-
-    def _set_clock(self, by_s: float) -> None:
-        # In place: processes have it mapped.
-        descriptor = os.open(self.directory / "clock", os.O_WRONLY | os.O_CREAT, 0o644)
-        os.pwrite(descriptor, struct.pack("d", by_s), 0)
-        os.close(descriptor)
-
     def heal(self) -> None:
         """Whatever lasts is over."""
         for pid in self._stopped:
@@ -360,72 +338,12 @@ class Host:
             # Who is about to start the agent again must not do so behind our back.
             self._is_over = True
         self.kill_everything()
-        if self._mounted:
-            subprocess.run(["umount", "-l", str(self.disk)], check=False)
-        if self._cgroup is not None:
-            with contextlib.suppress(OSError):
-                self._cgroup.rmdir()
+        self.conditions.clean_up()
         shutil.rmtree(self.directory, ignore_errors=True)
-
-    def _mount_small_disk(self) -> None:
-        self.disk.mkdir()
-        if os.geteuid() == 0:
-            command = ["mount", "-t", "tmpfs", "-o", _SMALL_DISK, "chaos", str(self.disk)]
-            self._mounted = subprocess.run(command, check=False).returncode == 0
 
     def _write_boot_id(self) -> None:
         # In place: the file is what is mounted.
         (self.directory / "boot_id").write_text(f"{uuid.uuid4()}\n")
-
-    def _make_cgroup(self) -> None:
-        cgroup = _PIDS_CGROUPS / f"chaos-{os.getpid()}-{self.directory.name}"
-        with contextlib.suppress(OSError):
-            if (_PIDS_CGROUPS / "cgroup.procs").exists():
-                cgroup.mkdir()
-                self._cgroup = cgroup
-
-
-class Record:
-    """What a job record says."""
-
-    def __init__(self, content: bytes) -> None:
-        self.lines: list[dict[str, Any]] = []
-        for line in content.splitlines():
-            with contextlib.suppress(ValueError):
-                self.lines.append(json.loads(line))
-
-    @property
-    def identifier(self) -> str:
-        """Of the host command."""
-        found = [line["command"]["identifier"] for line in self.lines if line.get("entry") == "accepted"]
-        return str(found[0]) if found else ""
-
-    def pid_of(self, kind: str) -> int:
-        """Of the worker, or of the script that runs; 0 when there is none."""
-        for line in reversed(self.lines):
-            if line.get("entry") == kind:
-                facts = line if kind == "worker" else line.get("process") or {}
-                return int(facts.get("pid", 0))
-        return 0
-
-
-def build_clock(directory: Path) -> None:
-    """Where there is a C compiler: `clock.so`, by which the clock of one host can be moved."""
-    compiler = shutil.which("cc")
-    if compiler:
-        source = Path(__file__).with_name("clock.c")
-        subprocess.run(
-            [compiler, "-shared", "-fPIC", "-O1", "-o", str(directory / "clock.so"), str(source)], check=True
-        )
-
-
-def is_running(pid: int) -> bool:
-    """Whether this process lives; a zombie does not."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def _clean_environment() -> dict[str, str]:

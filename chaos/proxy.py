@@ -3,22 +3,25 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
+import itertools
 import json
 import random
-import socket
-import struct
+import re
 import threading
 import time
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
-from chaos.schedule import NetworkFault, choose_network_fault
+from chaos.faults import NetworkFault, choose_network_fault
+from chaos.listening import Handler, Listener
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from urllib.parse import SplitResult
+
+    from chaos.listening import Gate
 
 _UPSTREAM_TIMEOUT_S = 40.0
 _UNSENT = (NetworkFault.LOST_REQUEST, NetworkFault.RESET, NetworkFault.ERROR, NetworkFault.THROTTLED)
@@ -61,26 +64,29 @@ class Exchange:
 class Proxy:
     """Listens on loopback for one host. Harms nothing before `start_faults` and after `stop_faults`."""
 
-    def __init__(self, endpoint: SplitResult, *, seed: int, share: float) -> None:
+    def __init__(self, endpoint: SplitResult, *, seed: int, share: float, gate: Gate | None = None) -> None:
         self.exchanges: list[Exchange] = []
         self.share = 0.0
         self._full_share = share
         self._endpoint = endpoint
         self._chance = random.Random(seed)
         self._changed = threading.Condition()
+        self._is_given_up = False
         proxy = self
 
-        class Handler(_Handler):
+        class Owned(_Handler):
             owner = proxy
 
-        self._server = _Server(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
+        self._listener = Listener(Owned, gate)
 
     @property
     def url(self) -> str:
         """What the agent takes for the control endpoint."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return self._listener.url
+
+    def break_connections(self) -> None:
+        """Whoever keeps a connection needs a new one."""
+        self._listener.break_connections()
 
     def start_faults(self) -> None:
         """From now on exchanges are harmed."""
@@ -92,8 +98,7 @@ class Proxy:
 
     def close(self) -> None:
         """Stop listening."""
-        self._server.shutdown()
-        self._server.server_close()
+        self._listener.close()
 
     def commands(self) -> dict[str, str]:
         """Names of the commands that have been delivered, by identifier."""
@@ -106,26 +111,41 @@ class Proxy:
             if command:
                 yield command["HostCommandIdentifier"], command["CommandName"]
 
-    def wait_for_start(self, event: str, *, since: int, timeout_s: float) -> bool:
-        """Return once a command of this name has been acknowledged; False when that takes too long.
+    def deployment_of(self, identifier: str) -> str:
+        """Which deployment this command belongs to, as its specification says; empty when nobody has asked for it."""
+        with self._changed:
+            return deployments_of(self.exchanges).get(identifier, "")
+
+    def wait_for(self, operation: str, event: str, *, turn: int, timeout_s: float) -> str:
+        """Return once a command of this name has got there; its identifier, empty when none will or it takes too long.
 
         Args:
+            operation: PutHostCommandAcknowledgement when it is told to run, PutHostCommandComplete at its end.
             event: name of the command.
-            since: number of exchanges before, which don't count.
+            turn: how many others of this name there are before.
             timeout_s: how long to wait.
         """
 
-        def is_started() -> bool:
+        def found() -> str:
             names = dict(self._commands())
-            return any(
-                exchange.operation == "PutHostCommandAcknowledgement"
+            there = dict.fromkeys(
+                exchange.identifier
+                for exchange in self.exchanges
+                if exchange.operation == operation
                 and exchange.endpoint_status == 200
                 and names.get(exchange.identifier) == event
-                for exchange in self.exchanges[since:]
             )
+            return next(itertools.islice(there, turn, None), "")
 
         with self._changed:
-            return self._changed.wait_for(is_started, timeout_s)
+            self._changed.wait_for(lambda: found() or self._is_given_up, timeout_s)
+            return found()
+
+    def give_up(self) -> None:
+        """Nobody needs to wait any longer: no more commands will come."""
+        with self._changed:
+            self._is_given_up = True
+            self._changed.notify_all()
 
     def begin(self, operation: str, request: dict[str, Any]) -> Exchange:
         """Note a request, and decide its fate."""
@@ -166,25 +186,12 @@ class Proxy:
             connection.close()
 
 
-class _Server(ThreadingHTTPServer):
-    """A thread for each connection."""
-
-    daemon_threads = True
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: agents that are killed break their connections."""
-
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     """One connection of the agent."""
 
-    protocol_version = "HTTP/1.1"
     owner: Proxy
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it
-        """Say nothing: every exchange is recorded."""
-
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802 - the base class names it
         """Take one request through."""
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
@@ -214,21 +221,21 @@ class _Handler(BaseHTTPRequestHandler):
         exchange.answer = _document(content) if status == 200 else {}
         self.owner.end(exchange)
         if status == 0:
-            self._break()
+            self.break_off()
             return
         self._pass_on(exchange, status, content)
 
     def _pass_on(self, exchange: Exchange, status: int, content: bytes) -> None:
         fault = exchange.fault
         if fault is NetworkFault.LOST_ANSWER:
-            self._break()
+            self.break_off()
         elif fault is NetworkFault.ERROR_AFTER:
             self._refuse(NetworkFault.ERROR)
         elif fault is NetworkFault.MALFORMED:
             self._answer(200, self.owner.malformed())
         elif fault is NetworkFault.CUT:
             self._answer(status, content, sent=len(content) // 2)
-            self._break()
+            self.break_off()
         elif fault is NetworkFault.SLOW:
             self._answer(status, content, pause_s=1.5)
             exchange.is_delivered = True
@@ -240,7 +247,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is NetworkFault.LOST_REQUEST:
             self.close_connection = True
         elif fault is NetworkFault.RESET:
-            self._break()
+            self.break_off()
         elif fault is NetworkFault.THROTTLED:
             self._answer(400, b'{"__type": "ThrottlingException", "message": "Rate exceeded"}')
         else:
@@ -256,18 +263,26 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content if sent < 0 else content[:sent])
         self.wfile.flush()
 
-    def _break(self) -> None:
-        """Reset the connection."""
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.close_connection = True
-        self.connection.close()
 
-    def finish(self) -> None:
-        """Close the connection, which may be broken already."""
-        try:
-            super().finish()
-        except (OSError, ValueError):
-            return
+def deployments_of(exchanges: Iterable[Exchange]) -> dict[str, str]:
+    """The deployment of each command, by identifier, as far as its specification was asked for."""
+    executions: dict[str, str] = {}
+    specified: dict[str, str] = {}
+    for exchange in exchanges:
+        command = exchange.answer.get("HostCommand")
+        if command:
+            executions[command["HostCommandIdentifier"]] = command.get("DeploymentExecutionId", "")
+        envelope = (exchange.answer.get("DeploymentSpecification") or {}).get("GenericEnvelope")
+        if envelope:
+            specified[exchange.request.get("DeploymentExecutionId", "")] = _deployment_in(envelope["Payload"])
+    return {identifier: specified.get(execution, "") for identifier, execution in executions.items()}
+
+
+def _deployment_in(payload: str) -> str:
+    """The name of the deployment in a signed specification, whose signature is nobody's concern here."""
+    signed = base64.b64decode("".join(line for line in payload.splitlines() if not line.startswith("-----")))
+    found = re.search(rb'"DeploymentId":\s*"([^"]+)"', signed)
+    return found[1].decode() if found else ""
 
 
 def _document(content: bytes) -> dict[str, Any]:

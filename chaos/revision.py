@@ -1,14 +1,19 @@
 """A small application whose hooks write down that they ran."""
+# ruff: noqa: S311 - reproducible, not secret
 
 from __future__ import annotations
 
+import functools
+import gzip
 import hashlib
 import io
 import os
+import random
 import tarfile
+import zipfile
 from typing import TYPE_CHECKING
 
-from chaos.schedule import Script
+from chaos.schedule import BundleType, Script
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +23,7 @@ TIMED_OUT_EVENT = "AfterInstall"
 FAILING_EVENT = "ValidateService"
 _SLOW_EVENT = "ApplicationStart"
 _FILES = 240
+_LARGE_BYTES = 96 * 1024
 _HOOK = """\
 #!/bin/sh
 echo "$DEPLOYMENT_ID $LIFECYCLE_EVENT start $$" >> {marks}
@@ -35,6 +41,7 @@ sleep 604
 """
 
 
+@functools.lru_cache(maxsize=16)
 def content_of(number: int) -> dict[str, bytes]:
     """The files of this revision: some stay the same, some change, some come and go."""
     files: dict[str, bytes] = {}
@@ -44,12 +51,19 @@ def content_of(number: int) -> dict[str, bytes]:
         version = number if index % 3 == 0 else 0
         files[f"d{index % 5}/f{index}"] = f"{index} {version}\n".encode() * (1 + index % 40)
     files["revision"] = f"{number}\n".encode()
+    # Does not get smaller: downloads have a middle in which they can break off.
+    files["large"] = random.Random(number).randbytes(_LARGE_BYTES)
     return files
 
 
-def make_bundle(number: int, script: Script, *, destination: Path, marks: Path) -> bytes:
-    """The revision as a tgz."""
-    texts = {"appspec.yml": _appspec(script, destination).encode()}
+def make_bundle(
+    number: int, script: Script, bundle_type: BundleType, *, destination: Path, marks: Path
+) -> bytes:
+    """The revision, packed.
+
+    What must be there comes last: a bundle that has lost its beginning still looks like one.
+    """
+    texts = {f"app/{name}": content for name, content in content_of(number).items()}
     for event in HOOK_EVENTS:
         body = "sleep 0.05"
         if script is Script.SLOW and event == _SLOW_EVENT:
@@ -58,15 +72,34 @@ def make_bundle(number: int, script: Script, *, destination: Path, marks: Path) 
             body = _LINGERING
         ending = "exit 3" if script is Script.FAILING and event == FAILING_EVENT else ""
         texts[f"hooks/{event}.sh"] = _HOOK.format(marks=marks, body=body, ending=ending).encode()
-    texts |= {f"app/{name}": content for name, content in content_of(number).items()}
+    texts["appspec.yml"] = _appspec(script, destination).encode()
+    return _zip(texts) if bundle_type is BundleType.ZIP else _tar(texts, bundle_type)
+
+
+def _tar(texts: dict[str, bytes], bundle_type: BundleType) -> bytes:
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, content in texts.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
-            info.mode = 0o755 if name.endswith(".sh") else 0o644
+            info.mode = _mode(name)
             archive.addfile(info, io.BytesIO(content))
+    packed = buffer.getvalue()
+    return gzip.compress(packed, 1) if bundle_type is BundleType.TGZ else packed
+
+
+def _zip(texts: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, content in texts.items():
+            info = zipfile.ZipInfo(name, (2026, 1, 1, 0, 0, 0))
+            info.external_attr = (0o100000 | _mode(name)) << 16
+            archive.writestr(info, content)
     return buffer.getvalue()
+
+
+def _mode(name: str) -> int:
+    return 0o755 if name.endswith(".sh") else 0o644
 
 
 def _appspec(script: Script, destination: Path) -> str:

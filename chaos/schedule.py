@@ -7,43 +7,7 @@ import random
 from dataclasses import dataclass
 from enum import Enum
 
-
-class FaultKind(Enum):
-    """What can be done to a host, beside what the network does to its requests."""
-
-    KILL_DAEMON = "kill-daemon"
-    KILL_WORKER = "kill-worker"
-    KILL_HOOK = "kill-hook"
-    KILL_RECORDER = "kill-recorder"
-    STOP_DAEMON = "stop-daemon"
-    STOP_WORKER = "stop-worker"
-    STOP_HOOK = "stop-hook"
-    RESTART_DAEMON = "restart-daemon"
-    DRAIN = "drain"
-    KILL_ENDPOINT = "kill-endpoint"
-    REBOOT = "reboot"
-    FULL_DISK = "full-disk"
-    READ_ONLY = "read-only"
-    NO_FILES = "no-files"
-    NO_PIDS = "no-pids"
-    CLOCK_STEP = "clock-step"
-
-
-class NetworkFault(Enum):
-    """What the proxy does to one exchange. LOST_ANSWER and those after it reach the endpoint."""
-
-    NONE = "none"
-    LOST_REQUEST = "lost-request"
-    RESET = "reset"
-    ERROR = "error-500"
-    THROTTLED = "throttled"
-    LOST_ANSWER = "lost-answer"
-    ERROR_AFTER = "error-500-after"
-    DUPLICATED = "duplicated-request"
-    CUT = "cut-answer"
-    SLOW = "slow-answer"
-    MALFORMED = "malformed-answer"
-    DELIVERED_AGAIN = "delivered-again"
+from chaos.faults import CERTIFICATE_FAULTS, DISK_FAULTS, HOOK_FAULTS, MEMORY_FAULTS, FaultKind
 
 
 class Script(Enum):
@@ -63,32 +27,60 @@ class Disk(Enum):
     STATE = "state"
 
 
+class BundleType(Enum):
+    """How the revisions are packed."""
+
+    TAR = "tar"
+    TGZ = "tgz"
+    ZIP = "zip"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
     """One thing that is done to the host.
 
     Attributes:
         delay_s: after the start of the run; or, with `event`, after the worker of the next command of
-            this name has been told to run it.
+            this name has been told to run it; for ARCHIVE_GONE, after the command is over.
+        turn: how many commands of this name are let pass.
         duration_s: how long a condition lasts; for a process that is gone, until it is started again.
         clock_s: how far the clock is moved.
+        spare_bytes: for NO_MEMORY and OOM_KILL: what the worker may still take.
     """
 
     kind: FaultKind
     delay_s: float
     event: str = ""
+    turn: int = 0
     duration_s: float = 0.0
     clock_s: float = 0.0
+    spare_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """All that a run does. `network` is the share of exchanges that the proxy harms."""
+    """All that a run does.
+
+    Attributes:
+        network: share of exchanges with the control endpoint that are harmed.
+        s3: share of requests to the S3 server that are.
+        handshakes: share of TLS handshakes that are cut.
+        bundle_type: of all revisions.
+        names_etag: whether deployments name the ETag of their revision.
+        tls: whether the agent meets the control endpoint and the S3 server over TLS.
+        pre_accept: whether the agent asks a command before it accepts one.
+    """
 
     seed: int
     revisions: tuple[Script, ...]
     disk: Disk
     network: float
+    s3: float
+    handshakes: float
+    bundle_type: BundleType
+    names_etag: bool
+    tls: bool
+    pre_accept: bool
     actions: tuple[Action, ...]
 
     @property
@@ -109,12 +101,35 @@ _EVENTS = (
     "ApplicationStart",
     "ValidateService",
 )
+_WEIGHTS = {
+    FaultKind.KILL_DAEMON: 4,
+    FaultKind.KILL_WORKER: 6,
+    FaultKind.KILL_HOOK: 3,
+    FaultKind.KILL_RECORDER: 3,
+    FaultKind.STOP_DAEMON: 2,
+    FaultKind.STOP_WORKER: 3,
+    FaultKind.STOP_HOOK: 2,
+    FaultKind.RESTART_DAEMON: 4,
+    FaultKind.DRAIN: 2,
+    FaultKind.KILL_ENDPOINT: 2,
+    FaultKind.REBOOT: 4,
+    FaultKind.FULL_DISK: 3,
+    FaultKind.READ_ONLY: 2,
+    FaultKind.NO_FILES: 3,
+    FaultKind.NO_PIDS: 3,
+    FaultKind.NO_MEMORY: 3,
+    FaultKind.OOM_KILL: 3,
+    FaultKind.CLOCK_STEP: 3,
+    FaultKind.REFUSE: 3,
+    FaultKind.ARCHIVE_GONE: 3,
+    FaultKind.EXPIRED_CERTIFICATE: 2,
+    FaultKind.OTHER_CERTIFICATE: 2,
+}
+# The archive is there after DownloadBundle, and goes once one of these is over.
+_BEFORE_ARCHIVE_GOES = ("DownloadBundle", "BeforeInstall", "Install", "AfterInstall", "ApplicationStart")
+_ASKED_BEFORE = ("ApplicationStop", "DownloadBundle", "BeforeInstall")
 _CLOCK_STEPS = (-86400.0, -3600.0, -90.0, -5.0, 5.0, 90.0, 3600.0, 86400.0)
 _WINDOW_S = 6.0
-_DISK_FAULTS = (FaultKind.FULL_DISK, FaultKind.READ_ONLY)
-
-
-_HOOK_FAULTS = (FaultKind.KILL_HOOK, FaultKind.STOP_HOOK, FaultKind.KILL_RECORDER)
 
 
 def make_schedule(seed: int) -> Schedule:
@@ -124,63 +139,52 @@ def make_schedule(seed: int) -> Schedule:
     third = chance.choice((Script.PLAIN, Script.SLOW))
     revisions = (chance.choice((Script.PLAIN, Script.SLOW)), second, third)[: chance.choice((2, 2, 3))]
     actions = tuple(_action(chance) for _ in range(chance.choice((0, 1, 1, 2, 2, 3, 4))))
-    disk = Disk.SHARED
-    if any(action.kind in _DISK_FAULTS for action in actions):
-        disk = chance.choice((Disk.ROOT, Disk.STATE))
+    kinds = {action.kind for action in actions}
+    disk = chance.choice((Disk.ROOT, Disk.STATE)) if kinds & DISK_FAULTS else Disk.SHARED
     network = chance.choice((0.0, 0.05, 0.15, 0.3)) if actions else chance.choice((0.1, 0.3, 0.5))
-    return Schedule(seed=seed, revisions=revisions, disk=disk, network=network, actions=actions)
+    tls = bool(kinds & CERTIFICATE_FAULTS) or chance.random() < 0.4
+    return Schedule(
+        seed=seed,
+        revisions=revisions,
+        disk=disk,
+        network=network,
+        s3=chance.choice((0.0, 0.3, 0.6, 0.8)),
+        handshakes=chance.choice((0.0, 0.05, 0.15)) if tls else 0.0,
+        bundle_type=chance.choice(list(BundleType)),
+        names_etag=chance.random() < 0.4,
+        tls=tls,
+        pre_accept=FaultKind.REFUSE in kinds or chance.random() < 0.25,
+        actions=actions,
+    )
 
 
 def _action(chance: random.Random) -> Action:
-    kind = chance.choices(list(FaultKind), weights=(4, 6, 3, 3, 2, 3, 2, 4, 2, 2, 4, 3, 2, 3, 3, 3))[0]
+    kind = chance.choices(list(_WEIGHTS), weights=list(_WEIGHTS.values()))[0]
     is_timed = kind is FaultKind.KILL_ENDPOINT or chance.random() < 0.4
-    if is_timed:
+    if is_timed and kind is not FaultKind.ARCHIVE_GONE:
         delay_s, event = chance.uniform(0, _WINDOW_S), ""
     else:
         delay_s, event = (
             chance.choice((0.0, 0.005, 0.02, 0.05, 0.1)) * chance.random(),
-            chance.choice(_EVENTS),
+            _event(chance, kind),
         )
-    if kind in _HOOK_FAULTS and event in ("DownloadBundle", "Install"):
-        event = "ApplicationStart"
     return Action(
         kind=kind,
         delay_s=round(delay_s, 4),
         event=event,
+        turn=chance.choice((0, 0, 1)) if event else 0,
         duration_s=round(chance.uniform(0.05, 2.5), 3),
         clock_s=chance.choice(_CLOCK_STEPS) if kind is FaultKind.CLOCK_STEP else 0.0,
+        spare_bytes=chance.choice((0, 1, 4, 12)) * 2**18 if kind in MEMORY_FAULTS else 0,
     )
 
 
-_BEFORE_ENDPOINT = (
-    NetworkFault.LOST_REQUEST,
-    NetworkFault.RESET,
-    NetworkFault.ERROR,
-    NetworkFault.THROTTLED,
-)
-_AFTER_ENDPOINT = (
-    NetworkFault.LOST_ANSWER,
-    NetworkFault.LOST_ANSWER,
-    NetworkFault.ERROR_AFTER,
-    NetworkFault.DUPLICATED,
-    NetworkFault.CUT,
-    NetworkFault.SLOW,
-    NetworkFault.MALFORMED,
-)
-
-
-def choose_network_fault(chance: random.Random, share: float, operation: str) -> NetworkFault:
-    """What happens to the next exchange.
-
-    Polls are harmed less often: an agent waits ten seconds and more after each failed one.
-    """
-    if operation == "PollHostCommand":
-        if chance.random() < share / 3:
-            return NetworkFault.DELIVERED_AGAIN
-        share /= 15
-    if chance.random() >= share:
-        return NetworkFault.NONE
-    faults = _BEFORE_ENDPOINT + _AFTER_ENDPOINT
-    fault = chance.choice(faults)
-    # Throttling is shared by all processes of the agent and grows to half a minute: a little is enough.
-    return fault if fault is not NetworkFault.THROTTLED or chance.random() < 0.4 else NetworkFault.ERROR
+def _event(chance: random.Random, kind: FaultKind) -> str:
+    if kind is FaultKind.ARCHIVE_GONE:
+        return chance.choice(_BEFORE_ARCHIVE_GOES)
+    if kind is FaultKind.REFUSE:
+        return chance.choice(_ASKED_BEFORE)
+    event = chance.choice(_EVENTS)
+    if kind in HOOK_FAULTS and event in ("DownloadBundle", "Install"):
+        return "ApplicationStart"
+    return event

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import botocore.exceptions
 
+from chaos.certificates import make_certificates
 from chaos.checks import Event
 from demo.stack import BUCKET, Stack
 
@@ -35,6 +36,7 @@ class Servers:
         self._client = self._stack.codedeploy()
         self._client.create_application(applicationName=_APPLICATION)
         self.ca_file = scratch / "signer-ca.pem"
+        self.certificates = make_certificates(scratch)
 
     def _start_control(self) -> None:
         self._stack.start_control("--poll-hold", "5", "--redeliver-after", "3")
@@ -45,9 +47,9 @@ class Servers:
         return urlsplit(self._stack.control_url)
 
     @property
-    def s3_url(self) -> str:
+    def s3(self) -> SplitResult:
         """Address of the S3 server, which lets everybody in."""
-        return self._stack.s3_url
+        return urlsplit(self._stack.s3_url)
 
     def add_host(self, name: str) -> Path:
         """Register a host; its on-premises file."""
@@ -55,9 +57,9 @@ class Servers:
             host = self._stack.add_host(name, {"Role": name})
             return host.directory / "codedeploy.onpremises.yml"
 
-    def upload(self, key: str, content: bytes) -> None:
-        """Put a bundle into the bucket. Through the server, which does not look at its disk each time."""
-        address = urlsplit(self.s3_url)
+    def upload(self, key: str, content: bytes) -> str:
+        """Put a bundle into the bucket; its ETag. Through the server, which does not look at its disk each time."""
+        address = self.s3
         connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=20)
         try:
             connection.request("PUT", f"/{BUCKET}/{key}", body=content)
@@ -65,6 +67,7 @@ class Servers:
             answer.read()
             if answer.status != 200:
                 raise RuntimeError(f"the S3 server answered {answer.status} to {key}")
+            return answer.getheader("ETag", "").strip('"')
         finally:
             connection.close()
 
@@ -90,9 +93,11 @@ class Servers:
             onPremisesInstanceTagFilters=[{"Key": "Role", "Value": role, "Type": "KEY_AND_VALUE"}],
         )
 
-    def deploy(self, group: str, key: str) -> str:
-        """Create a deployment of this bundle; its id."""
-        location = {"bucket": BUCKET, "key": key, "bundleType": "tgz"}
+    def deploy(self, group: str, key: str, bundle_type: str, etag: str) -> str:
+        """Create a deployment of this bundle, with this ETag if there is one; its id."""
+        location = {"bucket": BUCKET, "key": key, "bundleType": bundle_type}
+        if etag:
+            location["eTag"] = etag
         answer = self._call(
             "create_deployment",
             applicationName=_APPLICATION,

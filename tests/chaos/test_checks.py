@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import replace
 from typing import Any
 
-from chaos.checks import Event, Evidence, find_violations
+from chaos.checks import Deployment, Event, Evidence, find_violations
+from chaos.faults import FaultKind, NetworkFault, S3Fault
 from chaos.proxy import Exchange
-from chaos.schedule import FaultKind, NetworkFault, Script
+from chaos.s3_proxy import Download
+from chaos.schedule import Script
 
 
 def exchange(operation: str, answer: dict[str, Any] | None = None, **request: Any) -> Exchange:
@@ -47,14 +50,22 @@ def begun(identifier: str, name: str) -> tuple[Exchange, Exchange]:
 
 GOOD = Evidence(
     exchanges=(*begun("c1", "AfterInstall"), completion("c1")),
+    downloads=(),
     marks=(("d-1", "AfterInstall", "start", 7), ("d-1", "AfterInstall", "end", 7)),
+    answers=(),
     events=(Event(deployment_id="d-1", name="AfterInstall", status="Succeeded", code="Success", message=""),),
-    scripts={"d-1": Script.PLAIN},
+    deployments={"d-1": Deployment(number=1, script=Script.PLAIN, key="g-1.tar")},
+    has_pre_accept=False,
     killed_workers=frozenset(),
     killed_hooks=frozenset(),
     stopped_hooks=frozenset(),
+    gone={},
     applied=frozenset(),
 )
+
+
+def event(deployment_id: str, name: str, *, status: str = "Succeeded", message: str = "") -> Event:
+    return Event(deployment_id=deployment_id, name=name, status=status, code="", message=message)
 
 
 def failed(code: str) -> Evidence:
@@ -134,3 +145,96 @@ def test_a_command_may_be_refused_for_two_reasons_when_the_disk_is_full() -> Non
     assert "different results" in find_violations(replace(evidence, applied=frozenset()))[0]
     begun = (*GOOD.exchanges[:2], *refusals[1:])
     assert "different results" in find_violations(replace(evidence, exchanges=begun))[0]
+
+
+def downloaded(*faults: S3Fault, error_id: str) -> Evidence:
+    downloads = [Download(at=1.0, key="g-1.tar", wanted="", fault=fault) for fault in faults]
+    refused = event("d-1", "DownloadBundle", status="Failed", message=f"Not this one. [{error_id}]")
+    return replace(GOOD, events=(refused,), downloads=downloads)
+
+
+def test_a_download_fails_only_for_what_the_server_has_done() -> None:
+    """Blaming a bundle that is whole sends people to build it again."""
+    assert "without a cause" in find_violations(downloaded(S3Fault.BODY_RESET, error_id="bundle-corrupt"))[0]
+    assert [] == find_violations(downloaded(S3Fault.WRONG_BYTES, error_id="bundle-corrupt"))
+    assert [] == find_violations(downloaded(S3Fault.OTHER_ETAG, error_id="bundle-etag-mismatch"))
+    mismatch = downloaded(S3Fault.WRONG_BYTES, error_id="bundle-etag-mismatch")
+    assert "without a cause" in find_violations(mismatch)[0]
+
+
+def test_a_download_does_not_fail_for_what_passes() -> None:
+    """A server that is busy for seconds is waited for; all that it does here is over within half a minute."""
+    busy = downloaded(
+        S3Fault.SLOW_DOWN, S3Fault.BODY_RESET, S3Fault.RANGE_REFUSED, error_id="bundle-download-failed"
+    )
+    assert "without a cause" in find_violations(busy)[0]
+
+
+def test_a_download_of_another_revision_is_no_cause() -> None:
+    """What harmed one deployment can't have harmed the next."""
+    evidence = downloaded(S3Fault.WRONG_BYTES, error_id="bundle-corrupt")
+    other = replace(evidence.deployments["d-1"], key="g-2.tar")
+    assert "without a cause" in find_violations(replace(evidence, deployments={"d-1": other}))[0]
+
+
+def test_what_pre_accept_command_has_refused_must_not_be_done() -> None:
+    """An administrator who says no means it."""
+    refused = (("d-1", "AfterInstall", "refused", 9),)
+    assert "was refused by pre_accept_command" in find_violations(replace(GOOD, answers=refused))[0]
+    asked_again = (*refused, ("d-1", "AfterInstall", "taken", 10))
+    assert [] == find_violations(replace(GOOD, answers=asked_again))
+
+
+def test_pre_accept_command_must_be_asked() -> None:
+    """A check that is left out now and then is none."""
+    evidence = replace(GOOD, events=(event("d-1", "Install"),), has_pre_accept=True)
+    assert "pre_accept_command was not asked" in find_violations(evidence)[0]
+    assert [] == find_violations(replace(evidence, answers=(("d-1", "Install", "taken", 9),)))
+
+
+def test_a_refusal_by_pre_accept_command_must_have_been_one() -> None:
+    """The command itself has written down what it said."""
+    not_ready = event("d-1", "Install", status="Failed", message="It refused. [host-not-ready]")
+    evidence = replace(GOOD, events=(not_ready,), has_pre_accept=True)
+    assert "without a cause" in find_violations(evidence)[0]
+    assert [] == find_violations(replace(evidence, answers=(("d-1", "Install", "refused", 9),)))
+
+
+def specified(identifier: str, name: str, deployment: str) -> tuple[Exchange, ...]:
+    """The command is delivered, its specification is asked for, and it is told to run."""
+    payload = base64.b64encode(json.dumps({"DeploymentId": deployment}).encode()).decode()
+    poll, acknowledgement = begun(identifier, name)
+    poll.answer["HostCommand"]["DeploymentExecutionId"] = deployment
+    specification = exchange(
+        "GetDeploymentSpecification",
+        {"DeploymentSpecification": {"GenericEnvelope": {"Format": "PKCS7/JSON", "Payload": payload}}},
+        DeploymentExecutionId=deployment,
+    )
+    return poll, specification, acknowledgement
+
+
+def test_a_success_without_the_deployment_archive_is_found() -> None:
+    """Scripts that were not there can't have run."""
+    evidence = replace(
+        GOOD,
+        exchanges=(*specified("c1", "Install", "d-1"), completion("c1")),
+        events=(event("d-1", "Install"),),
+        gone={"d-1": 0.5},
+    )
+    assert ["Install of d-1 has Succeeded, and the deployment archive had gone before it began"] == (
+        find_violations(evidence)
+    )
+    # It had begun, and may have read what it needs.
+    assert [] == find_violations(replace(evidence, gone={"d-1": 1.5}))
+    failure = event("d-1", "Install", status="Failed", message="It is gone. [archive-gone]")
+    assert [] == find_violations(replace(evidence, events=(failure,)))
+
+
+def test_application_stop_runs_the_scripts_of_the_revision_before() -> None:
+    """An application that is replaced while it runs may lose what it has in hand."""
+    events = (event("d-1", "Install"), event("d-2", "ApplicationStop"))
+    evidence = replace(GOOD, events=events)
+    assert ["ApplicationStop of d-2 has Succeeded, and its hook ended 0 times"] == find_violations(evidence)
+    # Nothing was installed before, or nothing is left of it.
+    assert [] == find_violations(replace(evidence, events=events[1:]))
+    assert [] == find_violations(replace(evidence, gone={"d-1": 1.0}))

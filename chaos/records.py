@@ -1,0 +1,41 @@
+"""What the agent writes down of a running command, and whether its processes live."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+
+class Record:
+    """What a job record says."""
+
+    def __init__(self, content: bytes) -> None:
+        self.lines: list[dict[str, Any]] = []
+        for line in content.splitlines():
+            with contextlib.suppress(ValueError):
+                self.lines.append(json.loads(line))
+
+    @property
+    def identifier(self) -> str:
+        """Of the host command."""
+        found = [line["command"]["identifier"] for line in self.lines if line.get("entry") == "accepted"]
+        return str(found[0]) if found else ""
+
+    def pid_of(self, kind: str) -> int:
+        """Of the worker, or of the script that runs; 0 when there is none."""
+        for line in reversed(self.lines):
+            if line.get("entry") == kind:
+                facts = line if kind == "worker" else line.get("process") or {}
+                return int(facts.get("pid", 0))
+        return 0
+
+
+def is_running(pid: int) -> bool:
+    """Whether this process lives; a zombie does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
