@@ -94,9 +94,17 @@ class EndpointError(AgentError):
 
 
 class EndpointUnavailable(EndpointError):
-    """Nothing wrong with the request: worth another try."""
+    """Nothing wrong with the request: worth another try.
+
+    `error_id` may be a more precise one: of the proxy on the way, the certificate, or what has answered.
+    """
 
     error_id = "endpoint-unavailable"
+
+    def __init__(self, message: str, *, request_id: str = "", error_id: str = "") -> None:
+        super().__init__(message, request_id=request_id)
+        if error_id:
+            self.error_id = error_id
 
 
 class Throttled(EndpointError):

@@ -43,9 +43,18 @@ def _error_ids_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
             first = node.args[0] if node.args else None
             if isinstance(first, ast.Constant) and isinstance(first.value, str):
                 yield node.lineno, first.value
+            yield from _error_id_keywords(node)
+        elif isinstance(node, ast.Call):
+            yield from _error_id_keywords(node)
         elif isinstance(node, ast.Assign) and [_name(target) for target in node.targets] == ["error_id"]:
             assert isinstance(node.value, ast.Constant), ast.unparse(node)
             yield node.lineno, str(node.value.value)
+
+
+def _error_id_keywords(call: ast.Call) -> Iterator[tuple[int, str]]:
+    for keyword in call.keywords:
+        if keyword.arg == "error_id" and isinstance(keyword.value, ast.Constant) and keyword.value.value:
+            yield keyword.value.lineno, str(keyword.value.value)
 
 
 def _name(node: ast.expr) -> str:

@@ -8,6 +8,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from agent.certificates import trusted_cas
 from agent.daemon.daemon import Connected, Daemon, NotYet
 from agent.daemon.host import HostFinder, control_stack, s3_url
 from agent.daemon.launch import receive_launch
@@ -15,7 +16,7 @@ from agent.daemon.lock import AgentLock
 from agent.daemon.notification import ServiceNotifier
 from agent.daemon.running import Repairs, Workers
 from agent.daemon.wakeups import Wakeups
-from agent.endpoint import Connection, HostCommandClient, proxy_for, tls_context, wait_readable
+from agent.endpoint import Connection, HostCommandClient, proxy_for, tls_context, wait_readable, who_set_proxy
 from agent.errors import AgentError, ConfigurationError
 from agent.files import replace_file
 from agent.identity.service_clock import ServiceClock
@@ -164,7 +165,9 @@ class _Process:
             stack.url,
             read_timeout_s=self._settings.http_read_timeout,
             proxy=proxy_for(stack.url, self._launch.proxies),
+            proxy_set_by=who_set_proxy(stack.url, self._settings.proxy_uri, os.environ),
             tls=self._tls,
+            cas=trusted_cas(os.environ),
             wait=wait,
         )
         on_exchange = self._log_exchange if self._settings.log_aws_wire else None

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 MAX_WORKERS = 16
 _TICK_S = 1.0
 _REMEMBERED = 256  # commands of which we know that they were taken, whatever happens to records and history
-_SHOWN_CHARACTERS = 500
+_SHOWN_CHARACTERS = 1200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

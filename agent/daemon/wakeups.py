@@ -10,9 +10,10 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Iterator
     from types import FrameType
+
+    from agent.endpoint.waiting import Waitable
 
 
 _ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -56,7 +57,7 @@ class Wakeups:
     def interruptible(self) -> Iterator[None]:
         """Within the block, a signal that asks for an end raises PollAbandoned wherever the daemon is.
 
-        For looking up names, connecting, and asking the metadata service. Not while `tick` runs.
+        For looking up names, sending, and asking the metadata service. Not while `tick` runs.
         """
         self._is_interruptible = True
         try:
@@ -69,8 +70,8 @@ class Wakeups:
         taken, self._signals = self._signals, []
         return taken
 
-    def wait_for_socket(self, sock: socket.socket, timeout_s: float) -> None:
-        """Return when the socket can be read.
+    def wait_for_socket(self, sock: Waitable, timeout_s: float) -> None:
+        """Return when the socket, or what stands for it, can be read.
 
         Raises:
             TimeoutError: nothing came in time.
@@ -92,7 +93,7 @@ class Wakeups:
         while time.monotonic() < moment and not self.cut_short():
             self._wait(None, moment)
 
-    def _wait(self, sock: socket.socket | None, deadline: float) -> bool:
+    def _wait(self, sock: Waitable | None, deadline: float) -> bool:
         """One wait of at most a tick; True when the socket can be read."""
         wanted = [self._reader] if sock is None else [self._reader, sock.fileno()]
         remaining = max(0.0, deadline - time.monotonic())

@@ -2,10 +2,11 @@
 
 from agent.endpoint.backoff import Setbacks, wait_after_failures
 from agent.endpoint.client import HostCommandClient, SpecificationAnswer
-from agent.endpoint.connection import Connection, tls_context, wait_readable
+from agent.endpoint.connection import Connection, tls_context
 from agent.endpoint.persistence import FOR_QUESTIONS, FOR_REPORTS, Patience, ask_until_answered
-from agent.endpoint.proxy import proxy_for
+from agent.endpoint.proxy import proxy_for, who_set_proxy
 from agent.endpoint.throttle import SharedThrottle
+from agent.endpoint.waiting import wait_readable
 
 __all__ = [
     "FOR_QUESTIONS",
@@ -21,4 +22,5 @@ __all__ = [
     "tls_context",
     "wait_after_failures",
     "wait_readable",
+    "who_set_proxy",
 ]

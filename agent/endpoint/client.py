@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agent import __version__
-from agent.errors import EndpointError, EndpointUnavailable, RequestRefused, Throttled
+from agent.endpoint.refusals import PORTAL_ADVICE, Refusals
+from agent.errors import EndpointUnavailable, RequestRefused
 from agent.identity.service_clock import ServiceClock
 from agent.identity.signing import sign_headers
 from agent.protocol import CommandStatus, HostCommand
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 _STALE_CREDENTIALS = frozenset({"ExpiredTokenException", "UnrecognizedClientException"})
 _MAY_BE_CLOCK = frozenset({400, 401, 403})
 _CONTENT_TYPE = "application/x-amz-json-1.1"
-_PORTAL_ADVICE = "Check that no portal or proxy answers in its place."
-_OTHER_ADVICE = "Compare address, credentials and clock of this host with what the endpoint expects."
 
 
 class Stack(Protocol):
@@ -81,6 +80,7 @@ class HostCommandClient:
         self._connection = connection
         self._stack = stack
         self._identity = identity
+        self._refusals = Refusals(stack.url, identity, lambda: connection.went_through)
         self._clock = clock or ServiceClock()
 
     def poll_host_command(self) -> HostCommand | None:
@@ -154,17 +154,31 @@ class HostCommandClient:
         if response.status in _MAY_BE_CLOCK and self._clock.learn(response.headers.get("Date")):
             response = self._post(operation, body)
         if response.status != 200:
-            raise _refusal(self._stack, operation, response)
+            raise self._refusals.refusal(operation, response)
         if not response.body:
-            return {}
+            return self._empty(operation, response)
         try:
             answer = json.loads(response.body)
         except (ValueError, RecursionError) as error:
             kind = response.headers.get("Content-Type", "an unknown type")
-            raise self._nonsense(operation, f"the answer is no JSON but {kind}") from error
+            why = f"the answer is no JSON but {kind}, and begins with {response.body[:60]!r}"
+            raise self._nonsense(operation, why) from error
         if not isinstance(answer, dict):
             raise self._nonsense(operation, "the answer is no object")
+        if answer and not any(name[:1].isupper() for name in answer):
+            # `{"status": "ok"}`, or an error with the status of a success.
+            names = ", ".join(sorted(answer))[:100]
+            raise self._nonsense(operation, f"none of its members ({names}) is one of this protocol")
         return answer
+
+    def _empty(self, operation: str, response: Response) -> dict[str, Any]:
+        """What an answer without a word means: nothing, if the service has given it."""
+        kind = response.headers.get("Content-Type", "")
+        is_of_service = "json" in kind or "x-amzn-RequestId" in response.headers
+        # A report has no answer, so that nothing could be missing.
+        if is_of_service or operation == "PutHostCommandComplete":
+            return {}
+        raise self._nonsense(operation, "the answer is empty")
 
     def _post(self, operation: str, body: bytes) -> Response:
         response = self._connection.post(self._headers(operation, body, self._identity.credentials()), body)
@@ -209,7 +223,9 @@ class HostCommandClient:
 
     def _nonsense(self, operation: str, why: str) -> EndpointUnavailable:
         return EndpointUnavailable(
-            f"The control endpoint {self._stack.url} answered {operation} with nonsense: {why}. {_PORTAL_ADVICE}"
+            f"The control endpoint {self._stack.url} answered {operation} with nonsense: {why}. "
+            f"{PORTAL_ADVICE}{self._connection.went_through}",
+            error_id="endpoint-answer-unusable",
         )
 
 
@@ -218,54 +234,6 @@ def _shown(operation: str, body: bytes) -> str:
     if operation == "GetDeploymentSpecification":
         return f"({len(body)} bytes, not shown: they may hold a token)"
     return body.decode("utf-8", "replace")
-
-
-def _refusal(stack: Stack, operation: str, response: Response) -> EndpointError:
-    """The error that an answer other than 200 stands for."""
-    error_type, said = _error_body(response)
-    about = f"{operation} at {stack.url} was refused with {response.status} {error_type or 'without a type'}"
-    about += f": {said}" if said else ""
-    request_id = response.headers.get("x-amzn-RequestId", "")
-    about += f" (request id {request_id})" if request_id else ""
-    lowered = error_type.lower()
-    if response.status == 429 or "throttl" in lowered or "rateexceeded" in lowered:
-        return Throttled(f"{about}.", request_id=request_id)
-    if response.status >= 500 or response.status == 408:
-        return EndpointUnavailable(
-            f"{about}. Nothing to do on this host; it is tried again.", request_id=request_id
-        )
-    if not error_type:
-        # The service always names a type: this was a proxy, a portal or a firewall, whatever it means.
-        return EndpointUnavailable(f"{about}. {_PORTAL_ADVICE}", request_id=request_id)
-    return RequestRefused(
-        f"{about}. {_ADVICE.get(error_type, _OTHER_ADVICE)}",
-        error_type=error_type,
-        status=response.status,
-        request_id=request_id,
-    )
-
-
-_ADVICE = {
-    "UnknownOperationException": "Address and protocol don't match: an address with `-secure` needs "
-    "enable_auth_policy: true, any other needs it to be false.",
-    "InvalidSignatureException": "Check the secret key and the clock of this host.",
-    "RequestTimeTooSkewedException": "Set the clock of this host.",
-    "UnrecognizedClientException": "The access key is unknown there; check the host's credentials.",
-    "ExpiredTokenException": "The credentials have expired; check what renews them.",
-    "AccessDeniedException": "The host's user or role may not do this; check its policy.",
-}
-
-
-def _error_body(response: Response) -> tuple[str, str]:
-    """Type and message of an error answer; empty where it does not say."""
-    try:
-        values = _object(json.loads(response.body))
-    except (ValueError, RecursionError):
-        values = {}
-    kind = response.headers.get("x-amzn-ErrorType") or _text(values.get("__type"))
-    # `namespace#Type:link` and `Type` are both seen.
-    kind = kind.rpartition("#")[2].partition(":")[0]
-    return kind, _text(values.get("message") or values.get("Message"))[:500]
 
 
 def _status(answer: Mapping[str, Any]) -> CommandStatus | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import socket
 import time
 from dataclasses import replace
 from itertools import pairwise
@@ -48,7 +50,7 @@ TROUBLE = {
     "error 503 without a body": (Fault(status=503), "503 without a type"),
     "a page of a portal": (
         HTML,
-        "the answer is no JSON but text/html. Check that no portal or proxy answers",
+        "no JSON but text/html, and begins with b'<html>Sign in to the guest network</html>'. Check that no portal",
     ),
     "an answer cut off": (Fault(body=b'{"HostCommand": {"HostCom'), "the answer is no JSON"),
     "not UTF-8": (Fault(body=b'{"HostCommand": "\xff\xfe"}'), "the answer is no JSON"),
@@ -61,7 +63,7 @@ TROUBLE = {
     "closed without a word": (Fault(raw=b""), "closed the connection without an answer"),
     "reset": (Fault(is_reset=True), "the connection broke"),
     "no answer in time": (Fault(is_silent=True), "no answer came in time"),
-    "refused for good": (error(400, "InvalidSignatureException"), "Check the secret key and the clock"),
+    "refused for good": (error(400, "InvalidSignatureException"), "Check the secret key (the keys in "),
     "a redirect": (Fault(status=302, headers={"Location": "http://127.0.0.1:1/"}), "302"),
 }
 
@@ -204,6 +206,40 @@ def test_polls_go_on_after_a_failure_and_what_waited_is_carried_out(
     assert "Succeeded" == server.completion(identifier).status
     first, second = server.of(POLL)[:2]
     assert 0.7 <= second.at - first.at <= 3
+
+
+def test_an_endpoint_that_swallows_everything_keeps_the_agent_from_nothing(make_agent: MakeAgent) -> None:
+    """A firewall drops its packets: drain and stop are still obeyed at once, not when the connection is given up."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, contextlib.ExitStack() as waiting:
+        port = listener.getsockname()[1]
+        fill_backlog(port, waiting)
+        agent = make_agent({"deploy_control_endpoint": f"http://127.0.0.1:{port}"}).start()
+        wait_until(lambda: is_connecting(port), "it tries to connect")
+        began = time.monotonic()
+        agent.agentctl("drain")
+        wait_until(lambda: agent.status()["state"] == "draining", "it drains")
+        assert time.monotonic() - began < 5
+        began = time.monotonic()
+        assert 0 == agent.end()
+        assert time.monotonic() - began < 1
+
+
+def fill_backlog(port: int, waiting: contextlib.ExitStack) -> None:
+    """Connect until the kernel takes no more."""
+    while True:
+        sock = waiting.enter_context(socket.socket())
+        sock.settimeout(0.2)
+        try:
+            sock.connect(("127.0.0.1", port))
+        except TimeoutError:
+            sock.close()
+            return
+
+
+def is_connecting(port: int) -> bool:
+    """Whether somebody waits for a connection to this port: state 02 is SYN_SENT."""
+    with open("/proc/net/tcp", encoding="ascii") as table:
+        return any(line.split()[2:4] == [f"0100007F:{port:04X}", "02"] for line in table)
 
 
 class Clock(Wakeups):

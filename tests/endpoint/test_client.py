@@ -18,7 +18,7 @@ from agent.identity.endpoints import ControlEndpoint
 from agent.protocol import CommandStatus, HostCommand, Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from scripted_server import ScriptedServer
 
@@ -48,6 +48,9 @@ class StaticIdentity:
 
     def forget(self) -> None:
         self.key = "AKIANEW"
+
+    def describe(self) -> str:
+        return "the keys in /etc/keys"
 
 
 @pytest.fixture
@@ -92,11 +95,123 @@ def test_a_command_is_polled(client: HostCommandClient, server: ScriptedServer) 
     assert ("Prefix_v1.PollHostCommand", {"HostIdentifier": HOST}) == sent(server)
 
 
-@pytest.mark.parametrize("body", [b"{}", b'{"HostCommand": null}', b""])
-def test_no_command_is_none(client: HostCommandClient, server: ScriptedServer, body: bytes) -> None:
-    """Three ways to say that there is nothing to do."""
-    server.script.put(Answer(body=body))
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b"{}", {}),
+        (b'{"HostCommand": null}', {}),
+        (b'{"Future": 1}', {}),
+        (b"", {"Content-Type": "application/x-amz-json-1.1"}),
+        (b"", {"x-amzn-RequestId": "r-1"}),
+    ],
+)
+def test_no_command_is_none(
+    client: HostCommandClient, server: ScriptedServer, body: bytes, headers: dict[str, str]
+) -> None:
+    """The ways in which the service says that there is nothing to do."""
+    server.script.put(Answer(body=body, headers=headers))
     assert client.poll_host_command() is None
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "said"),
+    [
+        (b"", {}, "the answer is empty"),
+        (b"", {"Content-Type": "text/html"}, "the answer is empty"),
+        (b'{"status": "ok"}', {}, "none of its members .status. is one of this protocol"),
+        (b'{"__type": "ServerException", "message": "no"}', {}, "none of its members .__type, message."),
+        (b'{"error": "who are you?"}', {"Content-Type": "application/json"}, "none of its members .error."),
+        (
+            b"<html>Sign in",
+            {"Content-Type": "text/html"},
+            "no JSON but text/html, and begins with b'<html>Sign in'",
+        ),
+        (b'{"HostCommand": false}', {}, "HostCommand is not an object"),
+        (b'{"HostCommand": {}}', {}, "the command has no HostCommandIdentifier"),
+        (b'{"HostCommand": {"HostCommandIdentifier": "c"}}', {}, "the command has no HostIdentifier"),
+    ],
+)
+def test_what_the_service_never_says_is_not_taken_for_no_command(
+    client: HostCommandClient, server: ScriptedServer, body: bytes, headers: dict[str, str], said: str
+) -> None:
+    """A host behind a portal would look idle and healthy for days."""
+    server.script.put(Answer(body=body, headers=headers))
+    with pytest.raises(EndpointUnavailable, match=said) as caught:
+        client.poll_host_command()
+    assert "endpoint-answer-unusable" == caught.value.error_id
+
+
+@pytest.mark.parametrize("body", [b"", b'{"status": "ok"}', b"<html>", b"[]"])
+def test_what_the_service_never_says_is_no_answer_to_an_acknowledgement(
+    client: HostCommandClient, server: ScriptedServer, body: bytes
+) -> None:
+    """The command would run although nobody knows of it, and could not be stopped."""
+    server.script.put(Answer(body=body))
+    with pytest.raises(EndpointUnavailable, match="with nonsense"):
+        client.acknowledge("c-1", is_noop=False)
+
+
+@pytest.mark.parametrize("body", [b'{"status": "ok"}', b'{"__type": "ServerException"}', b"<html>", b"[]"])
+def test_what_the_service_never_says_is_no_answer_to_a_report(
+    client: HostCommandClient, server: ScriptedServer, body: bytes
+) -> None:
+    """A report that a portal has swallowed is lost."""
+    server.script.put(Answer(body=body))
+    with pytest.raises(EndpointUnavailable, match="with nonsense"):
+        client.complete("c-1", CommandStatus.SUCCEEDED, "{}")
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda client: client.poll_host_command(), f"does not know this host: register it there as {HOST}"),
+        (
+            lambda client: client.deployment_specification(COMMAND),
+            "does not know this deployment, or it is over",
+        ),
+        (lambda client: client.acknowledge("c", is_noop=True), "does not know this command, or it is over"),
+        (
+            lambda client: client.complete("c", CommandStatus.FAILED, "{}"),
+            "does not know this command, or it is over",
+        ),
+    ],
+)
+def test_what_the_endpoint_does_not_know_is_named_and_credentials_and_clock_are_not_blamed(
+    client: HostCommandClient,
+    server: ScriptedServer,
+    call: Callable[[HostCommandClient], object],
+    said: str,
+) -> None:
+    """ClientException says one thing for each operation."""
+    server.script.put(Answer.of(400, __type="ClientException", message="No such thing."))
+    with pytest.raises(RequestRefused) as caught:
+        call(client)
+    assert said in caught.value.message
+    assert "No such thing." in caught.value.message
+    assert "clock" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "error_type", ["UnrecognizedClientException", "InvalidSignatureException", "AccessDeniedException"]
+)
+def test_refused_credentials_are_named_with_the_place_that_they_come_from(
+    client: HostCommandClient, server: ScriptedServer, error_type: str
+) -> None:
+    """Which file, at 3 a.m."""
+    for _ in range(2):
+        server.script.put(Answer.of(403, __type=error_type))
+    with pytest.raises(RequestRefused, match="the keys in /etc/keys"):
+        client.poll_host_command()
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_a_fault_of_the_service_is_one_whatever_its_status(
+    client: HostCommandClient, server: ScriptedServer, status: int
+) -> None:
+    """It is worth another try."""
+    server.script.put(Answer.of(status, __type="ServerException"))
+    with pytest.raises(EndpointUnavailable, match="Nothing to do on this host"):
+        client.poll_host_command()
 
 
 def test_a_specification_arrives_in_its_envelope(client: HostCommandClient, server: ScriptedServer) -> None:
@@ -168,11 +283,8 @@ def test_a_completion_carries_status_and_diagnostics(
         (Answer(status=204), EndpointUnavailable, "204 without a type.*portal or proxy"),
         (Answer.of(413, message="too large"), EndpointUnavailable, "too large.*portal or proxy"),
         (Answer.of(400, __type="NewException"), RequestRefused, "Compare address, credentials and clock"),
-        (Answer(body=b"<html>", headers={"Content-Type": "text/html"}), EndpointUnavailable, "text/html"),
         (Answer(body=b'{"HostCommand": {"HostCommandIdent'), EndpointUnavailable, "no JSON"),
         (Answer(body=b"[]"), EndpointUnavailable, "no object"),
-        (Answer.of(HostCommand="x"), EndpointUnavailable, "HostCommand is not an object"),
-        (Answer.of(HostCommand={}), EndpointUnavailable, "no HostCommandIdentifier"),
         (Answer.of(400, __type="ClientException", message="no"), RequestRefused, "ClientException: no"),
         (Answer.of(400, __type="UnknownOperationException"), RequestRefused, "enable_auth_policy"),
         (Answer.of(403, __type="InvalidSignatureException"), RequestRefused, "clock"),
