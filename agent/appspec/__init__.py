@@ -18,7 +18,7 @@ from agent.appspec.model import (
     Permission,
     SelinuxContext,
 )
-from agent.appspec.parse import impossible_events, parse_appspec
+from agent.appspec.parse import impossible_events, parse_appspec, require_effect
 
 __all__ = [
     "DEFAULT_NAME",
@@ -37,4 +37,5 @@ __all__ = [
     "impossible_events",
     "parse_appspec",
     "read_appspec",
+    "require_effect",
 ]

@@ -6,8 +6,9 @@ scalar means is for the key to say that it belongs to.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from agent.errors import Problem
 
@@ -19,12 +20,18 @@ MAX_DEPTH = 32
 # Some 10,000 entries of `files`. A hostile text gets there in a tenth of a second.
 MAX_NODES = 51_000
 
-_MERGE = "<<"
+MERGE = "<<"
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _INDICATORS = "*&@`%"
 _CORE = "tag:yaml.org,2002:"
-_NULL_TAGS = frozenset({None, _CORE + "null"})
 _CORE_TAGS = frozenset(_CORE + name for name in ("str", "int", "float", "bool", "null", "map", "seq"))
+# With one of these, nothing is not null.
+_VALUE_TAGS = _CORE_TAGS - {_CORE + "null"} | {"!"}
+# What these make of a value is not what is written: an object of a program, or decoded bytes.
+_CHANGING_TAG = re.compile(
+    rf"(!|{_CORE})((ruby|python|perl|java|javax|js|php|lua)/.*|binary|set|omap|pairs|timestamp)", re.DOTALL
+)
+_CONFLICT = re.compile(r"^(<{7}|\|{7}|={7}|>{7})(?: .*)?\r?$", re.MULTILINE)
 
 
 class DocumentProblem(Exception):
@@ -37,32 +44,50 @@ class DocumentProblem(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scalar:
-    """A single value. `is_null` is true for nothing at all, `~` and `null` without quotes."""
+    """A single value. `is_null` is true for nothing at all, `~` and `null` without quotes.
+
+    Attributes:
+        is_plain: it stands there without quotes, and is no block of text.
+        refusal: why nobody may read this node. Where nobody does, it does no harm.
+        remark: what whoever reads it should know.
+    """
 
     text: str
     is_null: bool
     line: int
     column: int
+    is_plain: bool = True
+    refusal: str = ""
+    remark: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sequence:
-    """A list."""
+    """A list; `refusal` and `remark` as for a single value."""
 
     items: tuple[Node, ...]
     line: int
     column: int
+    refusal: str = ""
+    remark: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mapping:
-    """Keys and values, in the order of the file; merge keys (`<<`) are resolved already."""
+    """Keys and values, in the order of the file; merge keys (`<<`) are resolved already.
+
+    Attributes:
+        repeated: keys that came a second time: the last one counts.
+        odd_keys: lists and mappings that stand where a key should; their values are left out.
+    """
 
     items: tuple[tuple[Scalar, Node], ...]
     line: int
     column: int
     repeated: tuple[Scalar, ...] = ()
-    """Keys that came a second time: the last one counts."""
+    odd_keys: tuple[Node, ...] = ()
+    refusal: str = ""
+    remark: str = ""
 
 
 Node: TypeAlias = Scalar | Sequence | Mapping
@@ -75,7 +100,7 @@ def read_document(text: bytes) -> tuple[Node | None, bool]:
     tree may hold one node in several places; a walk has to count its steps.
 
     Raises:
-        DocumentProblem: not UTF-8, not YAML, too large, too deep, or with tags of a language.
+        DocumentProblem: not UTF-8, not YAML, or too large.
     """
     if len(text) > MAX_BYTES:
         raise DocumentProblem(
@@ -115,6 +140,11 @@ def _explained(error: Any, text: str) -> Problem:
     mark = getattr(error, "problem_mark", None)
     if mark is None:
         return _unprintable(error, text)
+    conflict = _CONFLICT.search(text)
+    if conflict is not None:
+        written = conflict.group().strip()[:80]
+        message = f"this line is a mark of a merge conflict, {written!r}; decide which lines stay, and remove the marks"
+        return Problem(message=message, line=text.count("\n", 0, conflict.start()) + 1, column=1)
     line, column = mark.line + 1, mark.column + 1
     lines = text.splitlines()
     written = lines[mark.line] if mark.line < len(lines) else ""
@@ -175,31 +205,45 @@ class _Composer:
         return None
 
     def has_more(self) -> bool:
+        """Whether another document follows, and there is something in it."""
         try:
-            return not isinstance(next(self._events, None), self._yaml.StreamEndEvent | None)
+            for event in self._events:
+                if isinstance(event, self._yaml.ScalarEvent):
+                    if event.value:
+                        return True
+                elif isinstance(event, self._yaml.NodeEvent):
+                    return True
         except self._yaml.YAMLError:
             return True  # nobody reads what follows, so it need not be YAML
+        return False
 
     def _node(self, event: Any, depth: int) -> Node:
         start = event.start_mark
         line, column = start.line + 1, start.column + 1
-        self._nodes += 1
-        if self._nodes > MAX_NODES or depth > MAX_DEPTH:
-            self._refuse_size(line, column)
+        self._count(line, column)
         kind = type(event)
         if kind is self._alias_event:
             return self._alias(event.anchor, line, column)
-        if event.tag is not None:
-            self._check_tag(event, line, column)
+        if depth > MAX_DEPTH:
+            return self._passed_over(event, line, column)
+        refusal, remark = _judged_tag(event.tag)
         node: Node
         if kind is self._scalar_event:
-            text = event.value
-            is_null = text in _NULLS and not event.style and event.tag in _NULL_TAGS
-            node = Scalar(text=text, is_null=is_null, line=line, column=column)
+            text, is_plain = event.value, not event.style
+            node = Scalar(
+                text=text,
+                is_null=is_plain and text in _NULLS and event.tag not in _VALUE_TAGS,
+                line=line,
+                column=column,
+                is_plain=is_plain,
+                refusal=refusal,
+                remark=remark,
+            )
         elif kind is self._yaml.SequenceStartEvent:
-            node = Sequence(items=tuple(self._children(depth)), line=line, column=column)
+            items = tuple(self._children(depth))
+            node = Sequence(items=items, line=line, column=column, refusal=refusal, remark=remark)
         else:
-            node = self._mapping(self._children(depth), line, column)
+            node = self._mapping(self._children(depth), line, column, refusal=refusal, remark=remark)
         if event.anchor is not None:
             self._anchors[event.anchor] = node
         return node
@@ -212,6 +256,21 @@ class _Composer:
             children.append(self._node(event, depth + 1))
         return children
 
+    def _passed_over(self, event: Any, line: int, column: int) -> Node:
+        """What lies too deep for anybody to read it; the events of all that is in it are used up."""
+        depth = 0
+        while True:
+            if isinstance(event, self._yaml.CollectionStartEvent):
+                depth += 1
+            elif type(event) in self._ends:
+                depth -= 1
+            if not depth:
+                break
+            event = next(self._events)
+            self._count(line, column)
+        refusal = f"values are nested more than {MAX_DEPTH} deep"
+        return Scalar(text="", is_null=True, line=line, column=column, refusal=refusal)
+
     def _alias(self, anchor: str, line: int, column: int) -> Node:
         if anchor not in self._anchors:
             name = "*" + anchor[:80]
@@ -220,47 +279,57 @@ class _Composer:
             raise DocumentProblem(Problem(message=message, line=line, column=column))
         return self._anchors[anchor]
 
-    def _mapping(self, children: list[Node], line: int, column: int) -> Mapping:
+    def _mapping(self, children: list[Node], line: int, column: int, *, refusal: str, remark: str) -> Mapping:
         own: dict[str, tuple[Scalar, Node]] = {}
         merged: dict[str, tuple[Scalar, Node]] = {}
         repeated = []
+        odd_keys = []
         for key, value in zip(children[::2], children[1::2], strict=True):
             if not isinstance(key, Scalar):
-                kind = "list" if isinstance(key, Sequence) else "mapping"
-                message = f"a {kind} can't be a key here; if a text in brackets or braces is meant, put it in quotes"
-                raise DocumentProblem(Problem(message=message, line=key.line, column=key.column))
-            if key.text == _MERGE:
+                odd_keys.append(key)
+                continue
+            if key.text == MERGE and _is_mergeable(value):
                 self._merge(merged, value)
                 continue
             if key.text in own:
                 repeated.append(key)
             own[key.text] = (key, value)
         inherited = (item for name, item in merged.items() if name not in own)
-        items = (*inherited, *own.values())
-        return Mapping(items=items, line=line, column=column, repeated=tuple(repeated))
+        return Mapping(
+            items=(*inherited, *own.values()),
+            line=line,
+            column=column,
+            repeated=tuple(repeated),
+            odd_keys=tuple(odd_keys),
+            refusal=refusal,
+            remark=remark,
+        )
 
     def _merge(self, merged: dict[str, tuple[Scalar, Node]], value: Node) -> None:
         """Earlier sources win over later ones, as YAML's merge key wants it."""
-        if isinstance(value, Scalar) and value.is_null:
-            return
         for source in value.items if isinstance(value, Sequence) else (value,):
-            if not isinstance(source, Mapping):
-                message = "<< takes a mapping, or a list of mappings"
-                raise DocumentProblem(Problem(message=message, line=value.line, column=value.column))
-            for key, item in source.items:
-                self._nodes += 1
-                if self._nodes > MAX_NODES:
-                    self._refuse_size(key.line, key.column)
+            for key, item in source.items if isinstance(source, Mapping) else ():
+                self._count(key.line, key.column)
                 merged.setdefault(key.text, (key, item))
 
-    def _refuse_size(self, line: int, column: int) -> NoReturn:
-        message = f"values are nested more than {MAX_DEPTH} deep"
+    def _count(self, line: int, column: int) -> None:
+        self._nodes += 1
         if self._nodes > MAX_NODES:
             message = f"the file holds more than {MAX_NODES} values"
-        raise DocumentProblem(Problem(message=message, line=line, column=column))
+            raise DocumentProblem(Problem(message=message, line=line, column=column))
 
-    def _check_tag(self, event: Any, line: int, column: int) -> None:
-        if event.tag == "!" or event.tag in _CORE_TAGS:
-            return
-        message = f"the tag {event.tag[:80]!r} is not allowed in an AppSpec; write the plain value"
-        raise DocumentProblem(Problem(message=message, line=line, column=column))
+
+def _is_mergeable(value: Node) -> bool:
+    """Whether `<<` can take this: nothing, a mapping, or a list of mappings; else it is a key like any other."""
+    if isinstance(value, Sequence):
+        return all(isinstance(source, Mapping) for source in value.items)
+    return isinstance(value, Mapping) or value.is_null
+
+
+def _judged_tag(tag: str | None) -> tuple[str, str]:
+    """Why a value with this tag may not be read, or else what to remark on it."""
+    if tag is None or tag == "!" or tag in _CORE_TAGS:
+        return "", ""
+    if _CHANGING_TAG.fullmatch(tag):
+        return f"the tag {tag[:80]!r} is not allowed in an AppSpec; write the plain value", ""
+    return "", f"the tag {tag[:80]!r} has no meaning in an AppSpec; the value is taken as it is written"

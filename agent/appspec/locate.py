@@ -67,7 +67,7 @@ def appspec_names(filename: str | None) -> tuple[str, ...]:
         filename: as for find_appspec.
     """
     if filename is None:
-        return (_OTHER_DEFAULT_NAME, DEFAULT_NAME)
+        filename = DEFAULT_NAME
     if filename == DEFAULT_NAME:
         return (DEFAULT_NAME, _OTHER_DEFAULT_NAME)
     if filename == _OTHER_DEFAULT_NAME:

@@ -145,6 +145,8 @@ class AppSpec:
         file_exists_behavior: None means that the deployment decides.
         environment: variables for every script (our addition).
         warnings: what was ignored, or will hardly do what its author meant.
+        lost: what was meant to be carried out and will not be, when nothing else in the file does anything;
+            empty for a file that does something, or says nothing. See require_effect.
     """
 
     path: str
@@ -155,3 +157,4 @@ class AppSpec:
     file_exists_behavior: FileExistsBehavior | None = None
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     warnings: tuple[Problem, ...] = ()
+    lost: tuple[Problem, ...] = ()

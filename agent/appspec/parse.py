@@ -6,8 +6,15 @@ import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from agent.appspec.document import DocumentProblem, Mapping, Scalar, read_document
-from agent.appspec.hooks import read_environment, read_hooks
+from agent.appspec.document import DocumentProblem, Mapping, Scalar, Sequence, read_document
+from agent.appspec.hooks import never_runs, read_environment, read_hooks
+from agent.appspec.misplaced import (
+    MISPLACED,
+    SECTIONS,
+    note_misplaced,
+    note_misplaced_at_top,
+    platform_problem,
+)
 from agent.appspec.model import AppSpec, FileMapping
 from agent.appspec.paths import leaves_archive
 from agent.appspec.permissions import read_permissions
@@ -78,6 +85,19 @@ def impossible_events(appspec: AppSpec, possible_events: Collection[str]) -> lis
     return problems
 
 
+def require_effect(appspec: AppSpec) -> None:
+    """Refuse an AppSpec that would do nothing at all of what its author meant: it would only look like a deployment.
+
+    Install asks for that. Other events don't: the scripts of a revision that another agent has
+    deployed so must not keep a better one from being deployed.
+
+    Raises:
+        AppSpecInvalid: with what would be ignored.
+    """
+    if appspec.lost:
+        raise AppSpecInvalid(appspec.path, appspec.lost)
+
+
 def _by_place(problems: list[Problem]) -> list[Problem]:
     return sorted(problems, key=lambda problem: (problem.line, problem.column))
 
@@ -85,36 +105,55 @@ def _by_place(problems: list[Problem]) -> list[Problem]:
 def _read(reading: Reading, text: bytes, path: str) -> AppSpec | None:
     document, has_more = read_document(text)
     if document is None or is_nothing(document):
-        reading.problems.append(Problem(message="it is empty; it needs at least version: 0.0 and os: linux"))
+        message = "it is empty; it needs at least version: 0.0 and os: linux"
+        if has_more:
+            message = (
+                "only the first document of the file is read, and that is empty; remove the '---' before it"
+            )
+        reading.problems.append(Problem(message=message))
         return None
     if has_more:
-        reading.warn(document, "only the first document of the file is read; what follows '---' is ignored")
+        reading.warn_of_loss(
+            document, "only the first document of the file is read; what follows '---' is ignored"
+        )
+    reading.read(document)
     if not isinstance(document, Mapping):
         reading.refuse(
             document, f"an AppSpec must be a mapping with version: 0.0 and os: linux, not {kind_of(document)}"
         )
         return None
+    return _read_sections(reading, document, path)
+
+
+def _read_sections(reading: Reading, document: Mapping, path: str) -> AppSpec | None:
     values = reading.mapping(document, "an AppSpec", _KEYS, LIFECYCLE_EVENTS) or {}
-    _warn_of_stray_events(reading, document)
+    other_platform = platform_problem(document)
+    if other_platform is not None:
+        if "os" not in values or isinstance(values.get("hooks"), Sequence):
+            reading.refuse(*other_platform)
+            return None
+        reading.warn_of_loss(*other_platform)
+    note_misplaced_at_top(reading, document)
     _check_version(reading, document, values)
     _check_os(reading, document, values)
-    hooks, places = read_hooks(reading, values.get("hooks"))
+    sections = {name: reading.unless_false(values, name) for name in SECTIONS}
+    hooks, places = read_hooks(reading, sections["hooks"])
+    files = _read_files(reading, sections["files"])
+    permissions = read_permissions(reading, sections["permissions"])
+    behavior = _read_behavior(reading, values.get("file_exists_behavior"))
+    environment = read_environment(reading, values.get("environment"), "environment")
+    has_effect = files or any(scripts and not never_runs(event) for event, scripts in hooks.items())
     return AppSpec(
         path=path,
-        files=_read_files(reading, values.get("files")),
-        permissions=read_permissions(reading, values.get("permissions")),
+        files=files,
+        permissions=permissions,
         hooks=MappingProxyType(hooks),
         event_places=MappingProxyType(places),
-        file_exists_behavior=_read_behavior(reading, values.get("file_exists_behavior")),
-        environment=read_environment(reading, values.get("environment"), "environment"),
+        file_exists_behavior=behavior,
+        environment=environment,
         warnings=tuple(_by_place(reading.warnings)),
+        lost=() if has_effect else tuple(_by_place(reading.lost)),
     )
-
-
-def _warn_of_stray_events(reading: Reading, document: Mapping) -> None:
-    for key, _value in document.items:
-        if key.text in LIFECYCLE_EVENTS:
-            reading.warn(key, f"{quoted(key.text)} is ignored here; it belongs below hooks: indent its lines")
 
 
 def _check_version(reading: Reading, document: Node, values: dict[str, Node]) -> None:
@@ -161,9 +200,10 @@ def _read_files(reading: Reading, node: Node | None) -> tuple[FileMapping, ...]:
 
 def _read_file(reading: Reading, node: Node) -> FileMapping | None:
     what = "this entry of files"
-    values = reading.mapping(node, what, _FILE_KEYS, {_NO_FILE_KEY})
+    values = reading.mapping(node, what, _FILE_KEYS, {_NO_FILE_KEY, *MISPLACED})
     if values is None:
         return None
+    note_misplaced(reading, node, what)
     if _NO_FILE_KEY in values:
         advice = "to replace files, write file_exists_behavior: OVERWRITE at the top of the file"
         reading.warn(values[_NO_FILE_KEY], f"{quoted(_NO_FILE_KEY)} has no effect in files; {advice}")
@@ -175,7 +215,9 @@ def _read_file(reading: Reading, node: Node) -> FileMapping | None:
     )
     if source_node is None or destination_node is None:
         return None
-    source = reading.nonempty(source_node, "source")
+    # With an empty text existing agents take all of the revision, as with a slash.
+    is_all = isinstance(source_node, Scalar) and not source_node.text
+    source = "/" if is_all else reading.nonempty(source_node, "source")
     destination = reading.nonempty(destination_node, "destination")
     if source is None or destination is None:
         return None

@@ -6,6 +6,8 @@ import re
 from typing import TYPE_CHECKING
 
 from agent.appspec.acls import read_acl
+from agent.appspec.document import Scalar
+from agent.appspec.misplaced import MISPLACED, note_misplaced
 from agent.appspec.model import EVERYTHING, AclEntry, ObjectType, Permission, SelinuxContext
 from agent.appspec.reading import as_written, kind_of, listed, quoted
 
@@ -17,9 +19,11 @@ _KEYS = ("object", "pattern", "except", "owner", "group", "mode", "acls", "conte
 _CONTEXT_KEYS = ("user", "name", "type", "range", "role")
 _TYPES = tuple(kind.value for kind in ObjectType)
 _MODE = re.compile(r"[0-7]{1,4}")
+# Without quotes this is a number for YAML, which existing agents read as such: with zeros before it, in groups.
+_MODE_NUMBER = re.compile(r"0*(?P<digits>[0-7](_?[0-7]){0,3})")
 _LABEL = re.compile(r"[A-Za-z0-9_.-]+")
-_SENSITIVITY = r"s(?:1[0-5]|[0-9])"
-_CATEGORY = r"c(?:102[0-3]|10[01][0-9]|[1-9][0-9]{0,2}|0)"
+_SENSITIVITY = r"s0*(?:1[0-5]|[0-9])"
+_CATEGORY = r"c0*(?:102[0-3]|10[01][0-9]|[1-9][0-9]{0,2}|0)"
 _CATEGORY_SPAN = rf"{_CATEGORY}(?:\.{_CATEGORY})?"
 _CATEGORIES = rf"{_CATEGORY_SPAN}(?:,{_CATEGORY_SPAN})*"
 _LEVEL = rf"{_SENSITIVITY}(?:-{_SENSITIVITY})?(?::{_CATEGORIES})?"
@@ -39,9 +43,10 @@ def read_permissions(reading: Reading, node: Node | None) -> tuple[Permission, .
 
 def _read_permission(reading: Reading, node: Node) -> Permission | None:
     what = "this entry of permissions"
-    values = reading.mapping(node, what, _KEYS)
+    values = reading.mapping(node, what, _KEYS, MISPLACED)
     if values is None:
         return None
+    note_misplaced(reading, node, what)
     before = len(reading.problems)
     if "object" not in values:
         what = f"{what} {as_written(node)}"
@@ -49,11 +54,11 @@ def _read_permission(reading: Reading, node: Node) -> Permission | None:
         node, values, "object", what, expected="object: the file or directory that it is about"
     )
     target = None if object_node is None else reading.trimmed(object_node, "object")
-    types = _read_types(reading, values.get("type"))
+    types = _read_types(reading, reading.unless_false(values, "type"))
     permission = Permission(
         object=target or "",
         pattern=_read_pattern(reading, values.get("pattern")),
-        exceptions=_read_exceptions(reading, values.get("except")),
+        exceptions=_read_exceptions(reading, reading.unless_false(values, "except")),
         owner=reading.nonempty(values["owner"], "owner") if "owner" in values else None,
         group=reading.nonempty(values["group"], "group") if "group" in values else None,
         mode=_read_mode(reading, values.get("mode")),
@@ -83,8 +88,12 @@ def _read_mode(reading: Reading, node: Node | None) -> str | None:
     if node is None:
         return None
     text = reading.trimmed(node, "mode")
-    if text is None or _MODE.fullmatch(text):
+    if text is None:
+        return None
+    if _MODE.fullmatch(text):
         return text
+    if isinstance(node, Scalar) and node.is_plain and (number := _MODE_NUMBER.fullmatch(text)):
+        return number["digits"].replace("_", "")
     expected = "mode must be one to four octal digits such as 644 or 4755"
     reading.refuse(node, f"{expected}, not {quoted(text)}{_mode_hint(text)}")
     return None
@@ -124,9 +133,9 @@ def _read_acls(reading: Reading, node: Node | None, types: frozenset[ObjectType]
         entry = read_acl(reading, item)
         if entry is None:
             continue
-        if entry.is_default and ObjectType.FILE in types:
+        if entry.is_default and ObjectType.DIRECTORY not in types:
             reading.refuse(
-                item, f"{str(entry)!r} is for new files of a directory; add type: [directory] to this entry"
+                item, f"{str(entry)!r} is for new files of a directory; write type: [directory] in this entry"
             )
         key = (entry.is_default, entry.kind, entry.name)
         if key in entries:
@@ -146,14 +155,23 @@ def _read_context(reading: Reading, node: Node | None) -> SelinuxContext | None:
         return None
     if "role" in values:
         role = kind_of(values["role"])
-        reading.refuse(values["role"], f"context can't set a role ({role}): files have none of their own")
+        reading.warn(values["role"], f"the role of context is ignored ({role}): files have none of their own")
     what = "context" if "type" in values else f"context {as_written(node)}"
     type_node = reading.required(node, values, "type", what, expected="type, such as httpd_sys_content_t")
     type_name = None if type_node is None else _read_label(reading, type_node, "the type of context")
-    user_node = values.get("user", values.get("name"))
-    user = None if user_node is None else _read_label(reading, user_node, "the user of context")
+    user = _read_user(reading, values)
     level = _read_range(reading, values.get("range"))
     return None if type_name is None else SelinuxContext(type=type_name, user=user, range=level)
+
+
+def _read_user(reading: Reading, values: dict[str, Node]) -> str | None:
+    """Existing agents read `name` only, so a `user` in another form is ignored."""
+    node = values.get("user")
+    if isinstance(node, Scalar) and _LABEL.fullmatch(node.text):
+        return node.text
+    if node is not None:
+        reading.warn(node, f"the user of context is ignored: it must be a name, not {kind_of(node)}")
+    return _read_label(reading, values["name"], "the name of context") if "name" in values else None
 
 
 def _read_label(reading: Reading, node: Node, what: str) -> str | None:
@@ -178,7 +196,13 @@ def _read_range(reading: Reading, node: Node | None) -> str | None:
     if problem:
         reading.refuse(node, f"the range of context {quoted(text)} {problem}")
         return None
-    return text
+    return _normalized_range(text)
+
+
+def _normalized_range(text: str) -> str:
+    """As SELinux takes it: `s00:c05.c5` is `s0:c5`."""
+    plain = re.sub(r"(?<=[sc])0+(?=[0-9])", "", text)
+    return re.sub(r"c([0-9]+)\.c\1(?![0-9])", r"c\1", plain)
 
 
 def _range_problem(text: str) -> str:
@@ -190,7 +214,7 @@ def _range_problem(text: str) -> str:
         seen: set[int] = set()
         for part in group.split(","):
             first, _dot, last = part.replace("c", "").partition(".")
-            if last and int(last) <= int(first):
+            if last and int(last) < int(first):
                 return f"goes down from c{first} to c{last}; the lower one comes first"
             categories = range(int(first), int(last or first) + 1)
             if not seen.isdisjoint(categories):

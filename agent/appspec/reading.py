@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent.appspec.document import MAX_NODES, Mapping, Scalar, Sequence
+from agent.appspec.document import MAX_NODES, MERGE, Mapping, Scalar, Sequence
 from agent.errors import Problem
 
 if TYPE_CHECKING:
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 
 _CONFIDENTIAL = frozenset({"environment"})
+# Keys that existing agents ignore, whatever stands there: nothing there may keep a deployment from them or us.
+OWN_KEYS = frozenset({"environment", "args", "login"})
+_FALSE = frozenset({"false", "no", "off"})
+_ODD_KEY = "can't be a key here; if a text in brackets or braces is meant, put it in quotes"
 
 
 class TooManyProblems(Exception):
@@ -24,7 +28,8 @@ class Reading:
     """One pass over a document: what is wrong with it, and what looks odd.
 
     `problems` and `warnings` grow while the sections are read. A method that finds something
-    wrong notes it and answers None, so that its caller can go on with the next key.
+    wrong notes it and answers None, so that its caller can go on with the next key. `lost` are
+    those of the warnings that are about something that was meant to be carried out, and will not be.
     """
 
     MAX_PROBLEMS = 50
@@ -33,17 +38,49 @@ class Reading:
     def __init__(self) -> None:
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
+        self.lost: list[Problem] = []
         self._steps = 0
+        self._refused: set[tuple[int, int]] = set()
         self._hints: dict[tuple[str, tuple[str, ...]], str] = {}
 
     def refuse(self, node: Node, message: str) -> None:
-        """Note a problem at this node."""
+        """Note a problem at this node, unless it should not be read at all."""
+        if (node.line, node.column) in self._refused:
+            return
         self._refuse(Problem(message=message, line=node.line, column=node.column))
 
     def warn(self, node: Node, message: str) -> None:
         """Note something that is ignored, or hardly meant so."""
         if len(self.warnings) < self.MAX_PROBLEMS:
             self.warnings.append(Problem(message=message, line=node.line, column=node.column))
+
+    def warn_of_loss(self, node: Node, message: str) -> None:
+        """Note that something will not be carried out, though its author hardly wrote it for nothing."""
+        self.warn(node, message)
+        self.lose(node, message)
+
+    def lose(self, node: Node, message: str) -> None:
+        """The same for what has been warned about already."""
+        if len(self.lost) < self.MAX_PROBLEMS:
+            consequence = " (nothing else in the file does anything, so nothing at all would be done)"
+            self.lost.append(Problem(message=message + consequence, line=node.line, column=node.column))
+
+    def read(self, node: Node) -> Node:
+        """The node, with a note on it if it is not fit to be read, or not all of it is."""
+        if node.refusal:
+            self.refuse(node, node.refusal)
+            self._refused.add((node.line, node.column))
+        elif node.remark:
+            self.warn(node, node.remark)
+        return node
+
+    def unless_false(self, values: dict[str, Node], key: str) -> Node | None:
+        """The value of this key; None also when it is `false`, which agents take for nothing in some places."""
+        node = values.get(key)
+        if isinstance(node, Scalar) and node.text.lower() in _FALSE:
+            self.warn(node, f"{key} can't be {quoted(node.text)}; it is taken for nothing")
+            return None
+        return node
 
     def nearest(self, name: str, known: Collection[str]) -> str:
         """The same as the function of this name, for the first different names that ask for it."""
@@ -65,15 +102,24 @@ class Reading:
             keys = listed(known[:3], "and")
             self.refuse(node, f"{what} must be a mapping with keys such as {keys}, not {kind_of(node)}")
             return None
-        self._warn_repeated(node, what)
+        for key in node.repeated:
+            self.warn(key, _repeated(key, what))
+        for odd in node.odd_keys:
+            self.warn(odd, f"{what} has a key that is ignored: {_kind(odd)} {_ODD_KEY}")
         values: dict[str, Node] = {}
         for key, value in node.items:
             self._count(value)
-            if key.text not in known and key.text not in also:
+            if key.text in known or key.text in also:
+                self.read(key)
+                if key.text in OWN_KEYS and value.refusal:
+                    self.warn(value, f"{key.text} is ignored: {value.refusal}")
+                elif not is_nothing(self.read(value)):
+                    values[key.text] = value
+            elif key.text == MERGE:
+                self.warn(key, f"{what} has a << that is ignored: it takes a mapping, or a list of mappings")
+            else:
                 hint = self.nearest(key.text, known)
                 self.warn(key, f"{what} has an unknown key {quoted(key.text)}, which is ignored{hint}")
-            elif not is_nothing(value):
-                values[key.text] = value
         return values
 
     def entries(self, node: Node, what: str, form: str) -> list[tuple[Scalar, Node]]:
@@ -84,15 +130,20 @@ class Reading:
         if not isinstance(node, Mapping):
             self.refuse(node, f"{what} must be a mapping, not {kind_of(node)}; {form}")
             return []
-        self._warn_repeated(node, what)
-        for _key, value in node.items:
+        for key in node.repeated:
+            self.warn_of_loss(key, _repeated(key, what))
+        for odd in node.odd_keys:
+            self.refuse(odd, f"{_kind(odd)} {_ODD_KEY}")
+        for key, value in node.items:
             self._count(value)
+            self.read(key)
+            self.read(value)
         return list(node.items)
 
     def items(self, node: Node, what: str, of_what: str) -> Iterable[Node]:
         """Items of a list; empty when there is nothing, or no list."""
         self._count(node)
-        if is_nothing(node):
+        if is_nothing(node) or (isinstance(node, Mapping) and not node.items):
             return ()
         if not isinstance(node, Sequence):
             hint = "start each entry with '- '"
@@ -100,12 +151,13 @@ class Reading:
             return ()
         for item in node.items:
             self._count(item)
+            self.read(item)
         return node.items
 
     def text(self, node: Node, what: str) -> str | None:
         """A single value as it was written."""
         if not isinstance(node, Scalar) or node.is_null:
-            self.refuse(node, f"{what} must be a text, not {kind_of(node)}")
+            self.refuse(node, f"{what} must be a text, not {kind_of(node)}{_braces_hint(node)}")
             return None
         if "\0" in node.text:
             self.refuse(node, f"{what} holds a NUL character: {quoted(node.text)}")
@@ -152,10 +204,6 @@ class Reading:
                 return f"; is {quoted(written.text)} in line {written.line} meant to be it?"
         return ""
 
-    def _warn_repeated(self, node: Mapping, what: str) -> None:
-        for key in node.repeated:
-            self.warn(key, f"{what} has the key {quoted(key.text)} twice; the last one counts")
-
     def _refuse(self, problem: Problem) -> None:
         self.problems.append(problem)
         if len(self.problems) >= self.MAX_PROBLEMS:
@@ -172,6 +220,21 @@ class Reading:
 def is_nothing(node: Node) -> bool:
     """Whether the key is there, but has no value."""
     return isinstance(node, Scalar) and node.is_null
+
+
+def _braces_hint(node: Node) -> str:
+    """For `{{ name }}` and `{name}`, which YAML takes for mappings."""
+    if isinstance(node, Mapping) and all(is_nothing(value) for _key, value in node.items):
+        return "; if a text in braces is meant, put it in quotes"
+    return ""
+
+
+def _repeated(key: Scalar, what: str) -> str:
+    return f"{what} has the key {quoted(key.text)} twice; the last one counts"
+
+
+def _kind(node: Node) -> str:
+    return "a list" if isinstance(node, Sequence) else "a mapping" if isinstance(node, Mapping) else "a value"
 
 
 def kind_of(node: Node) -> str:
@@ -210,8 +273,10 @@ def _pieces(node: Node) -> Iterator[str]:
                 yield ", " if index else ""
                 yield from _pieces(item)
             yield "]"
-        case Mapping(items=pairs):
+        case Mapping(items=pairs, odd_keys=odd_keys):
             yield "{"
+            for odd in odd_keys:
+                yield from _pieces(odd)
             for index, (key, value) in enumerate(pairs):
                 yield f"{', ' if index else ''}{_plain(key.text)}: "
                 if key.text in _CONFIDENTIAL:

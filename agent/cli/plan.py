@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from agent.appspec import read_appspec
+from agent.appspec import read_appspec, require_effect
 from agent.bundle.replacement import remove_tree
 from agent.cli.completion import offer_files
 from agent.cli.host import settings_of
@@ -147,6 +147,7 @@ def _planned(specification: DeploymentSpecification, host: HostContext) -> Plann
                 specification.appspec_filename,
                 possible_events=specification.possible_events,
             )
+            require_effect(appspec)
             refuse_unconfined(appspec, host.settings)
             answer = preview_install(install_request(appspec, directory.archive, specification, host))
     # One that has begun meanwhile may have changed what was looked at.

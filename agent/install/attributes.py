@@ -136,7 +136,18 @@ class Assignment:
                 " have no meaning; leave them out, or name the directory as object"
             )
         if ObjectType.FILE in permission.types:
+            self._refuse_default_entries(attributes)
             self._for_files.setdefault((above, name), []).append(attributes)
+
+    def _refuse_default_entries(self, attributes: Attributes) -> None:
+        """An entry about one file would do nothing of what its default entries say."""
+        permission = attributes.permission
+        if attributes.default_acl:
+            default = attributes.default_acl[0].entry
+            self.problems.append(
+                f"permissions (AppSpec line {permission.line}): {permission.object} is a file, and the entry {default} of"
+                " acls is for new files of a directory; leave it out, or name the directory as object"
+            )
 
     def _from_trees(self, directory: bytes, name: bytes, kind: ObjectType) -> Iterator[Attributes]:
         for rule, below in self._rules_at(directory):

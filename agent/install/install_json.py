@@ -14,6 +14,7 @@ from agent.listings import DIGEST_BYTES
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from agent.appspec import AclEntry
     from agent.install.attributes import Attributes
     from agent.install.planned import InstallPlan
 
@@ -128,14 +129,17 @@ def _all_permission_instructions(plan: InstallPlan) -> Iterator[dict[str, Any]]:
             _, _, directories = by_entry.setdefault(id(step.attributes), (step.attributes, {}, []))
             directories.append(step.directory.path)
     for attributes, files, directories in by_entry.values():
+        own = tuple(entry for entry in attributes.permission.acls if not entry.is_default)
         for prefix, names in files.items():
             for name in names:
-                yield from _permission_instructions(prefix + name, attributes)
+                yield from _permission_instructions(prefix + name, attributes, own)
         for path in directories:
-            yield from _permission_instructions(path, attributes)
+            yield from _permission_instructions(path, attributes, attributes.permission.acls)
 
 
-def _permission_instructions(place: bytes, attributes: Attributes) -> Iterator[dict[str, Any]]:
+def _permission_instructions(
+    place: bytes, attributes: Attributes, acl: tuple[AclEntry, ...]
+) -> Iterator[dict[str, Any]]:
     """In the existing agents' order; owner and group are set before the mode all the same."""
     permission, path = attributes.permission, _text(place)
     if permission.mode is not None:
@@ -147,8 +151,8 @@ def _permission_instructions(place: bytes, attributes: Attributes) -> Iterator[d
             "group": _name(permission.group),
             "file": path,
         }
-    if permission.acls:
-        yield {"type": "setfacl", "acl": [str(entry) for entry in permission.acls], "file": path}
+    if acl:
+        yield {"type": "setfacl", "acl": [str(entry) for entry in acl], "file": path}
     context = permission.context
     if context is not None:
         label = {"user": context.user, "role": None, "type": context.type, "range": context.range}

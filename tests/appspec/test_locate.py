@@ -33,7 +33,7 @@ def archive_with(tmp_path: Path, *names: str) -> Path:
         (["appspec.yaml"], None, "appspec.yaml"),
         (["appspec.yml"], "appspec.yaml", "appspec.yml"),
         (["appspec.yml", "appspec.yaml"], "appspec.yml", "appspec.yml"),
-        (["appspec.yml", "appspec.yaml"], None, "appspec.yaml"),
+        (["appspec.yml", "appspec.yaml"], None, "appspec.yml"),
         (["appspec.yml", "custom.yml"], "custom.yml", "custom.yml"),
         (["deploy/custom.yml"], "deploy/custom.yml", "deploy/custom.yml"),
         (["deploy/custom.yml"], "/deploy/custom.yml", "deploy/custom.yml"),

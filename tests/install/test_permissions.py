@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grp
+import json
 import os
 import pwd
 import stat
@@ -272,6 +273,32 @@ def test_default_acls_go_to_directories_and_not_to_what_is_installed_into_them(h
     uid = pwd.getpwnam("nobody").pw_uid
     assert (0x02, 7, uid) in acl(host.dest / "app/sub", "default")
     assert "system.posix_acl_access" not in os.listxattr(host.dest / "app/sub/c.sh")
+
+
+def test_default_acls_need_no_type_and_files_get_the_other_entries(host: Any) -> None:
+    """Existing agents read such an entry, and nobody writes `type` who thinks of the directory."""
+    entry = "  - {object: '@DEST@/app', acls: ['d:u:nobody:rwx', 'u:nobody:rx']}"
+    host.install(TREE, FILES + entry)
+
+    uid = pwd.getpwnam("nobody").pw_uid
+    assert (0x02, 7, uid) in acl(host.dest / "app/sub", "default")
+    assert (0x02, 5, uid) in acl(host.dest / "app/sub/c.sh")
+    instructions = json.loads((host.instructions / f"{host.group_id}-install.json").read_bytes())[
+        "instructions"
+    ]
+    acls = {
+        item["file"].rpartition("/")[2]: item["acl"] for item in instructions if item["type"] == "setfacl"
+    }
+    assert ["user:nobody:r-x"] == acls["c.sh"]
+    assert ["default:user:nobody:rwx", "user:nobody:r-x"] == acls["sub"]
+
+
+def test_default_acls_for_one_file_are_refused(host: Any) -> None:
+    """They would have no effect at all, and the deployment would look as if they had."""
+    with pytest.raises(CommandFailure, match="is a file, and the entry default:user:nobody:rwx") as caught:
+        host.install(TREE, FILES + "  - {object: '@DEST@/app/a.sh', acls: ['d:u:nobody:rwx']}")
+
+    assert "permissions-invalid" == caught.value.error_id
 
 
 def test_acls_of_the_previous_revision_go(host: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from agent.appspec import read_appspec
+from agent.appspec import read_appspec, require_effect
 from agent.deployments.jobs import COMMIT, RUN, UNDO
 from agent.errors import CommandFailure
 from agent.files import is_directory
@@ -33,6 +33,7 @@ log = get_logger()
 # A disk that is read-only or out of descriptors may recover in this time; the command is reported after that.
 _OVERLAP_PATIENCE_S = 30.0  # another group has made something that it may still take away again
 _UNDO_PATIENCE_S = 15.0
+_MOST_WARNINGS = 1900  # characters; see MAX_LOG_CHARACTERS of agent.lifecycle.diagnostics
 
 # How agent.install names the changes that take an Install back.
 _UNDOING = frozenset({"take_back", "put_back", "discard", "restore"})
@@ -58,6 +59,7 @@ class InstallRun:
             if not is_directory(current.archive):
                 raise archive_gone(INSTALL, current, self._specification, self._host)
         appspec = self._read_appspec(current)
+        notes = warning_lines(appspec)
         with keeping_in(root.instructions):
             root.instructions.mkdir(parents=True, exist_ok=True)
         request = install_request(appspec, current.archive, self._specification, self._host)
@@ -65,7 +67,11 @@ class InstallRun:
             on_step=self._host.on_step,
             on_effect=lambda: point_at_installed(current.path.name, group_id, root),
         )
-        summary = install(request, observer=observer)
+        try:
+            summary = install(request, observer=observer)
+        except CommandFailure as failure:
+            failure.log = failure.log or notes
+            raise
         log.info(
             "installed",
             created=summary.created,
@@ -76,7 +82,7 @@ class InstallRun:
             kept=summary.kept or None,
             copied_bytes=summary.copied_bytes,
         )
-        return succeeded_result()
+        return succeeded_result(log=notes)
 
     def _read_appspec(self, current: DeploymentDirectory) -> AppSpec:
         appspec = read_appspec(
@@ -86,8 +92,22 @@ class InstallRun:
         )
         for warning in appspec.warnings:
             log.warning("appspec_warning", path=appspec.path, problem=str(warning))
+        require_effect(appspec)
         refuse_unconfined(appspec, self._host.settings)
         return appspec
+
+
+def warning_lines(appspec: AppSpec) -> str:
+    """What was ignored in the AppSpec, line by line, for the log of a report; empty when there is nothing to say."""
+    lines = [f"Warning: {os.path.basename(appspec.path)}, {warning}\n" for warning in appspec.warnings]
+    kept = 0
+    room = _MOST_WARNINGS
+    while kept < len(lines) and len(lines[kept]) <= room:
+        room -= len(lines[kept])
+        kept += 1
+    more = len(lines) - kept
+    # A report has room for the end of a log, and the first warnings are the ones to read.
+    return "".join(lines[:kept]) + (f"{more} more warnings are in the agent's log.\n" if more else "")
 
 
 def install_request(
