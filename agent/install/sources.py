@@ -74,23 +74,29 @@ def source_entries(
 ) -> Iterator[SourceFiles | SourceDirectory]:
     """Everything that one entry of `files` copies: a directory before what is in it, names sorted.
 
+    A source that is itself a link to a directory of the archive stands for that directory, as in the existing agents.
+
     Args:
         archive: path of the archive.
         index: what was found out about it; directories that it knows are not listed again.
         mapping: the entry.
-        follow_links: copy what links to directories lead to, as if it was there.
+        follow_links: copy what links to directories below the source lead to, as if it was there.
 
     Raises:
         SourceProblem: it is not there, leads out of the archive, or holds a device or the like.
     """
     path = source_path(archive, mapping.source)
     status = _status(archive, path, mapping)
-    if stat.S_ISLNK(status.st_mode) and follow_links and os.path.isdir(path):
-        _check_inside(archive, path, mapping)
-        status = os.stat(path)
+    above = _NONE
+    if stat.S_ISLNK(status.st_mode):
+        if os.path.isdir(path):
+            _check_inside(archive, path, mapping)
+            status, above = os.stat(path), frozenset([os.path.realpath(path)])
+        else:
+            _check_dangling(archive, path, mapping)
     if stat.S_ISDIR(status.st_mode):
         walk = _Walk(archive, index, mapping, follow_links=follow_links)
-        walk.enter(path, b"", frozenset())
+        walk.enter(path, b"", above)
         yield from walk.found
         return
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
@@ -146,6 +152,19 @@ def _check_inside(archive: bytes, path: bytes, mapping: FileMapping) -> None:
             f" through a link to {os.fsdecode(real)}"
         )
         raise SourceProblem(message)
+
+
+def _check_dangling(archive: bytes, path: bytes, mapping: FileMapping) -> None:
+    """Afterwards this link leads somewhere, or to a place out of the archive, which is for the host to have."""
+    if os.path.exists(path):
+        return
+    real, root = os.path.realpath(path), os.path.realpath(archive)
+    if real.startswith(root + b"/"):
+        target = os.fsdecode(os.readlink(path))
+        raise SourceProblem(
+            f"source {mapping.source!r} (AppSpec line {mapping.line}) is a link to {target}, which is not in the"
+            " archive; add it to the revision, or let the link lead to what is there"
+        )
 
 
 def _special(path: bytes) -> SourceProblem:
