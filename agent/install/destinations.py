@@ -51,11 +51,12 @@ class Directory(NamedTuple):
 
 
 class NotADirectory(Exception):
-    """Something else than a directory stands at `path`, and it is not ours."""
+    """Something else than a directory stands at `path`, and it is not ours; `real` is without links above it."""
 
-    def __init__(self, path: bytes) -> None:
+    def __init__(self, path: bytes, real: bytes) -> None:
         super().__init__(os.fsdecode(path))
         self.path = path
+        self.real = real
 
 
 class Destinations:
@@ -141,11 +142,20 @@ class Destinations:
             return Directory(path, real, Standing.FOREIGN, replaces=False, parent=parent)
         if self._previous.owns(parent.real, name):
             return Directory(path, real, Standing.NEW, replaces=True, parent=parent)
-        if stat.S_ISLNK(mode) and real not in self._previous.swapped and os.path.isdir(real):
-            # A link of somebody else's is part of the path, as it is for every other program. But
-            # where we had made a directory, whoever swapped it would choose where we write.
-            return self.directory(os.path.realpath(real))._replace(path=path)
-        raise NotADirectory(path)
+        if stat.S_ISLNK(mode):
+            end = self._end_of_link(real)
+            if end is not None:
+                return self.directory(end)._replace(path=path)
+        raise NotADirectory(path, real)
+
+    def _end_of_link(self, real: bytes) -> bytes | None:
+        """The directory that this link leads to; None when there is none, or it is not to be followed."""
+        known = self._previous.followed.get(real)
+        if known is not None or real in self._previous.swapped:
+            # Where we had made a directory, who else swapped it would choose where we write.
+            return known
+        # A link of somebody else's is part of the path, as it is for every other program.
+        return os.path.realpath(real) if os.path.isdir(real) else None
 
 
 def vanishing_directories(previous: Previous) -> dict[bytes, bytes]:

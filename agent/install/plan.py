@@ -83,7 +83,7 @@ def _plan(request: InstallRequest, survey: Survey | None, *, trusts_states: bool
         repetition = find_repetition(request, asked, files, records, index, survey=survey)
         if repetition is not None:
             return _plan_of_nothing(repetition, index, asked)
-    previous = previous_of(records)
+    previous = previous_of(records, files.directory)
     if not trusts_states:
         previous.untouched.clear()
     if survey is not None:
@@ -258,12 +258,27 @@ class _Planner:
         except NotADirectory as error:
             if error.path not in self._refused:
                 self._refused.add(error.path)
-                status = os.stat(error.path, follow_symlinks=False)
-                reason = f"{_kind(status)} where a directory must be"
+                status = os.lstat(error.real)
+                reason = (
+                    f"{_kind(status)} where a directory must be{self._why_no_directory(error.real, status)}"
+                )
                 self._obstacles.append(Obstacle(path=error.path, reason=reason, status=status))
             return None
         self._plan_directory(directory)
         return directory
+
+    def _why_no_directory(self, real: bytes, status: os.stat_result) -> str:
+        """What else there is to say of something that is none."""
+        if not stat.S_ISLNK(status.st_mode):
+            return ""
+        target = os.fsdecode(os.readlink(real))
+        why_not = self._previous.swapped.get(real)
+        if why_not is not None:
+            return (
+                f": it leads to {target}, and stands where the last Install had made a directory; it is not followed,"
+                f" because {why_not}"
+            )
+        return f": it leads to {target}, which is {'no directory' if os.path.exists(real) else 'not there'}"
 
     def _plan_directory(self, directory: Directory) -> None:
         if directory.parent is None:

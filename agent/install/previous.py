@@ -11,7 +11,9 @@ from agent.appspec import SelinuxContext
 from agent.deployments.group_files import GroupFiles
 from agent.errors import CommandFailure
 from agent.install.install_json import instructions_digest
-from agent.install.records import LABEL_PREFIX, UNKNOWN_STATE, decode_header, is_in_state, state_of_record
+from agent.install.moved import MovedDirectory, add_moved
+from agent.install.real_paths import RealPaths, TrustedLinks, trusted_links
+from agent.install.records import LABEL_PREFIX, UNKNOWN_STATE, decode_header, state_of_record
 from agent.listings import Sections, stream_digest, unescape
 from agent.logs import get_logger
 
@@ -37,7 +39,8 @@ class Previous:
         files: of each directory the names of what Install put there.
         directories: those that Install created, → the path under which it did so.
         labels: path → the SELinux context that Install asked for, None when not known.
-        swapped: directories that Install created, and where a link stands by now.
+        swapped: directories that Install created, and where a link stands by now that is not followed, → why not.
+        followed: the same where the link is followed, → the directory that it leads to, which is not ours.
         untouched: those of the directories that hold the very names that Install left in them, and have the
             attributes that they had then, → their state.
         deployment_id: whose revision it is; empty when not known.
@@ -46,7 +49,8 @@ class Previous:
     files: PreviousFiles = field(default_factory=lambda: PreviousFiles(Sections(b"")))
     directories: dict[bytes, bytes] = field(default_factory=dict)
     labels: dict[bytes, SelinuxContext | None] = field(default_factory=dict)
-    swapped: set[bytes] = field(default_factory=set)
+    swapped: dict[bytes, str] = field(default_factory=dict)
+    followed: dict[bytes, bytes] = field(default_factory=dict)
     untouched: dict[bytes, bytes] = field(default_factory=dict)
     deployment_id: str = ""
 
@@ -72,14 +76,14 @@ class PreviousFiles:
         if path not in paths:
             paths.append(path)
 
-    def add_name(self, real: bytes, name: bytes) -> None:
-        """There is a name of which nothing else is known."""
-        self._others.setdefault(real, {})[name] = _UNKNOWN
+    def add_name(self, real: bytes, name: bytes, fields: bytes = _UNKNOWN) -> None:
+        """There is a name that is not listed for any path, or differently, and this is known of it."""
+        self._others.setdefault(real, {})[name] = fields
 
     def directories(self) -> Iterator[bytes]:
         """Real paths of all directories that have such names."""
         yield from self._paths
-        yield from self._others
+        yield from self._others.keys() - self._paths.keys()
 
     def places(self) -> Iterator[tuple[bytes, bytes]]:
         """Path and real path of all directories of which more than names may be known."""
@@ -97,11 +101,13 @@ class PreviousFiles:
     def of(self, real: bytes) -> dict[bytes, bytes]:
         """Name → fields, for this directory."""
         paths = self._paths.get(real)
+        others = self._others.get(real, _NONE) if self._others else _NONE
         if paths is None:
-            return self._others.get(real, _NONE)
-        if len(paths) == 1:
+            return others
+        if len(paths) == 1 and not others:
             return self._sections.of(paths[0])
-        return {name: fields for path in paths for name, fields in self._sections.of(path).items()}
+        listed = {name: fields for path in paths for name, fields in self._sections.of(path).items()}
+        return others | listed
 
 
 class Records(NamedTuple):
@@ -134,13 +140,18 @@ def read_records(files: GroupFiles) -> Records:
         raise CommandFailure("install-records-unreadable", message) from error
 
 
-def previous_of(records: Records) -> Previous:
-    """The same, beside what is there by now."""
+def previous_of(records: Records, directory: Path) -> Previous:
+    """The same, beside what is there by now.
+
+    Args:
+        records: of the group.
+        directory: where they lie.
+    """
     if records.cleanup is None:
         return Previous()
     if records.header is None:
-        return _from_cleanup(records.cleanup)
-    return _from_manifest(records.header, records.listed)
+        return _from_cleanup(records.cleanup, trusted_links(directory))
+    return _from_manifest(records.header, records.listed, trusted_links(directory))
 
 
 def installed_deployment(instructions_directory: Path, group_id: str) -> str:
@@ -214,25 +225,33 @@ def _lines(content: bytes) -> Iterator[bytes]:
         start = end + 1
 
 
-def _from_manifest(header: ManifestHeader, listed: bytes) -> Previous:
+def _from_manifest(header: ManifestHeader, listed: bytes, links: TrustedLinks) -> Previous:
     labels, lines = _taken_labels(listed)
     sections = Sections(lines)
     directories = sections.directories()
-    places = RealPaths({path: fields[2:] for fields, path in directories if fields.startswith(b"c")})
+    places = RealPaths({path: fields[2:] for fields, path in directories if fields.startswith(b"c")}, links)
     previous = Previous(
         files=PreviousFiles(sections),
         labels=labels,
         swapped=places.swapped,
+        followed=places.followed,
         untouched=places.untouched,
         deployment_id=os.fsdecode(header.deployment_id),
     )
+    moved: dict[bytes, MovedDirectory] = {}
     for fields, path in directories:
-        real = places.of(path)
+        real, is_created = places.of(path), fields.startswith(b"c")
         if real is None:
             continue
-        if fields.startswith(b"c"):
+        if places.is_moved(path):
+            is_link = real in places.followed.values()
+            found = moved.setdefault(path, MovedDirectory(path=path, real=real, is_created=False))
+            found.is_created = found.is_created or (is_created and not is_link)
+            continue
+        if is_created:
             previous.directories[real] = path
         previous.files.add_section(real, path)
+    add_moved(previous, sections, list(moved.values()))
     return previous
 
 
@@ -256,12 +275,15 @@ def _label(line: bytes) -> tuple[bytes, SelinuxContext]:
     return unescape(path), context
 
 
-def _from_cleanup(cleanup: bytes) -> Previous:
-    """Another agent's list says only paths; what they are, the list and the file system tell."""
+def _from_cleanup(cleanup: bytes, links: TrustedLinks) -> Previous:
+    """Another agent's list says only paths; what they are, the list and the file system tell.
+
+    What a directory held that was moved behind a link since, nobody can tell from what else is there.
+    """
     above = _directories_above(cleanup)
     # Whatever stands there now: it was a directory when something was put below it.
-    places = RealPaths({path: b"" for path in _paths(cleanup) if path in above})
-    previous = Previous(swapped=places.swapped)
+    places = RealPaths({path: b"" for path in _paths(cleanup) if path in above}, links)
+    previous = Previous(swapped=places.swapped, followed=places.followed)
     for line in _lines(cleanup):
         if line.startswith(LABEL_PREFIX):
             previous.labels[line[len(LABEL_PREFIX) :]] = None
@@ -271,7 +293,7 @@ def _from_cleanup(cleanup: bytes) -> Previous:
     for path in _paths(cleanup):
         directory, _slash, name = path.rpartition(b"/")
         parent = places.of(directory)
-        if parent is None:
+        if parent is None or places.is_moved(directory):
             continue
         try:
             mode = os.lstat(parent.rstrip(b"/") + b"/" + name).st_mode
@@ -281,7 +303,7 @@ def _from_cleanup(cleanup: bytes) -> Previous:
             previous.files.add_name(parent, name)
             continue
         real = places.of(path)
-        if real is not None:
+        if real is not None and not places.is_moved(path):
             previous.directories[real] = path
     return previous
 
@@ -303,59 +325,3 @@ def _directories_above(cleanup: bytes) -> set[bytes]:
             above.add(directory)
             directory = directory.rpartition(b"/")[0]
     return above
-
-
-class RealPaths:
-    """Real paths of directories, each component looked at once.
-
-    A link among the components that are not ours is followed: it was there when Install wrote
-    below it. A directory that Install created itself must still be one: somebody who swapped it
-    for a link would otherwise choose what we delete.
-
-    Args:
-        created: the directories that Install created, all of them before any is looked at, → the state
-            that each was in then, empty when that is not known.
-
-    Attributes:
-        swapped: real paths of those where a link stands by now.
-        untouched: real paths of those that are still in that state, → the state.
-    """
-
-    def __init__(self, created: dict[bytes, bytes]) -> None:
-        self._known: dict[bytes, bytes | None] = {b"/": b"/", b"": b"/"}
-        self._created = created
-        self.swapped: set[bytes] = set()
-        self.untouched: dict[bytes, bytes] = {}
-
-    def of(self, path: bytes) -> bytes | None:
-        """Real path of a directory; None when it is none any more."""
-        if path in self._known:
-            return self._known[path]
-        real = self._look(path)
-        self._known[path] = real
-        return real
-
-    def _look(self, path: bytes) -> bytes | None:
-        parent_path, _slash, name = path.rpartition(b"/")
-        parent = self.of(parent_path)
-        if parent is None:
-            return None
-        real = parent.rstrip(b"/") + b"/" + name
-        state = self._created.get(path)
-        try:
-            status = os.lstat(real)
-            if state is None and stat.S_ISLNK(status.st_mode):
-                real = os.path.realpath(real)
-                status = os.lstat(real)
-        except OSError:
-            return None
-        mode = status.st_mode
-        if stat.S_ISDIR(mode):
-            if state and is_in_state(status, state):
-                self.untouched[real] = state
-            return real
-        if state is not None:
-            if stat.S_ISLNK(mode):
-                self.swapped.add(real)
-            log.warning("created_directory_is_gone", path=os.fsdecode(path), is_link=stat.S_ISLNK(mode))
-        return None

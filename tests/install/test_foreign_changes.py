@@ -84,6 +84,7 @@ def test_a_swapped_directory_is_not_followed_after_something_stuck_in_it(host: H
     stuck = b"d %b\n a\n" % os.fsencode(host.dest / "app/sub")
     files["manifest"].write_bytes(header + b"\n" + stuck + rest)
     shutil.rmtree(host.dest / "app/sub")
+    (host.dest / "app").chmod(0o777)
     (host.dest / "app/sub").symlink_to(host.base / "etc")
 
     host.install({"app/c": "c"})

@@ -43,7 +43,8 @@ WITH_LINKS: dict[str, Any] = {
 
 def look(host: Host, request: InstallRequest, below: str = "app") -> tuple[list[bytes], Found]:
     """The names of a directory of the archive of which the content is known, and what was found of them."""
-    previous = previous_of(read_records(GroupFiles(directory=host.instructions, group_id=host.group_id)))
+    records = read_records(GroupFiles(directory=host.instructions, group_id=host.group_id))
+    previous = previous_of(records, host.instructions)
     source, real = os.fsencode(request.archive / below), os.fsencode(host.dest / below)
     entries = ArchiveIndex(request.archive).of(source)
     found = look_in(source, real, entries, previous.files.of(real), is_root=os.geteuid() == 0)
