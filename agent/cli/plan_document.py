@@ -112,7 +112,7 @@ def _conflict_as_json(conflict: Conflict) -> dict[str, Any]:
     modified_at, group = conflict.modified_at, conflict.installed_by
     return {
         **_name_as_json("path", conflict.path),
-        "reason": conflict.reason,
+        "reason": readable(conflict.reason),
         "owner": None if conflict.owner is None else readable(conflict.owner),
         "modified_at": None if modified_at is None else round(modified_at, 3),
         "installed_by_group": None if group is None else readable(group),

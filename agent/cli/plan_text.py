@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent.cli.terminal_text import readable, shell_word
 from agent.install.changes import ChangeKind, ObjectKind, Preview
+from agent.install.conflicts import advice_on, summary_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -71,23 +72,12 @@ def _summary_lines(preview: Preview) -> Iterator[str]:
 def _blocked_lines(blocked: BlockedInstall) -> Iterator[str]:
     now = time.time()
     yield from (_conflict_line(conflict, blocked.rule, now) for conflict in blocked.conflicts)
-    count = len({conflict.path for conflict in blocked.conflicts})
-    line = f"Install is not possible: {'1 path is' if count == 1 else f'{count} paths are'} in the way."
-    by_rule = [conflict for conflict in blocked.conflicts if conflict.is_by_rule]
-    if by_rule:
-        line += (
-            " The rule for files that this deployment group did not install is"
-            f" {blocked.rule.behavior.value}, set by {blocked.rule.set_by}. Remove or move them, or choose another"
-            " file_exists_behavior."
-        )
-    if len(by_rule) < len(blocked.conflicts):
-        which = "Where no rule is named, remove" if by_rule else "Remove"
-        line += f" {which} or move what is there, or correct the AppSpec."
-    yield f"{line} Nothing was changed. [install-conflicts]"
+    summary, advice = summary_of(blocked.conflicts), advice_on(blocked.rule, blocked.conflicts)
+    yield f"Install is not possible. {summary}, and nothing was changed. {advice} [install-conflicts]"
 
 
 def _conflict_line(conflict: Conflict, rule: Rule, now: float) -> str:
-    facts = [conflict.reason]
+    facts = [readable(conflict.reason)]
     if conflict.owner is not None:
         facts.append(f"owner {readable(conflict.owner)}")
     if conflict.modified_at is not None:

@@ -84,6 +84,11 @@ class Conflict:
     installed_by: str | None
     is_by_rule: bool
 
+    @property
+    def is_of_appspec(self) -> bool:
+        """Whether the AppSpec itself is the trouble."""
+        return self.modified_at is None
+
 
 class InstallConflicts(CommandFailure):
     """An Install that is not possible because of what is in its way; nothing was changed.
@@ -146,15 +151,35 @@ def _message(rule: Rule, conflicts: Sequence[Conflict]) -> str:
     shown = "; ".join(map(_described, conflicts[:_MOST_LISTED]))
     more = len(conflicts) - _MOST_LISTED
     rest = f"; and {more} more (see the agent's log)" if more > 0 else ""
+    return f"{summary_of(conflicts)}, and nothing was changed: {shown}{rest}. {advice_on(rule, conflicts)}"
+
+
+def summary_of(conflicts: Sequence[Conflict]) -> str:
+    """What the trouble is, without the end of the sentence."""
     count = len({conflict.path for conflict in conflicts})
-    paths = "One path is" if count == 1 else f"{count} paths are"
-    message = f"{paths} in the way of this Install, and nothing was changed: {shown}{rest}."
+    if all(conflict.is_of_appspec for conflict in conflicts):
+        return f"The AppSpec wants two things at {'one path' if count == 1 else f'each of {count} paths'}"
+    return f"{'One path is' if count == 1 else f'{count} paths are'} in the way of this Install"
+
+
+def advice_on(rule: Rule, conflicts: Sequence[Conflict]) -> str:
+    """What to do about them, for each kind that there is."""
+    advice = []
     if any(conflict.is_by_rule for conflict in conflicts):
-        return (
-            f"{message} The rule for files that this deployment group did not install is {rule.behavior.value}, set by"
+        advice.append(
+            f"The rule for files that this deployment group did not install is {rule.behavior.value}, set by"
             f" {rule.set_by}. Remove or move them, or deploy with file_exists_behavior OVERWRITE or RETAIN."
         )
-    return f"{message} Remove or move what is there, or change the destinations in the AppSpec."
+    if not all(conflict.is_by_rule or conflict.is_of_appspec for conflict in conflicts):
+        advice.append(
+            "No rule lets a file and a directory take each other's place: remove or move what is there, or change the"
+            " destination in the AppSpec."
+        )
+    if any(conflict.is_of_appspec for conflict in conflicts):
+        advice.append(
+            "Where the AppSpec wants two things at one path, leave one of them out, or change its destination."
+        )
+    return " ".join(advice)
 
 
 def _described(conflict: Conflict) -> str:

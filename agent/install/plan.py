@@ -17,6 +17,7 @@ from agent.install.conflicts import Obstacle, conflicts_of, rule_of
 from agent.install.destinations import Destinations, Directory, NotADirectory, Standing
 from agent.install.planned import InstallPlan, PlannedDirectory, PlannedFiles
 from agent.install.previous import Previous, previous_of, read_records
+from agent.install.reasons import Origins, no_directory, there_already
 from agent.install.removals import planned_removals
 from agent.install.repetition import asked_by, find_repetition
 from agent.install.selinux import labels_to_set
@@ -38,8 +39,6 @@ _LONGEST_PATH = 4095
 _LONGEST_NAME = 255
 _PAUSE_S = 0.05
 _NO_NAMES: set[bytes] = set()
-
-_TWO_SOURCES = "the AppSpec installs it from two sources"
 
 
 def plan_install(
@@ -164,6 +163,7 @@ class _Planner:
         self._assigned: dict[int, Attributes] = {}
         self._refused: set[bytes] = set()
         self._turned_away: dict[bytes, set[bytes]] = {}
+        self._origins = Origins(self._archive)
         self._next_number = 0
 
     @property
@@ -242,6 +242,7 @@ class _Planner:
                 f"destination {mapping.destination[:200]!r}… is more than {MAX_DEPTH} directories deep"
             )
         follow_links = self._request.options.follow_directory_symlinks
+        self._origins.begin(mapping)
         below, directory = b"", self._directory(destination)
         for entry in source_entries(self._archive, self._index, mapping, follow_links=follow_links):
             if entry.below != below:
@@ -259,26 +260,11 @@ class _Planner:
             if error.path not in self._refused:
                 self._refused.add(error.path)
                 status = os.lstat(error.real)
-                reason = (
-                    f"{_kind(status)} where a directory must be{self._why_no_directory(error.real, status)}"
-                )
+                reason = no_directory(error.real, status, self._previous.swapped.get(error.real))
                 self._obstacles.append(Obstacle(path=error.path, reason=reason, status=status))
             return None
         self._plan_directory(directory)
         return directory
-
-    def _why_no_directory(self, real: bytes, status: os.stat_result) -> str:
-        """What else there is to say of something that is none."""
-        if not stat.S_ISLNK(status.st_mode):
-            return ""
-        target = os.fsdecode(os.readlink(real))
-        why_not = self._previous.swapped.get(real)
-        if why_not is not None:
-            return (
-                f": it leads to {target}, and stands where the last Install had made a directory; it is not followed,"
-                f" because {why_not}"
-            )
-        return f": it leads to {target}, which is {'no directory' if os.path.exists(real) else 'not there'}"
 
     def _plan_directory(self, directory: Directory) -> None:
         if directory.parent is None:
@@ -288,9 +274,10 @@ class _Planner:
         self._planned_directories.add(directory.real)
         above, _slash, name = directory.real.rpartition(b"/")
         self._directories_in.setdefault(above or b"/", set()).add(name)
+        self._origins.add_directory(directory)
         self._plan_directory(directory.parent)
         if name in self.planned_names.get(directory.parent.real, ()):
-            reason = "the AppSpec installs a file there, and also a directory"
+            reason = self._origins.file_and_directory(directory)
             self._obstacles.append(Obstacle(path=directory.path, reason=reason))
         if directory.standing is not Standing.FOREIGN:
             self.steps.append(PlannedDirectory(directory=directory, number=self._next_number))
@@ -302,7 +289,12 @@ class _Planner:
         planned = self.planned_names.setdefault(directory.real, set())
         directories = self._directories_in.get(directory.real, _NO_NAMES)
         if not (planned.isdisjoint(names) and directories.isdisjoint(names)):
-            names = [name for name in names if not self._clashes(directory, name, planned, directories)]
+            clashing = {name for name in names if name in planned or name in directories}
+            names = [name for name in names if name not in clashing]
+            for name in sorted(clashing):
+                reason = self._origins.twice(directory, name, entry.directory)
+                self._obstacles.append(Obstacle(path=directory.inner(name), reason=reason))
+        self._origins.add_files(directory, names, entry.directory)
         if directory.standing is Standing.OURS:
             # Whatever is in it is ours.
             inner = self.destinations.ours_in(directory.real)
@@ -330,19 +322,6 @@ class _Planner:
         self._next_number += len(names)
         self.steps.append(step)
 
-    def _clashes(
-        self, directory: Directory, name: bytes, planned: set[bytes], directories: set[bytes]
-    ) -> bool:
-        """Whether the AppSpec has something else for this name, too; that is a conflict."""
-        if name not in planned and name not in directories:
-            return False
-        what = "a directory" if name in directories else "from two sources"
-        reason = (
-            f"the AppSpec installs it {what}" if name in planned else f"the AppSpec needs {what} there, too"
-        )
-        self._obstacles.append(Obstacle(path=directory.inner(name), reason=reason))
-        return True
-
     def _decided(
         self, directory: Directory, names: list[bytes]
     ) -> tuple[list[bytes], frozenset[bytes] | None]:
@@ -367,7 +346,7 @@ class _Planner:
             return True if self._gives_way(directory, name) else None
         if self._previous.owns(directory.real, name) or self._behavior is FileExistsBehavior.OVERWRITE:
             return True
-        reason = f"{_kind(status)} that is there already"
+        reason = there_already(real, status)
         obstacle = Obstacle(path=directory.inner(name), reason=reason, status=status, is_by_rule=True)
         self._turn_away(directory, name, [obstacle])
         return None
@@ -396,7 +375,7 @@ class _Planner:
                 self.retained.append(path)
         elif is_again:
             # Nobody is to learn of that only when the file has been moved away.
-            self._obstacles.append(Obstacle(path=path, reason=_TWO_SOURCES))
+            self._obstacles.append(Obstacle(path=path, reason=self._origins.again(directory, name)))
         else:
             self._obstacles += obstacles
 
@@ -407,9 +386,3 @@ def _check_length(path: bytes) -> None:
         raise SourceProblem(
             f"the destination {os.fsdecode(path)} is too long: it has {len(path)} bytes, and {_LONGEST_PATH} are possible"
         )
-
-
-def _kind(status: os.stat_result) -> str:
-    if stat.S_ISLNK(status.st_mode):
-        return "a link"
-    return "a file" if stat.S_ISREG(status.st_mode) else "a special file"

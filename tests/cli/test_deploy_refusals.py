@@ -58,7 +58,7 @@ def test_conflicts_are_listed_once_and_all_of_them_one_a_line(host: Host) -> Non
     assert [str(host.destination / name) for name in NAMES] == listed
     assert len(NAMES) == done.stdout.count(f"{host.destination}/")
     after = lines[lines.index("The deployment failed at Install:") + 1 + len(NAMES) :]
-    assert "Install is not possible: 25 paths are in the way." in after[0]
+    assert "Install is not possible. 25 paths are in the way of this Install" in after[0]
     assert after[0].endswith("[install-conflicts]")
     assert "see the agent's log" not in done.stdout
     assert "mine" == (host.destination / NAMES[0]).read_text()

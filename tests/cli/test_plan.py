@@ -289,12 +289,16 @@ def test_conflicts_that_no_rule_solves_are_listed_too(host: Host) -> None:
     told = host.plan_as_json(revision)
     assert (1, "") == (done.returncode, done.stderr)
     conflict_line, summary = done.stdout.splitlines()
-    assert f"conflict {host.destination}/a  (the AppSpec installs it from two sources)" == conflict_line
-    advice = "Remove or move what is there, or correct the AppSpec. Nothing was changed. [install-conflicts]"
-    assert f"Install is not possible: 1 path is in the way. {advice}" == summary
+    reason = "the AppSpec installs it twice: from 'app/a' (AppSpec line 4) and from 'app/a' (AppSpec line 6)"
+    assert f"conflict {host.destination}/a  ({reason})" == conflict_line
+    wanting = "The AppSpec wants two things at one path, and nothing was changed."
+    advice = (
+        "Where the AppSpec wants two things at one path, leave one of them out, or change its destination."
+    )
+    assert f"Install is not possible. {wanting} {advice} [install-conflicts]" == summary
     conflict = {
         "path": str(host.destination / "a"),
-        "reason": "the AppSpec installs it from two sources",
+        "reason": reason,
         "owner": None,
         "modified_at": None,
         "installed_by_group": None,
@@ -320,7 +324,10 @@ def test_conflicts_of_every_kind_are_listed_together(host: Host) -> None:
         "by-rule": ("a file that is there already", True),
         "directory": ("a directory where a file must be", False),
         "parent": ("a file where a directory must be", False),
-        "twice": ("the AppSpec installs it from two sources", False),
+        "twice": (
+            "the AppSpec installs it twice: from 'app/twice' (AppSpec line 4) and from 'app/twice' (AppSpec line 6)",
+            False,
+        ),
     }
     assert expected == {
         os.path.relpath(conflict["path"], host.destination): (conflict["reason"], conflict["is_by_rule"])
@@ -329,8 +336,11 @@ def test_conflicts_of_every_kind_are_listed_together(host: Host) -> None:
     *conflicts, summary = done.stdout.splitlines()
     assert [True, False, False, False] == ["; rule DISALLOW, set by" in line for line in conflicts]
     assert [True, True, True, False] == ["; owner " in line for line in conflicts]
-    assert "4 paths are in the way. The rule for files that this deployment group did not install" in summary
-    assert "Where no rule is named, remove or move what is there, or correct the AppSpec." in summary
+    assert (
+        "4 paths are in the way of this Install, and nothing was changed. The rule for files that" in summary
+    )
+    assert "No rule lets a file and a directory take each other's place" in summary
+    assert "Where the AppSpec wants two things at one path, leave one of them out" in summary
 
 
 def test_a_path_with_two_reasons_is_one_path_and_both_are_told(host: Host) -> None:
@@ -342,10 +352,12 @@ def test_a_path_with_two_reasons_is_one_path_and_both_are_told(host: Host) -> No
         appspec.write(f"  - source: app/a\n    destination: {host.destination}\n" * 2)
     done = host.plan(revision)
     told = [line.partition("  ")[2] for line in done.stdout.splitlines()[:-1]]
-    assert 2 == len(told)
+    assert 3 == len(told), "each further entry is named"
     assert told[0].startswith("(a file that is there already; owner ")
-    assert "(the AppSpec installs it from two sources)" == told[1]
-    assert "1 path is in the way" in done.stdout
+    assert told[1].startswith(
+        "(the AppSpec installs it twice: from 'app/a' (AppSpec line 4) and from 'app/a'"
+    )
+    assert "One path is in the way" in done.stdout
     assert ["retain"] == [
         action for action, _kind in actions(host, host.plan(revision, "-b", "RETAIN")).values()
     ]

@@ -149,6 +149,7 @@ def test_what_others_have_put_into_a_directory_of_ours_stays(known: Host, name: 
 
 def test_a_directory_that_was_swapped_for_a_link_is_a_conflict(known: Host) -> None:
     """Whoever swapped it would choose where we write, even when the very files are there."""
+    (known.dest / "app").chmod(0o777)
     (known.dest / "app/sub").rename(known.base / "elsewhere")
     (known.dest / "app/sub").symlink_to(known.base / "elsewhere")
     before = known.everything(), times_of_change(known.base / "elsewhere")
