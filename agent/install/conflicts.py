@@ -99,8 +99,8 @@ class InstallConflicts(CommandFailure):
             The message names the first few.
     """
 
-    def __init__(self, rule: Rule, conflicts: Sequence[Conflict]) -> None:
-        super().__init__("install-conflicts", _message(rule, conflicts))
+    def __init__(self, rule: Rule, conflicts: Sequence[Conflict], doubt: str = "") -> None:
+        super().__init__("install-conflicts", _message(rule, conflicts, doubt))
         self.rule = rule
         self.conflicts = tuple(conflicts)
 
@@ -114,8 +114,14 @@ def rule_of(request: InstallRequest) -> Rule:
     )
 
 
-def conflicts_of(request: InstallRequest, obstacles: Iterable[Obstacle]) -> InstallConflicts:
-    """The failure that tells of all that is in the way, with who owns it and which group has put it there."""
+def conflicts_of(request: InstallRequest, obstacles: Iterable[Obstacle], doubt: str = "") -> InstallConflicts:
+    """The failure that tells of all that is in the way, with who owns it and which group has put it there.
+
+    Args:
+        request: what was to be installed.
+        obstacles: what planning has found.
+        doubt: a sentence about why some of it may be the group's own.
+    """
     once = {(obstacle.path, obstacle.reason): obstacle for obstacle in obstacles}
     groups = _groups(request, {path for path, _reason in once})
     # Whom a number belongs to may be a question to a directory service.
@@ -123,7 +129,7 @@ def conflicts_of(request: InstallRequest, obstacles: Iterable[Obstacle]) -> Inst
     conflicts = [_conflict(obstacle, groups, user_name) for obstacle in once.values()]
     described = [_described(conflict) for conflict in conflicts[:_MOST_LOGGED]]
     log.warning("install_conflicts", count=len(conflicts), conflicts=described)
-    return InstallConflicts(rule_of(request), conflicts)
+    return InstallConflicts(rule_of(request), conflicts, doubt)
 
 
 def _groups(request: InstallRequest, paths: set[bytes]) -> dict[bytes, str]:
@@ -147,11 +153,12 @@ def _conflict(obstacle: Obstacle, groups: dict[bytes, str], user_name: Callable[
     )
 
 
-def _message(rule: Rule, conflicts: Sequence[Conflict]) -> str:
+def _message(rule: Rule, conflicts: Sequence[Conflict], doubt: str) -> str:
     shown = "; ".join(map(_described, conflicts[:_MOST_LISTED]))
     more = len(conflicts) - _MOST_LISTED
     rest = f"; and {more} more (see the agent's log)" if more > 0 else ""
-    return f"{summary_of(conflicts)}, and nothing was changed: {shown}{rest}. {advice_on(rule, conflicts)}"
+    doubt = f"{doubt} " if doubt else ""
+    return f"{summary_of(conflicts)}, and nothing was changed: {shown}{rest}. {doubt}{advice_on(rule, conflicts)}"
 
 
 def summary_of(conflicts: Sequence[Conflict]) -> str:

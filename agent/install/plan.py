@@ -195,7 +195,7 @@ class _Planner:
             )
             raise CommandFailure("install-source-invalid", message)
         if self._obstacles:
-            raise conflicts_of(self._request, self._obstacles)
+            raise conflicts_of(self._request, self._obstacles, self._previous.doubt)
 
     def assign_attributes(self) -> None:
         problems: list[str] = []

@@ -44,6 +44,7 @@ class Previous:
         untouched: those of the directories that hold the very names that Install left in them, and have the
             attributes that they had then, → their state.
         deployment_id: whose revision it is; empty when not known.
+        doubt: as in `Records`.
     """
 
     files: PreviousFiles = field(default_factory=lambda: PreviousFiles(Sections(b"")))
@@ -53,6 +54,7 @@ class Previous:
     followed: dict[bytes, bytes] = field(default_factory=dict)
     untouched: dict[bytes, bytes] = field(default_factory=dict)
     deployment_id: str = ""
+    doubt: str = ""
 
     def owns(self, directory: bytes, name: bytes) -> bool:
         """Whether the previous Install put a file or link there."""
@@ -117,11 +119,13 @@ class Records(NamedTuple):
         cleanup: content of the cleanup file; None when there is none.
         header: of the manifest, if that is about the same Install; else None.
         listed: the lines of that manifest.
+        doubt: a sentence about what they should tell, and don't; empty when they tell all.
     """
 
     cleanup: bytes | None
     header: ManifestHeader | None
     listed: bytes
+    doubt: str = ""
 
 
 def read_records(files: GroupFiles) -> Records:
@@ -131,13 +135,26 @@ def read_records(files: GroupFiles) -> Records:
         CommandFailure: `install-records-unreadable`.
     """
     try:
-        return fitting_records(files)
+        records = fitting_records(files)
+        if records.cleanup is None and _has_installed(files):
+            log.warning("cleanup_file_missing", path=str(files.cleanup))
+            return records._replace(
+                doubt=f"What the last Install of this group has put there is not known, because {files.cleanup} is not there, so"
+                " its files count as somebody else's."
+            )
     except OSError as error:
         message = (
             f"What the last Install of this deployment group created can't be read from {error.filename!r}:"
-            f" {error.strerror}. Make the file readable, or remove it to give up all claims on those files."
+            f" {error.strerror}. Nothing was changed. Make the file readable and deploy again; if it is lost, remove"
+            f" {files.cleanup}: the files of the last Install are somebody else's then, and stay where they are."
         )
         raise CommandFailure("install-records-unreadable", message) from error
+    return records
+
+
+def _has_installed(files: GroupFiles) -> bool:
+    """Whether anything but the cleanup file tells of an Install of this group."""
+    return files.instructions.exists() or files.manifest.exists()
 
 
 def previous_of(records: Records, directory: Path) -> Previous:
@@ -148,7 +165,7 @@ def previous_of(records: Records, directory: Path) -> Previous:
         directory: where they lie.
     """
     if records.cleanup is None:
-        return Previous()
+        return Previous(doubt=records.doubt)
     if records.header is None:
         return _from_cleanup(records.cleanup, trusted_links(directory))
     return _from_manifest(records.header, records.listed, trusted_links(directory))
@@ -175,24 +192,39 @@ def installed_deployment(instructions_directory: Path, group_id: str) -> str:
 
 
 def fitting_records(files: GroupFiles) -> Records:
-    """The cleanup file, and the manifest if it is about the same Install as it and the instructions.
+    """The cleanup file, and the manifest if it is about the last Install.
+
+    Without a cleanup file, the group has no claims any more: whoever wants that removes it.
 
     Raises:
         OSError: a record can't be read.
     """
     cleanup = _content(files.cleanup)
-    manifest = None if cleanup is None else _content(files.manifest)
-    if manifest is not None:
-        line, end, listed = manifest.partition(b"\n")
-        header = decode_header(line + end)
-        if header is not None and _is_about(header, files):
-            return Records(cleanup, header, listed)
-    return Records(cleanup, None, b"")
+    if cleanup is None:
+        return Records(None, None, b"")
+    manifest = _content(files.manifest)
+    if manifest is None:
+        return Records(cleanup, None, b"")
+    line, end, listed = manifest.partition(b"\n")
+    header = decode_header(line + end)
+    if header is None or not _is_about(header, files):
+        return Records(cleanup, None, b"")
+    if not _is_whole(listed, cleanup):
+        log.warning("manifest_cut_off", path=str(files.manifest))
+        return Records(cleanup, None, b"")
+    return Records(cleanup, header, listed)
 
 
 def _is_about(header: ManifestHeader, files: GroupFiles) -> bool:
-    """Whether it belongs to both: another agent that installs the same paths again writes the same cleanup file."""
-    return _is_same(files.cleanup, header.cleanup, header.cleanup_state, stream_digest) and _is_same(
+    """Whether it belongs to both: another agent that installs the same paths again writes the same cleanup file.
+
+    A cleanup file that breaks off was written by no agent that has gone on to write the instructions anew, as each
+    does: it was damaged, and the manifest still says what it has lost.
+    """
+    return (
+        _is_same(files.cleanup, header.cleanup, header.cleanup_state, stream_digest)
+        or _is_cut_off(files.cleanup)
+    ) and _is_same(
         files.instructions,
         header.instructions,
         header.instructions_state,
@@ -208,6 +240,21 @@ def _is_same(path: Path, digest: bytes, state: bytes, digest_of: Callable[[FileI
             return (now == state != UNKNOWN_STATE) or digest_of(stream) == digest
     except FileNotFoundError:
         return False
+
+
+def _is_cut_off(cleanup: Path) -> bool:
+    """Whether this file has lost its end, or all that was in it."""
+    content = _content(cleanup)
+    if content is None or content.endswith(b"\n"):
+        return False
+    log.warning("cleanup_file_cut_off", path=str(cleanup))
+    return True
+
+
+def _is_whole(listed: bytes, cleanup: bytes) -> bool:
+    """Whether a manifest names as much as the cleanup file of the same Install. Names with newlines only it names."""
+    count = listed.count(b"\n") - listed.count(b"\nd - - ") - listed.startswith(b"d - - ")
+    return count >= cleanup.count(b"\n")
 
 
 def _content(path: Path) -> bytes | None:
