@@ -182,6 +182,18 @@ class ArchiveIndex:
         """The lines of all entries of this directory, given by its full path; not to be asked where `is_doubtful`."""
         return self._sections.text(directory[len(self._archive) + 1 :])
 
+    def names(self, path: bytes) -> bool:
+        """Whether there was anything at this full path when the archive was unpacked."""
+        directory, _slash, name = path.rpartition(b"/")
+        return name in self._sections.of(directory[len(self._archive) + 1 :])
+
+    def files_below(self, directory: bytes) -> int:
+        """How many files and links there were in this directory, given by its full path, and below it."""
+        top = directory[len(self._archive) + 1 :]
+        inside = [path for path in self._identities if path == top or not top or path.startswith(top + b"/")]
+        entries = [self._sections.of(path) for path in inside]
+        return sum(1 for fields in entries for kind in fields.values() if kind != DIRECTORY)
+
     @property
     def is_doubtful(self) -> bool:
         """Whether some of the entries are not believed, since the file system counts whole seconds."""

@@ -86,7 +86,7 @@ def source_entries(
         SourceProblem: it is not there, leads out of the archive, or holds a device or the like.
     """
     path = source_path(archive, mapping.source)
-    status = _status(archive, path, mapping)
+    status = _status(archive, index, path, mapping)
     above = _NONE
     if stat.S_ISLNK(status.st_mode):
         if os.path.isdir(path):
@@ -97,6 +97,8 @@ def source_entries(
     if stat.S_ISDIR(status.st_mode):
         walk = _Walk(archive, index, mapping, follow_links=follow_links)
         walk.enter(path, b"", above)
+        if not any(isinstance(item, SourceFiles) for item in walk.found):
+            _check_emptied(archive, index, path, mapping)
         yield from walk.found
         return
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
@@ -122,17 +124,17 @@ def destination_of(mapping: FileMapping) -> bytes:
     return destination[1:] if destination.startswith(b"//") else destination
 
 
-def _status(archive: bytes, path: bytes, mapping: FileMapping) -> os.stat_result:
+def _status(archive: bytes, index: ArchiveIndex, path: bytes, mapping: FileMapping) -> os.stat_result:
     # The directory above may be reached through a link of the archive; that link must stay inside.
     if path != archive:
         _check_inside(archive, os.path.dirname(path), mapping)
     try:
         return os.lstat(path)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise SourceProblem(_missing(path, mapping)) from error
+        raise SourceProblem(_missing(index, path, mapping)) from error
 
 
-def _missing(path: bytes, mapping: FileMapping) -> str:
+def _missing(index: ArchiveIndex, path: bytes, mapping: FileMapping) -> str:
     parent = os.path.dirname(path)
     try:
         names = sorted(os.listdir(parent))
@@ -141,6 +143,11 @@ def _missing(path: bytes, mapping: FileMapping) -> str:
     shown = ", ".join(repr(os.fsdecode(name)) for name in names[:5])
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     there = f"; {os.fsdecode(parent)} holds {shown}{more}" if names else ""
+    if index.names(path):
+        there += (
+            ". It was there when the revision was unpacked: a script of this deployment, or a program that tidies up,"
+            " has removed it"
+        )
     return f"source {mapping.source!r} (AppSpec line {mapping.line}) is not in the archive: there is no {os.fsdecode(path)}{there}"
 
 
@@ -164,6 +171,18 @@ def _check_dangling(archive: bytes, path: bytes, mapping: FileMapping) -> None:
         raise SourceProblem(
             f"source {mapping.source!r} (AppSpec line {mapping.line}) is a link to {target}, which is not in the"
             " archive; add it to the revision, or let the link lead to what is there"
+        )
+
+
+def _check_emptied(archive: bytes, index: ArchiveIndex, path: bytes, mapping: FileMapping) -> None:
+    """Afterwards it is known that this directory, in which there are no files, has never held any."""
+    below = os.path.relpath(os.path.realpath(path), os.path.realpath(archive))
+    count = index.files_below(archive if below == b"." else archive + b"/" + below)
+    if count:
+        raise SourceProblem(
+            f"source {mapping.source!r} (AppSpec line {mapping.line}) holds no files any more; when the revision was unpacked,"
+            f" it held {count}. A script of this deployment, or a program that tidies up, has removed them: let it leave"
+            f" {os.fsdecode(path)} alone until Install has ended"
         )
 
 

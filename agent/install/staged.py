@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import struct
@@ -14,6 +15,8 @@ from agent.listings import DIGEST_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from agent.install.planned import PlannedFiles
 
 
 _DIGEST_LENGTH = 2 * DIGEST_BYTES  # in hexadecimal
@@ -44,6 +47,23 @@ class StepFailed(Exception):
         super().__init__(f"{os.fsdecode(path)}: {error.strerror or error}")
         self.path = path
         self.error = error
+
+
+def failed_step(files: PlannedFiles, position: int, error: OSError) -> StepFailed:
+    """The failure of the planned file at this position.
+
+    What has gone from the archive is told from what has changed at the destination: planned anew, it would simply
+    be left out of the revision.
+    """
+    name = files.names[position]
+    source = files.source_directory + b"/" + name
+    if error.errno == errno.ENOENT and not os.path.lexists(source):
+        gone = (
+            f"{os.fsdecode(source)}, which is to be installed there, has been removed from the deployment archive"
+            " since this Install began"
+        )
+        error = OSError(errno.ESTALE, gone)
+    return StepFailed(files.prefix + name, error)
 
 
 class NewFile(NamedTuple):

@@ -14,7 +14,7 @@ from agent.install.destinations import Standing
 from agent.install.entries import new_name
 from agent.install.records import decode_record, digest_if_untouched, file_fields, link_fields
 from agent.install.removals import is_as_left
-from agent.install.staged import AdjustedFiles, LinkedName, Staged, StepFailed, Todo
+from agent.install.staged import AdjustedFiles, LinkedName, Staged, Todo, failed_step
 from agent.install.survey import UNCHANGED, UNKNOWN, look_in, names_of, states_in
 from agent.install.wanted import BITS, Wanted, has_capabilities, wanted_of
 from agent.listings import content_digest, stream_digest
@@ -108,7 +108,7 @@ class Stager:
                 for position in unknown:
                     work.compare(position)
         except OSError as error:
-            raise StepFailed(files.prefix + files.names[position], error) from error
+            raise failed_step(files, position, error) from error
         return staged
 
     def stage(self, files: PlannedFiles, staged: Staged) -> Staged:
@@ -128,7 +128,7 @@ class Stager:
                 for position, inode in todo:
                     work.stage(position, inode)
         except OSError as error:
-            raise StepFailed(files.prefix + files.names[position], error) from error
+            raise failed_step(files, position, error) from error
         return staged
 
     def stage_linked(self, files: PlannedFiles, staged: Staged, links: Links) -> None:
@@ -143,7 +143,7 @@ class Stager:
                 for position in staged.linked:
                     work.stage_linked(position, links)
         except OSError as error:
-            raise StepFailed(files.prefix + files.names[position], error) from error
+            raise failed_step(files, position, error) from error
 
 
 class _FirstName(NamedTuple):

@@ -12,7 +12,7 @@ from agent.install.entries import new_name, old_name
 from agent.install.hidden import GONE, Forgotten
 from agent.install.records import file_fields, link_fields
 from agent.install.renames import Renames, has_two_names
-from agent.install.staged import NewFiles, StepFailed
+from agent.install.staged import NewFiles, StepFailed, failed_step
 from agent.install.wanted import wanted_of
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Switcher:
                 position = adjusted.position
                 self._adjust(dir_fd, files, staged, adjusted)
         except OSError as error:
-            raise StepFailed(files.prefix + files.names[position], error) from error
+            raise failed_step(files, position, error) from error
 
     def forget_replaced(self, files: PlannedFiles, staged: Staged) -> Forgotten:
         """Remove what these files have replaced."""
