@@ -147,6 +147,10 @@ def _prepare_directory(directory: Path, mode: int) -> Problem | None:
             directory.chmod(mode)
     except OSError as error:
         return Problem(message=f"the directory {directory} can't be made: {error.strerror or error}")
+    if os.statvfs(directory).f_flag & os.ST_RDONLY:
+        return Problem(
+            message=f"the directory {directory} is on a file system that is mounted read-only, for root as well"
+        )
     if not os.access(directory, os.W_OK | os.X_OK):
         return Problem(
             message=f"the directory {directory} can't be written to by this user (uid {os.geteuid()})"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from agent.appspec import EVERYTHING, AclKind, ObjectType
 from agent.install.acl import NamedEntry
+from agent.install.protection import own_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +42,7 @@ def resolve_attributes(permission: Permission) -> Attributes:
     Raises:
         PermissionProblem: one of them does not exist, or only root may give files to them.
     """
-    where = f"permissions (AppSpec line {permission.line})"
+    where = f"permissions of {permission.object} (AppSpec line {permission.line})"
     uid = None if permission.owner is None else _user_id(permission.owner, f"owner in {where}")
     gid = None if permission.group is None else _group_id(permission.group, f"group in {where}")
     _check_allowed(permission, uid, gid, where)
@@ -81,16 +82,29 @@ def _number(name: str, where: str, kind: str) -> int:
     # The largest value means "leave as it is" to the kernel.
     if name.isascii() and name.isdigit() and int(name) < 0xFFFFFFFF:
         return int(name)
-    raise PermissionProblem(f"{where}: there is no {kind} {name!r} on this host")
+    raise unknown_name(where, kind, name)
+
+
+def unknown_name(where: str, kind: str, name: str) -> PermissionProblem:
+    """There is no such user or group."""
+    return PermissionProblem(
+        f"{where}: there is no {kind} {name!r} on this host; create it before Install, such as in a BeforeInstall script"
+    )
 
 
 def _check_allowed(permission: Permission, uid: int | None, gid: int | None, where: str) -> None:
     if os.geteuid() == 0:
         return
     if uid is not None and uid != os.geteuid():
-        raise PermissionProblem(f"{where}: only root may give files to {permission.owner!r}")
+        raise PermissionProblem(
+            f"{where}: only root may give files to {permission.owner!r}, and the agent runs as {own_name()}; leave the"
+            " owner out, or run the agent as root"
+        )
     if gid is not None and gid not in {os.getegid(), *os.getgroups()}:
-        raise PermissionProblem(f"{where}: only root may give files to the group {permission.group!r}")
+        raise PermissionProblem(
+            f"{where}: only root may give files to the group {permission.group!r}, of which the agent's user"
+            f" {own_name()} is no member; make it one, or run the agent as root"
+        )
 
 
 class Assignment:

@@ -33,7 +33,7 @@ from agent.install.journal import (
 )
 from agent.install.plan import plan_install
 from agent.install.previous import installed_deployment
-from agent.install.protection import protection_of
+from agent.install.protection import protection_of, remedy_for
 from agent.install.request import InstallSummary
 from agent.install.room import no_room_failure
 from agent.install.staged import StepFailed
@@ -269,11 +269,12 @@ def _complete(
 
 
 def _not_completed(files: GroupFiles, error: BaseException) -> CommandFailure:
-    where, why = str(files.directory), str(error)
+    where, why, remedy = str(files.directory), str(error), "Mend that"
     if isinstance(error, OSError):
         where, why = _named(error, files.directory), error.strerror or why
+        remedy = f"{protection_of(where, error)}{remedy_for(where, error)}"
     message = (
-        f"The last Install of this group has taken effect, but {where} can't be written: {why}. Mend the cause; the next command of this"
+        f"The last Install of this group has taken effect, but {where} can't be written: {why}. {remedy}; the next command of this"
         " group, or the next start of the agent, removes the old files."
     )
     return CommandFailure("install-not-completed", message)
@@ -287,9 +288,11 @@ def _give_up_stuck(files: GroupFiles) -> None:
         claim_paths(files, finish(Journal(files.committed_journal), _unobserved).stuck)
         files.committed_journal.unlink()
     except OSError as error:
+        where = _named(error, files.directory)
         message = (
-            f"The last Install of this group can't be completed, because {_named(error, files.directory)} can't be"
-            f" written: {error.strerror or error}. Nothing was changed. Mend the cause and deploy again."
+            f"The last Install of this group can't be completed, because {where} can't be written:"
+            f" {error.strerror or error}. Nothing was changed. {protection_of(where, error)}"
+            f"{remedy_for(where, error)}, and deploy again."
         )
         raise CommandFailure("install-not-completed", message) from error
 
@@ -330,10 +333,11 @@ def _undo(files: GroupFiles, journal: Journal, cause: str, observer: Observer) -
         discard_records(files, journal.token.decode())
         files.journal.unlink()
     except OSError as error:
+        where = _named(error, files.directory)
         message = (
-            f"Install failed: {cause}Everything was put back, but {_named(error, files.directory)} can't be removed:"
-            f" {error.strerror or error}."
-            " Mend the cause; the next command of this group, or the next start of the agent, tries again."
+            f"Install failed: {cause}Everything was put back, but {where} can't be removed: {error.strerror or error}."
+            f" {protection_of(where, error)}{remedy_for(where, error)}; the next command of this group, or the next start"
+            " of the agent, tries again."
         )
         raise CommandFailure("install-undo-incomplete", message) from error
 
@@ -342,10 +346,12 @@ def _failure(application: Application, error: StepFailed | OSError, place: str) 
     reason = error.error if isinstance(error, StepFailed) else error
     path = os.fsdecode(error.path) if isinstance(error, StepFailed) else _filename(reason)
     if reason.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return no_room_failure(application.plan, path or place, application.staged)
+        is_quota = reason.errno == errno.EDQUOT
+        return no_room_failure(application.plan, path or place, application.staged, is_quota=is_quota)
+    where = path or place
     message = (
-        f"Install failed at {path or place}: {reason.strerror or reason}. {protection_of(path, reason)}Everything was put back,"
-        " so the previous revision is whole. Mend the cause and deploy again."
+        f"Install failed at {where}: {reason.strerror or reason}. {protection_of(where, reason)}Everything was put back,"
+        f" so the previous revision is whole. {remedy_for(where, reason)}, and deploy again."
     )
     return CommandFailure("install-failed", message)
 

@@ -17,6 +17,7 @@ from agent.install.conflicts import Obstacle, conflicts_of, rule_of
 from agent.install.destinations import Destinations, Directory, NotADirectory, Standing
 from agent.install.planned import InstallPlan, PlannedDirectory, PlannedFiles
 from agent.install.previous import Previous, previous_of, read_records
+from agent.install.protection import remedy_for
 from agent.install.reasons import Origins, no_directory, there_already
 from agent.install.removals import planned_removals
 from agent.install.repetition import asked_by, find_repetition
@@ -103,7 +104,7 @@ def _plan(request: InstallRequest, survey: Survey | None, *, trusts_states: bool
         path = os.fsdecode(error.filename or b"")
         message = (
             f"Install can't be planned, because {path} can't be looked at: {error.strerror}. Nothing was changed."
-            " Mend the cause and deploy again."
+            f" {remedy_for(path, error)}, and deploy again."
         )
         raise CommandFailure("install-failed", message) from error
     leftover = [real for real in previous.directories if real not in planner.destinations.by_real]
@@ -228,8 +229,11 @@ class _Planner:
                     continue
                 step.attributes[name] = self._assigned[id(attributes)] = attributes
                 if refuses_links and name in step.links:
-                    path = os.fsdecode(step.prefix + name)
-                    problems.append(f"{path} is a link, and reject_symlink_permission_targets is set")
+                    problems.append(
+                        f"{os.fsdecode(step.prefix + name)} is a link, which the entry in AppSpec line"
+                        f" {attributes.permission.line} matches, and reject_symlink_permission_targets is set on this host;"
+                        " leave the link out of the entry with pattern or except"
+                    )
 
     def _plan_mapping(self, mapping: FileMapping) -> None:
         destination = destination_of(mapping)

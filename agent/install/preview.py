@@ -10,10 +10,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agent.errors import CommandFailure
+from agent.install.attributes import unknown_name
 from agent.install.changes import BlockedInstall
 from agent.install.comparison import Comparison
 from agent.install.conflicts import InstallConflicts
 from agent.install.plan import plan_install
+from agent.install.protection import remedy_for
 from agent.install.staged import StepFailed
 
 if TYPE_CHECKING:
@@ -65,9 +67,10 @@ def plans_for_other_user(directory: Path) -> bool:
 def _refused(path: bytes, error: OSError) -> OSError | CommandFailure:
     if isinstance(error, PermissionError):
         return PermissionError(errno.EACCES, error.strerror, os.fsdecode(path))
+    where = os.fsdecode(path)
     message = (
-        f"Install can't be planned, because {os.fsdecode(path)} can't be compared: {error.strerror or error}."
-        " Nothing was changed. Mend the cause and plan again."
+        f"Install can't be planned, because {where} can't be compared: {error.strerror or error}. Nothing was changed."
+        f" {remedy_for(where, error)}, and plan again."
     )
     return CommandFailure("install-failed", message)
 
@@ -82,16 +85,16 @@ def _without_owners(request: InstallRequest) -> tuple[InstallRequest, dict[int, 
     originals: dict[int, Permission] = {}
     stripped = []
     for permission in request.appspec.permissions:
-        for name, find, kind in (
-            (permission.owner, pwd.getpwnam, "user"),
-            (permission.group, grp.getgrnam, "group"),
+        for name, find, kind_of_name, kind in (
+            (permission.owner, pwd.getpwnam, "owner", "user"),
+            (permission.group, grp.getgrnam, "group", "group"),
         ):
             if name is not None and not name.isdigit():
                 try:
                     find(name)
                 except KeyError:
-                    where = f"permissions (AppSpec line {permission.line})"
-                    problems.append(f"{where}: there is no {kind} {name!r} on this host")
+                    where = f"{kind_of_name} in permissions of {permission.object} (AppSpec line {permission.line})"
+                    problems.append(str(unknown_name(where, kind, name)))
         without = replace(permission, owner=None, group=None)
         originals[id(without)] = permission
         stripped.append(without)

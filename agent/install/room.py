@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from agent.errors import CommandFailure
+from agent.install.descriptors import mount_point
 from agent.install.destinations import Standing
 from agent.install.planned import PlannedDirectory
 
@@ -17,30 +18,43 @@ if TYPE_CHECKING:
     from agent.install.staged import Staged
 
 
-def no_room_failure(plan: InstallPlan, path: str, staged: Sequence[Staged] = ()) -> CommandFailure:
-    """The failure that says how much the whole Install needs, and how much is free.
+def no_room_failure(
+    plan: InstallPlan, path: str, staged: Sequence[Staged] = (), *, is_quota: bool = False
+) -> CommandFailure:
+    """The failure that says what is short, how much the whole Install needs, and how much is free.
 
     Args:
-        plan: what was to be done.
+        plan: what was to be done, and has been put back.
         path: where the system said no; must not be empty.
         staged: what was found out about the planned files, in the order of the plan; without it, all
             of them count, also those that are there already.
+        is_quota: whether the system said that a quota is used up, and not the disk.
     """
     needed_bytes, needed_inodes = _needed(plan, staged)
-    message = (
-        f"The disk is full at {path}. This Install needs {_size(needed_bytes)} and {needed_inodes} inodes"
-    )
+    needs = f"This Install needs {_size(needed_bytes)} and {needed_inodes} inodes"
     place = path
     while place and not os.path.lexists(place):
         place = os.path.dirname(place)
+    mounted, lacks_inodes_only = place, False
     with contextlib.suppress(OSError):
         free = os.statvfs(place)
-        message += f"; free are {_size(free.f_bavail * free.f_frsize)} and {free.f_favail} inodes"
-    message += (
-        ", beside the previous revision, which stays until the new one is complete."
-        " Everything was put back. Free some space and deploy again."
+        free_bytes = free.f_bavail * free.f_frsize
+        needs += f"; free are {_size(free_bytes)} and {free.f_favail} inodes"
+        lacks_inodes_only = free.f_files > 0 and free.f_favail < needed_inodes and needed_bytes <= free_bytes
+        mounted = os.fsdecode(mount_point(os.path.realpath(os.fsencode(place))))
+    needs += (
+        ", beside the previous revision, which stays until the new one is complete. Everything was put back."
     )
-    return CommandFailure("install-disk-full", message)
+    if is_quota:
+        what = f"A disk quota is used up at {path}, of the agent's user, or of a group or project."
+        remedy = "Raise the quota, or remove files that count for it,"
+    elif lacks_inodes_only:
+        what = f"No more files can be made at {path}: the file system mounted at {mounted} has room, but too few inodes."
+        remedy = f"Remove files there, whatever their size (`du --inodes -x {mounted}` counts them),"
+    else:
+        what = f"The disk is full at {path}, on the file system mounted at {mounted}."
+        remedy = "Free some space there"
+    return CommandFailure("install-disk-full", f"{what} {needs} {remedy} and deploy again.")
 
 
 def _needed(plan: InstallPlan, staged: Sequence[Staged]) -> tuple[int, int]:

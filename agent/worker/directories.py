@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -35,9 +36,18 @@ def keeping_in(directory: Path) -> Iterator[None]:
         where = os.fsdecode(error.filename) if error.filename else str(directory)
         raise CommandFailure(
             "deployment-directory-unwritable",
-            f"The deployment can't be kept in {where}: {error.strerror or error}. "
-            "Check free space and permissions of root_dir, and deploy again.",
+            f"The deployment can't be kept in {where}: {error.strerror or error}. {_remedy(error, where)}, and deploy again.",
         ) from error
+
+
+def _remedy(error: OSError, where: str) -> str:
+    if error.errno == errno.EROFS:
+        return "Its file system is mounted read-only, for root as well: make it writable again"
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return f"Free some space there, or inodes (`df -h {where}; df -i {where}`)"
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return f"Let the agent's user (uid {os.geteuid()}) write there"
+    return "Check root_dir"
 
 
 @contextlib.contextmanager
