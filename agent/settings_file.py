@@ -42,10 +42,19 @@ def load_settings(path: Path) -> LoadedSettings:
     try:
         text = path.read_bytes()
     except OSError as error:
-        reason = error.strerror or str(error)
-        hint = f"It can't be read ({reason}). Create it, or name another one with --config-file."
-        raise ConfigurationError(str(path), [Problem(message=hint)]) from error
+        message = f"It can't be read ({error.strerror or error}). {_advice(error)}"
+        raise ConfigurationError(str(path), [Problem(message=message)]) from error
     return parse_settings(text, source=str(path))
+
+
+def _advice(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "Try again with sudo, or as the user that the agent runs as."
+    if isinstance(error, IsADirectoryError):
+        return "Name the file in it with --config-file."
+    if isinstance(error, FileNotFoundError):
+        return "Create it, or name another one with --config-file."
+    return "Mend that, or name another one with --config-file."
 
 
 def parse_settings(text: bytes, *, source: str) -> LoadedSettings:

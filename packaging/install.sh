@@ -240,9 +240,9 @@ check_running() {
 }
 
 # Of an agent of this kind, however it was started. One that has ended is still named in the answer; its exit code says
-# so (3, and 4 where nobody knows).
+# so (3, and 4 where nobody knows). One that does not work, as after SIGSTOP, is there all the same (1).
 running_pid() {
-    told=$("$here/program/bin/agentctl" status --json --last 0 2>/dev/null) || return 0
+    told=$("$here/program/bin/agentctl" status --json --last 0 2>/dev/null) || [ "$?" -eq 1 ] || return 0
     say "$told" | sed -n 's/^ *"pid": *\([0-9]*\).*/\1/p' | head -n 1
 }
 

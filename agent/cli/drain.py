@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from agent.cli.edge import IMPOSSIBLE
 from agent.cli.running import (
     DONE,
     OUT_OF_TIME,
@@ -20,10 +21,14 @@ from agent.cli.running import (
     timeout_option,
     wait_for,
 )
+from agent.cli.status_text import frozen
+from agent.cli.terminal_text import readable
 from agent.deployments import DrainMark
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from agent.deployments import DaemonStatus
 
 _NOT_POLLING = ("starting", "draining", "stopping")
 
@@ -39,7 +44,7 @@ def command(config_file: Path, timeout_s: float | None, *, undo: bool) -> None:
     of the agent, until `agentctl drain --undo` or a reboot. With --timeout 0 nothing is waited for.
 
     Exit codes: 0 the host is idle (with --undo: commands are taken again), 1 not idle in time, but draining,
-    2 bad input, 4 it can't be done: this user may not, or pid_dir can't be written.
+    2 bad input, 4 it can't be done: this user may not, pid_dir can't be written, or the agent's process does not work.
 
     \b
     Examples:
@@ -51,22 +56,51 @@ def command(config_file: Path, timeout_s: float | None, *, undo: bool) -> None:
     try:
         if undo:
             mark.remove()
-            is_running = agent.signal(signal.SIGHUP) is not None
-            click.echo("The agent takes commands again." if is_running else "The agent does not run.")
-            sys.exit(DONE)
+            sys.exit(_undo(agent))
         mark.put()
-        agent.signal(signal.SIGHUP)
-        sys.exit(_wait(agent, timeout_s))
+        daemon = agent.signal(signal.SIGHUP)
+        if daemon is not None:
+            _refuse_frozen(agent, daemon)
+        sys.exit(_wait(agent, timeout_s, runs=daemon is not None))
     except OSError as error:
         exit_impossible(error)
 
 
-def _wait(agent: RunningAgent, timeout_s: float | None) -> int:
+def _undo(agent: RunningAgent) -> int:
+    daemon = agent.signal(signal.SIGHUP)
+    if daemon is None:
+        click.echo("The agent does not run. When it is started, it takes commands.")
+        return DONE
+    vitality = agent.vitality(daemon)
+    if vitality.is_frozen:
+        click.echo(f"agentctl: the agent takes no commands yet: {frozen(daemon, vitality)}", err=True)
+        return IMPOSSIBLE
+    if daemon.waits_for:
+        click.echo(
+            f"The agent takes commands as soon as it can; it still waits: {readable(daemon.waits_for)}"
+        )
+        return DONE
+    click.echo("The agent takes commands again.")
+    return DONE
+
+
+def _refuse_frozen(agent: RunningAgent, daemon: DaemonStatus) -> None:
+    """End the program where nobody can say what the daemon will do next; once it goes on, it drains."""
+    vitality = agent.vitality(daemon)
+    if vitality.is_frozen and agent.daemon() is not None:
+        click.echo(
+            f"agentctl: the agent drains only when it works again: {frozen(daemon, vitality)}", err=True
+        )
+        sys.exit(IMPOSSIBLE)
+
+
+def _wait(agent: RunningAgent, timeout_s: float | None, *, runs: bool) -> int:
     began = time.monotonic()
     if wait_for(lambda: _is_drained(agent), timeout_s):
         waited = f"after {time.monotonic() - began:.0f} s"
+        who = "It" if runs else "The agent does not run; when it is started, it"
         click.echo(
-            f"The host is idle {waited}. It takes no commands until `agentctl drain --undo` or a reboot."
+            f"The host is idle {waited}. {who} takes no commands until `agentctl drain --undo` or a reboot."
         )
         return DONE
     say_what_is_left(agent.work_left(), timeout_s)
@@ -76,4 +110,4 @@ def _wait(agent: RunningAgent, timeout_s: float | None) -> int:
 def _is_drained(agent: RunningAgent) -> bool:
     """Looked at in this order: a daemon that polls may still take a command."""
     daemon = agent.daemon()
-    return (daemon is None or daemon.state in _NOT_POLLING) and agent.work_left() == 0
+    return (daemon is None or daemon.state in _NOT_POLLING) and not agent.work_left()

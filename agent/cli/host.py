@@ -30,9 +30,20 @@ def settings_of(config_file: Path) -> Settings:
     Raises:
         ConfigurationError: the file has problems.
     """
-    if config_file == DEFAULT_CONFIGURATION and not config_file.exists():
+    if config_file == DEFAULT_CONFIGURATION and not _may_be_there(config_file):
         return Settings()
     return load_settings(config_file).settings
+
+
+def _may_be_there(path: Path) -> bool:
+    """Whether anything has this name, if only a link that leads nowhere; also where nobody can tell."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def check_owner(settings: Settings, config_file: Path) -> None:

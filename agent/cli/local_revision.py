@@ -75,7 +75,8 @@ configuration_option = click.option(
     "--agent-configuration-file",
     "--config-file",
     "agent_configuration_file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    # As in `config_option`: what is wrong with the file is said by whoever reads it.
+    type=click.Path(path_type=Path, readable=False),
     default=DEFAULT_CONFIGURATION,
     show_default=True,
     help="Settings of the agent.",

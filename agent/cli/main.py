@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from agent import __version__
-from agent.errors import AgentError
+from agent.cli.edge import call
 
 # Name → one line for the overview. The module of the same name (with _ for -) has the command as `command`.
 _SUBCOMMANDS = {
@@ -64,8 +64,9 @@ def agentctl() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    try:
-        agentctl()
-    except AgentError as error:
-        click.echo(f"agentctl: {error.message} [{error.error_id}]", err=True)
-        sys.exit(1)
+    sys.exit(call(lambda: agentctl(standalone_mode=False), _subcommand))
+
+
+def _subcommand() -> str:
+    """The first word of the command line that names one; options before it take no values."""
+    return next((word for word in sys.argv[1:] if not word.startswith("-")), "")

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import click
 
 from agent.cli.completion import offer_interrupted_groups
+from agent.cli.edge import IMPOSSIBLE
 from agent.cli.host import check_owner
-from agent.cli.running import DONE, IMPOSSIBLE, agent_of, config_option, exit_impossible
+from agent.cli.running import DONE, agent_of, config_option, exit_impossible
 from agent.cli.terminal_text import readable
 from agent.deployments import DeploymentRoot, JobStore
 from agent.deployments.group import GroupBusy, group_holder, group_lock_at_once

@@ -3,43 +3,34 @@
 from __future__ import annotations
 
 import os
-import sys
 import urllib.request
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from agent.cli.boot_condition import wait_for_boot
+from agent.cli.running import config_option
 from agent.daemon.host import check_endpoints, check_environment
 from agent.daemon.launch import Launch, exec_daemon
+from agent.deployments.refused_start import RefusedStartFile
 from agent.endpoint import tls_context
-from agent.errors import ConfigurationError, Problem
+from agent.errors import AgentError, ConfigurationError, Problem
 from agent.identity.on_premises import to_json
 from agent.identity.on_premises_file import read_on_premises
 from agent.logs import Log, stderr_log
-from agent.settings import DEFAULT_CONFIGURATION
 from agent.settings_file import SettingsInvalid, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from agent.settings import Settings
 
     T = TypeVar("T")
 
-_BAD_CONFIGURATION = 2
-
 
 @click.command("run")
-@click.option(
-    "-c",
-    "--config-file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=DEFAULT_CONFIGURATION,
-    show_default=True,
-    help="Settings of the agent.",
-)
+@config_option
 def command(config_file: Path) -> None:
     """Run the agent in the foreground.
 
@@ -56,12 +47,14 @@ def command(config_file: Path) -> None:
       agentctl run
       agentctl run --config-file ./agent.yml
     """  # noqa: D301 - click takes \b for: keep these lines
+    preparation = _Preparation(config_file)
     try:
-        launch = _Preparation(config_file).launch()
-    except ConfigurationError as error:
-        click.echo(f"agentctl: {error.message}", err=True)
-        sys.exit(_BAD_CONFIGURATION)
-    if wait_for_boot(launch.settings, os.environ):
+        launch = preparation.launch()
+        goes_on = wait_for_boot(launch.settings, os.environ)
+    except AgentError as error:
+        preparation.note_refusal(error)
+        raise
+    if goes_on:
         exec_daemon(launch)
 
 
@@ -72,6 +65,7 @@ class _Preparation:
         self._config_file = config_file
         self._problems: list[Problem] = []
         self._warnings: dict[str, Sequence[Problem]] = {}
+        self._state_directory: Path | None = None
 
     def launch(self) -> Launch:
         """All that the daemon needs, checked; directories are made.
@@ -80,6 +74,7 @@ class _Preparation:
             ConfigurationError: with all problems of all files and of the environment.
         """
         settings = self._settings()
+        self._state_directory = settings.state_directory
         on_premises = self._look(lambda: read_on_premises(settings.on_premises_config_file))
         if on_premises is not None:
             self._warnings[str(settings.on_premises_config_file)] = on_premises.warnings
@@ -93,6 +88,11 @@ class _Preparation:
         _log_warnings(self._warnings)
         members = to_json(identity) if identity else None
         return Launch(settings=settings, on_premises=members, proxies=_proxies(settings))
+
+    def note_refusal(self, error: AgentError) -> None:
+        """Keep why the agent does not start, where `agentctl status` looks; without settings there is no such place."""
+        if self._state_directory is not None:
+            RefusedStartFile(self._state_directory).note(error)
 
     def _settings(self) -> Settings:
         """The settings; where they have problems, those that can be used, to find out what else is wrong."""

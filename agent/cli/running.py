@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -10,28 +11,30 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from agent.cli.edge import IMPOSSIBLE, refusal
 from agent.cli.host import settings_of
-from agent.deployments import DaemonStatus, JobStore, StatusFile
-from agent.errors import ConfigurationError
-from agent.processes import start_ticks
+from agent.cli.liveness import Vitality, examine
+from agent.cli.status_text import describe_work
+from agent.cli.terminal_text import readable
+from agent.deployments import DaemonStatus, JobState, JobStore, StatusFile
+from agent.processes import boot_id, start_ticks
 from agent.settings import DEFAULT_CONFIGURATION
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from agent.settings import Settings
 
 DONE = 0
 OUT_OF_TIME = 1
-BAD_INPUT = 2
-IMPOSSIBLE = 4
 _LOOK_AGAIN_S = 0.1
 
 config_option = click.option(
     "-c",
     "--config-file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    # Not click's own checks: the file is read anyway, and what is wrong with it is said as of any other file.
+    type=click.Path(path_type=Path, readable=False),
     default=DEFAULT_CONFIGURATION,
     show_default=True,
     help="Configuration of the agent that is meant.",
@@ -55,12 +58,21 @@ class RunningAgent:
         self._status_file = StatusFile(settings.state_directory)
 
     def daemon(self) -> DaemonStatus | None:
-        """What the living daemon says of itself; None when there is none."""
+        """What the daemon, if its process is there, says of itself; None when there is none."""
         status = self._status_file.read()
         if status is None or status.state == "stopped" or not status.start_ticks:
             return None
+        if status.boot_id not in {"", boot_id()}:
+            return None
         # A pid alone may be somebody else's by now.
-        return status if start_ticks(status.pid) == status.start_ticks else None
+        if start_ticks(status.pid) == status.start_ticks:
+            return status
+        _check_not_hidden(status.pid)
+        return None
+
+    def vitality(self, daemon: DaemonStatus) -> Vitality:
+        """Whether it works."""
+        return examine(daemon, self._status_file.heartbeat_at())
 
     def signal(self, number: signal.Signals) -> DaemonStatus | None:
         """Send the daemon a signal; returns whom, and None when there is none."""
@@ -72,18 +84,31 @@ class RunningAgent:
                 return None
         return daemon
 
-    def work_left(self) -> int:
-        """How many commands are at work or not reported yet."""
-        return len(JobStore(self.settings.state_directory).undelivered())
+    def work_left(self) -> list[JobState]:
+        """The commands that are at work or not reported yet."""
+        states = [job.read() for job in JobStore(self.settings.state_directory).undelivered()]
+        return [state for state in states if state is not None]
+
+    @property
+    def has_state(self) -> bool:
+        """Whether an agent has ever run with these settings."""
+        return self.settings.state_directory.is_dir()
+
+
+def _check_not_hidden(pid: int) -> None:
+    """Raise PermissionError where /proc, mounted with hidepid, may only not show the process to this user."""
+    with contextlib.suppress(ProcessLookupError):
+        if os.geteuid() and not os.path.exists(f"/proc/{pid}"):
+            os.kill(pid, 0)
 
 
 def agent_of(config_file: Path) -> RunningAgent:
-    """The agent with this configuration; ends the program where that is not usable."""
-    try:
-        return RunningAgent(settings_of(config_file))
-    except ConfigurationError as error:
-        click.echo(f"agentctl: {error.message}", err=True)
-        sys.exit(BAD_INPUT)
+    """The agent with this configuration.
+
+    Raises:
+        ConfigurationError: it can't be used.
+    """
+    return RunningAgent(settings_of(config_file))
 
 
 def wait_for(claim: Callable[[], bool], timeout_s: float | None) -> bool:
@@ -98,15 +123,24 @@ def wait_for(claim: Callable[[], bool], timeout_s: float | None) -> bool:
 
 def exit_impossible(error: OSError) -> NoReturn:
     """Say what can't be reached and why, and end the program."""
-    hint = "; try again with sudo" if isinstance(error, PermissionError) else ""
-    click.echo(f"agentctl: {error.filename or 'the agent'}: {error.strerror or error}{hint}", err=True)
+    click.echo(f"agentctl: {readable(refusal(error))}", err=True)
     sys.exit(IMPOSSIBLE)
 
 
-def say_what_is_left(count: int, timeout_s: float | None) -> None:
-    """Why waiting was given up."""
-    noun = "command is" if count == 1 else "commands are"
+def say_nobody_was_here(agent: RunningAgent) -> None:
+    """That there is nothing to wait for may also mean that another agent was meant."""
     click.echo(
-        f"agentctl: after {timeout_s or 0:g} s, {count} {noun} still at work or not reported; see agentctl status",
+        f"agentctl: no agent has run with this configuration: its pid_dir {agent.settings.state_directory} does not "
+        "exist. Name the right configuration with --config-file if another one is meant.",
         err=True,
     )
+
+
+def say_what_is_left(left: Sequence[JobState], timeout_s: float | None) -> None:
+    """Why waiting was given up, and for which commands."""
+    noun = "command is" if len(left) == 1 else "commands are"
+    click.echo(
+        f"agentctl: after {timeout_s or 0:g} s, {len(left)} {noun} still at work or not reported:", err=True
+    )
+    for state in left:
+        click.echo(f"  {readable(describe_work(state, time.time()))}", err=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from agent.cli.liveness import Life
 from agent.cli.running import (
     DONE,
     OUT_OF_TIME,
@@ -18,6 +20,8 @@ from agent.cli.running import (
     timeout_option,
     wait_for,
 )
+from agent.cli.status_text import describe_work, frozen
+from agent.cli.terminal_text import readable
 from agent.processes import start_ticks
 
 if TYPE_CHECKING:
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
 
 # How long a daemon may take to notice the first signal: two cannot be told apart before that.
 _NOTICE_S = 10.0
+# An idle one has ended by then, and nothing need be said.
+_BRIEFLY_S = 1.0
 
 
 @click.command("stop")
@@ -39,8 +45,8 @@ def command(config_file: Path, timeout_s: float | None, *, now: bool) -> None:
     It waits for them for kill_agent_max_wait_time_seconds at most; with --now, not at all. In any case they are
     carried to their end, and reported. Under systemd, use `systemctl stop` unless you are in a hurry.
 
-    Exit codes: 0 it does not run (any more), 1 it still runs when the time is up, 2 bad input, 4 this user may
-    not stop it, or pid_dir can't be read.
+    Exit codes: 0 it does not run (any more), 1 it still runs when the time is up, or was itself stopped by a signal and
+    can't end, 2 bad input, 4 this user may not stop it, or pid_dir can't be read.
 
     \b
     Examples:
@@ -53,19 +59,62 @@ def command(config_file: Path, timeout_s: float | None, *, now: bool) -> None:
         if daemon is None:
             click.echo("The agent does not run.")
             sys.exit(DONE)
+        _refuse_frozen(agent, daemon)
         if now:
             _hurry(agent, daemon)
+        elif timeout_s is None and not wait_for(lambda: _has_ended(daemon), _BRIEFLY_S):
+            _say_what_is_waited_for(agent, daemon)
         if not wait_for(lambda: _has_ended(daemon), timeout_s):
-            click.echo(
-                f"agentctl: the agent (pid {daemon.pid}) still waits for running commands; see agentctl status, "
-                "or use --now",
-                err=True,
-            )
-            sys.exit(OUT_OF_TIME)
-        left = agent.work_left()
+            _exit_out_of_time(agent, daemon)
+        left = len(agent.work_left())
     except OSError as error:
         exit_impossible(error)
     click.echo(f"The agent has stopped; {left} running." if left else "The agent has stopped.")
+
+
+def _refuse_frozen(agent: RunningAgent, daemon: DaemonStatus) -> None:
+    """End the program where the daemon can't notice that it is to end; it does when it goes on."""
+    vitality = agent.vitality(daemon)
+    if vitality.life is Life.STOPPED and not _has_ended(daemon):
+        click.echo(f"agentctl: the agent can't be stopped like this: {frozen(daemon, vitality)}", err=True)
+        sys.exit(OUT_OF_TIME)
+
+
+def _say_what_is_waited_for(agent: RunningAgent, daemon: DaemonStatus) -> None:
+    seen = agent.daemon()
+    if seen is not None and seen.state == "stopping":
+        click.echo(
+            "agentctl: the agent polls no more and waits for these commands; --now does not:", err=True
+        )
+    elif daemon.waits_for:
+        click.echo(
+            f"agentctl: the agent was waiting, and has not ended yet: {readable(daemon.waits_for)}", err=True
+        )
+    else:
+        click.echo(
+            f"agentctl: the agent (pid {daemon.pid}) has not noticed yet that it is to stop.", err=True
+        )
+    for state in agent.work_left():
+        click.echo(f"  {readable(describe_work(state, time.time()))}", err=True)
+
+
+def _exit_out_of_time(agent: RunningAgent, daemon: DaemonStatus) -> NoReturn:
+    vitality = agent.vitality(daemon)
+    left = agent.work_left()
+    if vitality.is_frozen:
+        message = f"the agent does not stop: {frozen(daemon, vitality)}"
+    elif left:
+        noun = "command" if len(left) == 1 else "commands"
+        message = (
+            f"the agent (pid {daemon.pid}) still waits for running commands, {len(left)} {noun}; see agentctl status, "
+            "or use --now"
+        )
+    else:
+        message = (
+            f"the agent (pid {daemon.pid}) has not stopped yet, although no command runs; see agentctl status"
+        )
+    click.echo(f"agentctl: {message}", err=True)
+    sys.exit(OUT_OF_TIME)
 
 
 def _hurry(agent: RunningAgent, daemon: DaemonStatus) -> None:

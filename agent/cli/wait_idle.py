@@ -13,6 +13,7 @@ from agent.cli.running import (
     agent_of,
     config_option,
     exit_impossible,
+    say_nobody_was_here,
     say_what_is_left,
     timeout_option,
     wait_for,
@@ -31,7 +32,7 @@ def command(config_file: Path, timeout_s: float | None) -> None:
     Works without the daemon, too. A running agent may take the next command right after; `agentctl drain` is for
     those who don't want that. Deployments by `agentctl deploy` don't count.
 
-    Exit codes: 0 nothing runs, 1 not in time, 2 bad input, 4 pid_dir can't be read.
+    Exit codes: 0 nothing runs, 1 not in time, 2 bad input, 4 pid_dir, or a record in it, can't be read.
 
     \b
     Examples:
@@ -40,7 +41,9 @@ def command(config_file: Path, timeout_s: float | None) -> None:
     """  # noqa: D301 - click takes \b for: keep these lines
     agent = agent_of(config_file)
     try:
-        if wait_for(lambda: agent.work_left() == 0, timeout_s):
+        if not agent.has_state:
+            say_nobody_was_here(agent)
+        if wait_for(lambda: not agent.work_left(), timeout_s):
             sys.exit(DONE)
         say_what_is_left(agent.work_left(), timeout_s)
         sys.exit(OUT_OF_TIME)

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from agent.cli.host import identity_of, settings_of
+from agent.cli.running import config_option
 from agent.daemon.host import control_stack, s3_url
-from agent.errors import ConfigurationError, IdentityError
-from agent.settings import DEFAULT_CONFIGURATION
+from agent.errors import IdentityError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from agent.identity.host import HostIdentity
     from agent.settings import Settings
 
 
 @click.command("whoami")
-@click.option(
-    "-c",
-    "--config-file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=DEFAULT_CONFIGURATION,
-    show_default=True,
-    help="Settings of the agent.",
-)
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(config_file: Path, *, as_json: bool) -> None:
     """Say who this host is for the service, where that was found, and where the agent polls.
@@ -41,15 +35,11 @@ def command(config_file: Path, *, as_json: bool) -> None:
       agentctl whoami
       sudo agentctl whoami --json
     """  # noqa: D301 - click takes \b for: keep these lines
-    try:
-        settings = settings_of(config_file)
-        identity = identity_of(settings)
-        facts = _facts(settings, identity) if identity else None
-    except ConfigurationError as error:
-        click.echo(f"agentctl: {error.message}", err=True)
-        sys.exit(2)
-    if facts is None:
+    settings = settings_of(config_file)
+    identity = identity_of(settings)
+    if identity is None:
         sys.exit(1)
+    facts = _facts(settings, identity)
     if as_json:
         click.echo(json.dumps(facts, indent=2))
     else:

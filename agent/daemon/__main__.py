@@ -16,6 +16,7 @@ from agent.daemon.lock import AgentLock
 from agent.daemon.notification import ServiceNotifier
 from agent.daemon.running import Repairs, Workers
 from agent.daemon.wakeups import Wakeups
+from agent.deployments.refused_start import RefusedStartFile
 from agent.endpoint import Connection, HostCommandClient, proxy_for, tls_context, wait_readable, who_set_proxy
 from agent.errors import AgentError, ConfigurationError
 from agent.files import replace_file
@@ -50,14 +51,18 @@ def main(descriptor: int) -> int:
     sink = LogSink(settings.agent_log, level=Level.DEBUG if settings.verbose else Level.INFO)
     log = Log(sink)
     lock = AgentLock(settings.root_dir, settings.pid_dir)
+    refused_start = RefusedStartFile(settings.state_directory)
     try:
         lock.acquire()
+        refused_start.clear()
         with _pid_file(settings.pid_dir / f"{settings.program_name}.pid", log):
             _Process(launch, sink, log, lock, environment).run()
     except ConfigurationError as error:
+        refused_start.note(error)
         log.error("configuration_wrong", error=error.message, error_id=error.error_id)
         return _BAD_CONFIGURATION
     except AgentError as error:
+        refused_start.note(error)
         log.error("agent_failed", error=error.message, error_id=error.error_id)
         return 1
     return 0

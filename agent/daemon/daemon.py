@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from agent.daemon.commands_of_others import CommandsOfOthers
+from agent.daemon.refusals import Refusals
 from agent.daemon.running import RunningWorkers
 from agent.daemon.wakeups import PollAbandoned, Wakeups
 from agent.deployments import (
@@ -93,6 +94,7 @@ class Daemon:
         self._store = JobStore(settings.state_directory)
         self._history = History(settings.state_directory)
         self._running = RunningWorkers(repairs, self._store, self._history, log)
+        self._refusals = Refusals(self._history)
         self._taken: deque[str] = deque(maxlen=_REMEMBERED)
         self._others = CommandsOfOthers(self._history)
         self._setbacks = Setbacks()
@@ -180,6 +182,8 @@ class Daemon:
                 self._is_draining = self._drain_mark.counts()
         self._running.reap()
         self._notifier.keep_alive()
+        if self._refusals.try_again():
+            self._tell(refused={})
         self._status_file.beat()
 
     # -- polling ---------------------------------------------------------------------------------
@@ -323,6 +327,8 @@ class Daemon:
                 return False
             log.error("command_refused", error=str(error))
             self._running.refuse(command, error)
+            self._refusals.note(command, error)
+            self._tell(refused=self._refusals.shown())
             return True
         self._taken.append(command.identifier)
         self._running.carry(job)

@@ -6,10 +6,10 @@ import contextlib
 import json
 import mmap
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from agent.deployments.jobs import CommandResult, DeploymentFacts
+from agent.deployments.jobs import CommandResult, deployment_facts
 from agent.protocol import CommandStatus
 from agent.rotation import RotatingFile
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from agent.deployments.jobs import Job, JobState
+    from agent.deployments.jobs import DeploymentFacts, Job, JobState
 
 # About two thousand commands; one predecessor of the same size is kept.
 _MAX_BYTES = 2**20
@@ -25,7 +25,11 @@ _MAX_BYTES = 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryEntry:
-    """A command that is over. Times are seconds since the epoch."""
+    """A command that is over. Times are seconds since the epoch.
+
+    `deployment` is None where the command failed before its specification was known, or could not be
+    trusted; `deployment_execution_id` then says what it is part of. It is empty in old entries.
+    """
 
     host_command_identifier: str
     command_name: str
@@ -33,6 +37,7 @@ class HistoryEntry:
     finished_at: float
     result: CommandResult
     deployment: DeploymentFacts | None = None
+    deployment_execution_id: str = ""
 
 
 def history_entry(state: JobState, result: CommandResult) -> HistoryEntry:
@@ -44,6 +49,7 @@ def history_entry(state: JobState, result: CommandResult) -> HistoryEntry:
         finished_at=state.finished_at or time.time(),
         result=result,
         deployment=state.deployment,
+        deployment_execution_id=state.command.deployment_execution_id,
     )
 
 
@@ -126,12 +132,18 @@ def _parse(line: bytes) -> HistoryEntry | None:
     """The entry of this line; None when a crash cut it off."""
     try:
         values: dict[str, Any] = json.loads(line)
-        result = values.pop("result")
+        result = _known(values.pop("result"), CommandResult)
         deployment = values.pop("deployment")
         return HistoryEntry(
             result=CommandResult(**{**result, "status": CommandStatus(result["status"])}),
-            deployment=DeploymentFacts(**deployment) if deployment else None,
-            **values,
+            deployment=deployment_facts(deployment) if deployment else None,
+            **_known(values, HistoryEntry),
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _known(values: dict[str, Any], kind: type[CommandResult | HistoryEntry]) -> dict[str, Any]:
+    """What this version knows of it; a newer one may have written more."""
+    names = {item.name for item in fields(kind)}
+    return {name: value for name, value in values.items() if name in names}

@@ -26,7 +26,7 @@ import hashlib
 import json
 import os
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from agent.files import sync_directory, write_all
@@ -44,12 +44,38 @@ RUN, COMMIT, UNDO = BEGUN_STEPS = ("run", "commit", "undo")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentFacts:
-    """What a command is part of, for those who look at its record or at the history."""
+    """What a command is part of, for those who look at its record or at the history.
+
+    Attributes:
+        deployment_type: as the specification has it; empty where that is not known.
+        creator: the same.
+        possible_events: the only lifecycle events that the deployment can have; None = it does not say.
+        planned_events: of a local deployment, exactly those that it consists of, in order; None for any other.
+    """
 
     deployment_id: str
     deployment_group_id: str
     deployment_group_name: str
     application_name: str
+    deployment_type: str = ""
+    creator: str = ""
+    possible_events: tuple[str, ...] | None = None
+    planned_events: tuple[str, ...] | None = None
+
+
+def deployment_facts(values: Mapping[str, Any]) -> DeploymentFacts:
+    """The facts that were written like this, by this version or by another: what only others know is left out.
+
+    Raises:
+        TypeError: there is too little.
+    """
+    known = {item.name for item in fields(DeploymentFacts)}
+    kept: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in values.items()
+        if name in known
+    }
+    return DeploymentFacts(**kept)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,10 +292,10 @@ class JobStore:
             self._half_made.append(job)
 
     def undelivered(self) -> list[Job]:
-        """Every record whose command is still at work, or not yet reported; not those that nobody can use.
+        """Every record whose command is still at work, or not yet reported; also those that can't be read.
 
         Raises:
-            PermissionError: the caller may not look.
+            OSError: the caller may not look, or the records can't be listed.
         """
         return [job for job in self.jobs() if _is_undelivered(job)]
 
@@ -297,7 +323,8 @@ def _is_undelivered(job: Job) -> bool:
     except PermissionError:
         raise
     except OSError:
-        return False
+        # Nobody knows what has become of that command, and so nobody can say that it is over.
+        return True
 
 
 def _digest(identifier: str) -> str:
@@ -320,7 +347,7 @@ def _advance(  # noqa: PLR0911 - one for each kind of line
         process = line["process"]
         return replace(state, script=RecordedProcess(**process) if process else None)
     if entry == "deployment":
-        return replace(state, deployment=DeploymentFacts(**line))
+        return replace(state, deployment=deployment_facts(line))
     if entry == "step":
         return replace(state, step=line["step"], step_at=at)
     if entry == "result":

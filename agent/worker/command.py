@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from agent.deployments import DeploymentFacts, RecordedProcess
+from agent.deployments import RecordedProcess
 from agent.deployments.history import history_entry
 from agent.deployments.jobs import RUN
 from agent.endpoint import FOR_QUESTIONS, FOR_REPORTS, ask_until_answered
@@ -16,6 +16,7 @@ from agent.logs import command_log, get_logger
 from agent.protocol import CommandStatus
 from agent.worker.checks import check_host
 from agent.worker.directories import put_in_order, working_on_group
+from agent.worker.facts import facts_of
 from agent.worker.hook_updates import HookUpdates
 from agent.worker.ongoing import ongoing_deployment
 from agent.worker.process import this_process
@@ -149,12 +150,7 @@ class _Performance:
         self._note_step("specification")
         check_addressee(self._command, self._context.host_identifier)
         specification = fetch_specification(self._command, self._context, self._ask)
-        facts = DeploymentFacts(
-            deployment_id=specification.deployment_id,
-            deployment_group_id=specification.deployment_group_id,
-            deployment_group_name=specification.deployment_group_name,
-            application_name=specification.application_name,
-        )
+        facts = facts_of(specification)
         command_log.bind(deployment_id=facts.deployment_id)
         with keeping_record(self._job):
             self._job.note_deployment(facts)

@@ -51,7 +51,7 @@ def test_a_running_command_and_finished_deployments_are_shown(
     agent.start()
     good, bad = application.revise("one"), application.revise("two", ["AfterInstall"], script="exit 3")
     slow = application.revise("three", ["BeforeInstall"], script=gate.script)
-    server.carry(good, "DownloadBundle", "Install")
+    server.carry(good, "DownloadBundle", "Install", "ValidateService")
     server.carry(bad, "DownloadBundle", "Install")
     assert "Failed" == server.run("AfterInstall", bad).status
     server.carry(slow, "DownloadBundle")
@@ -62,8 +62,8 @@ def test_a_running_command_and_finished_deployments_are_shown(
     text = agent.agentctl("status").stdout
     assert f"BeforeInstall of {slow.deployment_id} for " in text
     assert f"(run, worker {worker})" in text
-    assert f"{good.deployment_id}  Succeeded  Install" in text
-    assert f"{bad.deployment_id}  Failed     AfterInstall" in text
+    assert f"{good.deployment_id}  Succeeded   ValidateService" in text
+    assert f"{bad.deployment_id}  Failed      AfterInstall" in text
     assert "failed with exit code 3" in text
     told = json.loads(agent.agentctl("status", "--json").stdout)
     assert (True, "running", None) == (told["running"], told["state"], told["problem"])
@@ -72,9 +72,9 @@ def test_a_running_command_and_finished_deployments_are_shown(
         (command["command"], command["step"], command["worker_pid"]) for command in told["commands"]
     ]
     assert [
-        (slow.deployment_id, "Succeeded", "DownloadBundle"),
+        (slow.deployment_id, "InProgress", "BeforeInstall"),
         (bad.deployment_id, "Failed", "AfterInstall"),
-        (good.deployment_id, "Succeeded", "Install"),
+        (good.deployment_id, "Succeeded", "ValidateService"),
     ] == [(item["deployment_id"], item["status"], item["last_event"]) for item in told["deployments"]]
     last = json.loads(agent.agentctl("status", "--json", "--last", "1").stdout)
     assert [slow.deployment_id] == [item["deployment_id"] for item in last["deployments"]]
@@ -138,7 +138,7 @@ def test_without_a_readable_configuration_nobody_knows(agent: Agent) -> None:
 # Not the console script: another user may have no way to the interpreter, which lies where root put it.
 AS_NOBODY = """
 import os, sys
-import agent.cli.main, agent.cli.status, encodings.utf_8_sig
+import agent.cli.main, agent.cli.status, encodings.ascii, encodings.utf_8_sig
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
