@@ -1,4 +1,4 @@
-"""One host: a fresh directory, its agent, and everything that can be done to it."""
+"""One host: a fresh directory, its agent, and the processes of both."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chaos.conditions import Conditions, NotPossibleError
+from chaos.conditions import Conditions
 from chaos.records import Record, is_running
 from chaos.schedule import Disk
 
@@ -82,7 +82,6 @@ class Host:
         self._servers = servers
         self._lock = threading.RLock()
         self._environment: dict[str, str] = {}
-        self._stopped: set[int] = set()
 
     def prepare(self, schedule: Schedule) -> None:
         """Make directories, file systems and configuration."""
@@ -210,64 +209,8 @@ class Host:
             with contextlib.suppress(OSError):
                 yield Record(path.read_bytes())
 
-    def kill_worker(self) -> None:
-        """SIGKILL to the worker of a command."""
-        record, pid = self._some("worker")
-        self.harm.workers.add(record.identifier)
-        self._send(pid, signal.SIGKILL)
-
-    def kill_hook(self) -> None:
-        """SIGKILL to a hook, not to what it has started."""
-        _, pid = self._some("script")
-        self.harm.hooks.add(pid)
-        self._send(pid, signal.SIGKILL)
-
-    def kill_recorder(self) -> None:
-        """SIGKILL to a process that reads what hooks print; the hook must not notice."""
-        for pid in self.processes():
-            with contextlib.suppress(OSError):
-                if Path(f"/proc/{pid}/comm").read_text() == "hook-output\n":
-                    self._send(pid, signal.SIGKILL)
-                    return
-        raise NotPossibleError("no recorder runs")
-
-    def drain(self, duration_s: float) -> None:
-        """No command is taken for a while."""
-        command = [str(_BIN / "agentctl"), "drain", "--config-file", str(self.directory / "agent.yml")]
-        draining = subprocess.run(
-            [*command, "--timeout", "0"], check=False, capture_output=True, env=self._environment
-        )
-        if draining.returncode not in (0, 1):
-            raise NotPossibleError("the mark could not be written")
-        time.sleep(duration_s)
-        while subprocess.run(
-            [*command, "--undo"], check=False, capture_output=True, env=self._environment
-        ).returncode:
-            time.sleep(0.1)
-
-    def kill_daemon(self) -> None:
-        """SIGKILL to the daemon."""
-        if self.daemon is None or self.daemon.poll() is not None:
-            raise NotPossibleError("no daemon runs")
-        self.daemon.kill()
-        self.daemon.wait()
-
-    def stop_for(self, kind: str, duration_s: float) -> None:
-        """SIGSTOP, and SIGCONT after a while."""
-        pid = self.daemon.pid if kind == "daemon" and self.daemon else 0
-        if kind != "daemon":
-            _, pid = self._some(kind)
-        if kind == "script":
-            self.harm.stopped_hooks.add(pid)
-        self._send(pid, signal.SIGSTOP)
-        self._stopped.add(pid)
-        time.sleep(duration_s)
-        self._send_quietly(pid, signal.SIGCONT)
-
-    def reboot(self, duration_s: float) -> None:
-        """Everything ends at once, and another boot begins."""
-        if os.geteuid() != 0:
-            raise NotPossibleError("another boot id needs root")
+    def crash(self, down_s: float) -> None:
+        """Everything ends at once, and after a while another boot begins."""
         with self._lock:
             self.is_down = True
             for record in self.records():
@@ -276,61 +219,14 @@ class Host:
             for record in self.records():
                 self.harm.workers.add(record.identifier)
             self._write_boot_id()
-            time.sleep(min(duration_s, 0.5))
+            time.sleep(down_s)
             self.is_down = False
             self.start()
 
-    def take_files(self, duration_s: float) -> None:
-        """The daemon can open no file for a while, nor can the workers that it starts meanwhile."""
-        if self.daemon is None or self.daemon.poll() is not None:
-            raise NotPossibleError("no daemon runs")
-        self.conditions.take_files(self.daemon.pid, self.processes, duration_s)
-
-    def take_memory(self, spare_bytes: int, *, is_killed: bool) -> None:
-        """The worker of a command gets no more memory, or is killed for wanting more; so is what it starts."""
-        record, pid = self._some("worker")
-        # Noted before: it may be lost at once.
-        self.harm.workers.add(record.identifier)
-        if is_killed:
-            self.conditions.run_out_of_memory(pid, spare_bytes)
-        else:
-            self.conditions.take_memory(pid, spare_bytes)
-
-    def remove_archive(self, deployment_id: str) -> None:
-        """The unpacked revision of this deployment is gone, as after a cleaner of temporary files."""
-        try:
-            for archive in self.root.glob(f"*/{deployment_id}/deployment-archive"):
-                swept = archive.with_name("swept")
-                archive.rename(swept)
-                self.harm.gone[deployment_id] = time.time()
-                shutil.rmtree(swept)
-                return
-        except OSError as error:
-            raise NotPossibleError(f"the archive can't be removed: {error.strerror}") from None
-        raise NotPossibleError("there is no archive")
-
-    def _some(self, kind: str) -> tuple[Record, int]:
-        for record in reversed(list(self.records())):
-            pid = record.pid_of(kind)
-            if pid and is_running(pid) and pid in self.processes():
-                return record, pid
-        raise NotPossibleError(f"no {kind} runs")
-
-    def _send(self, pid: int, number: signal.Signals) -> None:
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            raise NotPossibleError("it had just ended") from None
-
-    def _send_quietly(self, pid: int, number: signal.Signals) -> None:
-        with contextlib.suppress(NotPossibleError):
-            self._send(pid, number)
-
-    def heal(self) -> None:
-        """Whatever lasts is over."""
-        for pid in self._stopped:
-            if pid in self.processes():
-                self._send_quietly(pid, signal.SIGCONT)
+    def agentctl(self, *arguments: str) -> int:
+        """Run this subcommand for this host; its exit code."""
+        command = [str(_BIN / "agentctl"), *arguments, "--config-file", str(self.directory / "agent.yml")]
+        return subprocess.run(command, check=False, capture_output=True, env=self._environment).returncode
 
     def clean_up(self) -> None:
         """Nothing of this host runs or lies anywhere any more."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import assert_never
 
+from chaos.blows import Blows
 from chaos.checks import ACKNOWLEDGE, COMPLETE
 from chaos.conditions import NotPossibleError
 from chaos.faults import FaultKind
@@ -38,6 +39,11 @@ class Inflictor:
         self.begun: set[FaultKind] = set()
         self.violations: list[str] = []
         self._host, self._wires, self._servers = host, wires, servers
+        self._blows = Blows(host)
+
+    def heal(self) -> None:
+        """Whatever lasts is over."""
+        self._blows.heal()
 
     def carry_out(self, action: Action) -> None:
         """Wait for the moment, and do it."""
@@ -61,49 +67,54 @@ class Inflictor:
             self.applied.append(action.kind.value)
 
     def _inflict(self, action: Action, identifier: str) -> None:  # noqa: C901, PLR0912 - one for each kind of fault
-        host, conditions, duration_s = self._host, self._host.conditions, action.duration_s
+        host, conditions, blows, duration_s = (
+            self._host,
+            self._host.conditions,
+            self._blows,
+            action.duration_s,
+        )
         match action.kind:
             case FaultKind.KILL_DAEMON:
-                host.kill_daemon()
+                blows.kill_daemon()
             case FaultKind.KILL_WORKER:
-                _try_for(1.0, host.kill_worker)
+                _try_for(1.0, blows.kill_worker)
             case FaultKind.KILL_HOOK:
-                _try_for(1.0, host.kill_hook)
+                _try_for(1.0, blows.kill_hook)
             case FaultKind.KILL_RECORDER:
-                _try_for(1.0, host.kill_recorder)
+                _try_for(1.0, blows.kill_recorder)
             case FaultKind.STOP_DAEMON:
-                host.stop_for("daemon", duration_s)
+                blows.stop_for("daemon", duration_s)
             case FaultKind.STOP_WORKER:
-                _try_for(1.0, lambda: host.stop_for("worker", duration_s))
+                _try_for(1.0, lambda: blows.stop_for("worker", duration_s))
             case FaultKind.STOP_HOOK:
-                _try_for(1.0, lambda: host.stop_for("script", duration_s))
+                _try_for(1.0, lambda: blows.stop_for("script", duration_s))
             case FaultKind.RESTART_DAEMON:
                 if host.end() is None:
                     self.violations.append("the daemon did not end within 15 s of SIGTERM")
                 host.start()
             case FaultKind.DRAIN:
-                host.drain(duration_s)
+                blows.drain(duration_s)
             case FaultKind.KILL_ENDPOINT:
                 self._servers.kill_control()
             case FaultKind.REBOOT:
-                host.reboot(duration_s)
+                blows.reboot(duration_s)
             case FaultKind.FULL_DISK:
                 conditions.fill_disk(duration_s)
             case FaultKind.READ_ONLY:
                 _try_for(2.0, lambda: conditions.make_read_only(duration_s))
             case FaultKind.NO_FILES:
-                host.take_files(duration_s)
+                blows.take_files(duration_s)
             case FaultKind.NO_PIDS:
                 conditions.take_pids(duration_s)
             case FaultKind.NO_MEMORY | FaultKind.OOM_KILL:
                 is_killed = action.kind is FaultKind.OOM_KILL
-                _try_for(1.0, lambda: host.take_memory(action.spare_bytes, is_killed=is_killed))
+                _try_for(1.0, lambda: blows.take_memory(action.spare_bytes, is_killed=is_killed))
             case FaultKind.CLOCK_STEP:
                 conditions.move_clock(action.clock_s, duration_s)
             case FaultKind.REFUSE:
                 conditions.refuse(duration_s)
             case FaultKind.ARCHIVE_GONE:
-                host.remove_archive(self._wires.control.deployment_of(identifier))
+                blows.remove_archive(self._wires.control.deployment_of(identifier))
             case FaultKind.EXPIRED_CERTIFICATE | FaultKind.OTHER_CERTIFICATE:
                 self._show_certificate(
                     is_expired=action.kind is FaultKind.EXPIRED_CERTIFICATE, for_s=duration_s

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from chaos.checks import COMPLETE, Deployment, Evidence, find_violations
-from chaos.conditions import NotPossibleError
 from chaos.faults import DISK_FAULTS
 from chaos.host import Host, HostServers
 from chaos.inflict import Inflictor
@@ -153,12 +152,12 @@ class Run:
             thread.join()
         timer.cancel()
         self._wires.stop_faults()
-        self._host.heal()
+        self._inflictor.heal()
 
     def _keep_up(self) -> None:
         """What a service manager does: a daemon that has ended is started again."""
         while not self._over.wait(0.3):
-            with contextlib.suppress(OSError, NotPossibleError):
+            with contextlib.suppress(OSError):
                 self._host.keep_up()
 
     def _deploy(self, number: int, script: Script) -> str:
