@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from chaos.conditions import NotPossibleError
 from chaos.records import Record, is_running
+from chaos.schedule import Sweep
 
 if TYPE_CHECKING:
     import subprocess
@@ -91,17 +92,21 @@ class Blows:
         else:
             self._host.conditions.take_memory(pid, spare_bytes)
 
-    def remove_archive(self, deployment_id: str) -> None:
+    def remove_archive(self, deployment_id: str, sweep: Sweep) -> None:
         """The unpacked revision of this deployment is gone, as after a cleaner of temporary files."""
-        try:
-            for archive in self._host.root.glob(f"*/{deployment_id}/deployment-archive"):
-                swept = archive.with_name("swept")
-                archive.rename(swept)
+        for archive in self._host.root.glob(f"*/{deployment_id}/deployment-archive"):
+            swept = archive.parent if sweep is Sweep.DEPLOYMENT else archive
+            # Gone at once, so that it can be told what began afterwards.
+            aside = self._host.root / f"swept-{deployment_id}"
+            try:
+                swept.rename(aside)
+                if sweep is Sweep.CONTENTS:
+                    archive.mkdir()
                 self._host.harm.gone[deployment_id] = time.time()
-                shutil.rmtree(swept)
-                return
-        except OSError as error:
-            raise NotPossibleError(f"the archive can't be removed: {error.strerror}") from None
+                shutil.rmtree(aside)
+            except OSError as error:
+                raise NotPossibleError(f"the archive can't be removed: {error.strerror}") from None
+            return
         raise NotPossibleError("there is no archive")
 
     def _daemon(self) -> subprocess.Popen[bytes]:

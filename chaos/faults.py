@@ -105,10 +105,10 @@ _WHOLE_OBJECT = {
     S3Fault.RESET: 2,
     S3Fault.SLOW_DOWN: 2,
     S3Fault.ERROR: 2,
-    S3Fault.BODY_RESET: 10,
-    S3Fault.BODY_ENDED: 8,
+    S3Fault.BODY_RESET: 14,
+    S3Fault.BODY_ENDED: 12,
     S3Fault.SLOW: 2,
-    S3Fault.OTHER_ETAG: 1,
+    S3Fault.OTHER_ETAG: 2,
     S3Fault.WRONG_BYTES: 2,
 }
 

@@ -114,7 +114,7 @@ class Inflictor:
             case FaultKind.REFUSE:
                 conditions.refuse(duration_s)
             case FaultKind.ARCHIVE_GONE:
-                blows.remove_archive(self._wires.control.deployment_of(identifier))
+                blows.remove_archive(self._wires.control.deployment_of(identifier), action.sweep)
             case FaultKind.EXPIRED_CERTIFICATE | FaultKind.OTHER_CERTIFICATE:
                 self._show_certificate(
                     is_expired=action.kind is FaultKind.EXPIRED_CERTIFICATE, for_s=duration_s

@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import base64
 import http.client
 import itertools
 import json
 import random
-import re
 import threading
 import time
 from dataclasses import dataclass, field
@@ -112,7 +110,7 @@ class Proxy:
                 yield command["HostCommandIdentifier"], command["CommandName"]
 
     def deployment_of(self, identifier: str) -> str:
-        """Which deployment this command belongs to, as its specification says; empty when nobody has asked for it."""
+        """Which deployment this command belongs to; empty when it was not delivered."""
         with self._changed:
             return deployments_of(self.exchanges).get(identifier, "")
 
@@ -265,24 +263,14 @@ class _Handler(Handler):
 
 
 def deployments_of(exchanges: Iterable[Exchange]) -> dict[str, str]:
-    """The deployment of each command, by identifier, as far as its specification was asked for."""
-    executions: dict[str, str] = {}
-    specified: dict[str, str] = {}
-    for exchange in exchanges:
-        command = exchange.answer.get("HostCommand")
-        if command:
-            executions[command["HostCommandIdentifier"]] = command.get("DeploymentExecutionId", "")
-        envelope = (exchange.answer.get("DeploymentSpecification") or {}).get("GenericEnvelope")
-        if envelope:
-            specified[exchange.request.get("DeploymentExecutionId", "")] = _deployment_in(envelope["Payload"])
-    return {identifier: specified.get(execution, "") for identifier, execution in executions.items()}
-
-
-def _deployment_in(payload: str) -> str:
-    """The name of the deployment in a signed specification, whose signature is nobody's concern here."""
-    signed = base64.b64decode("".join(line for line in payload.splitlines() if not line.startswith("-----")))
-    found = re.search(rb'"DeploymentId":\s*"([^"]+)"', signed)
-    return found[1].decode() if found else ""
+    """The deployment of each command that was delivered, by identifier."""
+    commands = (exchange.answer.get("HostCommand") for exchange in exchanges)
+    return {
+        # As the control endpoint names an execution: region/account/deployment/number.
+        command["HostCommandIdentifier"]: command["DeploymentExecutionId"].split("/")[2]
+        for command in commands
+        if command
+    }
 
 
 def _document(content: bytes) -> dict[str, Any]:

@@ -35,6 +35,14 @@ class BundleType(Enum):
     ZIP = "zip"
 
 
+class Sweep(Enum):
+    """What goes with ARCHIVE_GONE."""
+
+    ARCHIVE = "archive"
+    CONTENTS = "contents"
+    DEPLOYMENT = "deployment-directory"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
     """One thing that is done to the host.
@@ -45,6 +53,7 @@ class Action:
         turn: how many commands of this name are let pass.
         duration_s: how long a condition lasts; for a process that is gone, until it is started again.
         clock_s: how far the clock is moved.
+        sweep: for ARCHIVE_GONE: what is removed.
         spare_bytes: for NO_MEMORY and OOM_KILL: what the worker may still take.
     """
 
@@ -54,6 +63,7 @@ class Action:
     turn: int = 0
     duration_s: float = 0.0
     clock_s: float = 0.0
+    sweep: Sweep = Sweep.ARCHIVE
     spare_bytes: int = 0
 
 
@@ -138,7 +148,7 @@ def make_schedule(seed: int) -> Schedule:
     second = chance.choices(list(Script), weights=(3, 3, 3, 2))[0]
     third = chance.choice((Script.PLAIN, Script.SLOW))
     revisions = (chance.choice((Script.PLAIN, Script.SLOW)), second, third)[: chance.choice((2, 2, 3))]
-    actions = tuple(_action(chance) for _ in range(chance.choice((0, 1, 1, 2, 2, 3, 4))))
+    actions = tuple(_action(chance, kind) for kind in _kinds(chance, seed))
     kinds = {action.kind for action in actions}
     disk = chance.choice((Disk.ROOT, Disk.STATE)) if kinds & DISK_FAULTS else Disk.SHARED
     network = chance.choice((0.0, 0.05, 0.15, 0.3)) if actions else chance.choice((0.1, 0.3, 0.5))
@@ -148,7 +158,7 @@ def make_schedule(seed: int) -> Schedule:
         revisions=revisions,
         disk=disk,
         network=network,
-        s3=chance.choice((0.0, 0.3, 0.6, 0.8)),
+        s3=chance.choice((0.0, 0.5, 0.5, 0.8, 0.8)),
         handshakes=chance.choice((0.0, 0.05, 0.15)) if tls else 0.0,
         bundle_type=chance.choice(list(BundleType)),
         names_etag=chance.random() < 0.4,
@@ -158,8 +168,16 @@ def make_schedule(seed: int) -> Schedule:
     )
 
 
-def _action(chance: random.Random) -> Action:
-    kind = chance.choices(list(_WEIGHTS), weights=list(_WEIGHTS.values()))[0]
+def _kinds(chance: random.Random, seed: int) -> list[FaultKind]:
+    """Some at random; and one after the other, so that a short campaign meets all."""
+    number = chance.choice((0, 1, 1, 2, 2, 3, 4))
+    kinds = chance.choices(list(_WEIGHTS), weights=list(_WEIGHTS.values()), k=number)
+    if number:
+        kinds[-1] = list(FaultKind)[seed % len(FaultKind)]
+    return kinds
+
+
+def _action(chance: random.Random, kind: FaultKind) -> Action:
     is_timed = kind is FaultKind.KILL_ENDPOINT or chance.random() < 0.4
     if is_timed and kind is not FaultKind.ARCHIVE_GONE:
         delay_s, event = chance.uniform(0, _WINDOW_S), ""
@@ -175,6 +193,7 @@ def _action(chance: random.Random) -> Action:
         turn=chance.choice((0, 0, 1)) if event else 0,
         duration_s=round(chance.uniform(0.05, 2.5), 3),
         clock_s=chance.choice(_CLOCK_STEPS) if kind is FaultKind.CLOCK_STEP else 0.0,
+        sweep=chance.choice(list(Sweep)),
         spare_bytes=chance.choice((0, 1, 4, 12)) * 2**18 if kind in MEMORY_FAULTS else 0,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from dataclasses import replace
 from typing import Any
@@ -37,7 +36,11 @@ def completion(identifier: str, status: str = "Succeeded", code: int = 0) -> Exc
 
 
 def begun(identifier: str, name: str) -> tuple[Exchange, Exchange]:
-    command = {"HostCommandIdentifier": identifier, "CommandName": name}
+    command = {
+        "HostCommandIdentifier": identifier,
+        "CommandName": name,
+        "DeploymentExecutionId": "us-east-1/000000000000/d-1/1",
+    }
     return (
         exchange("PollHostCommand", {"HostCommand": command}),
         exchange(
@@ -200,24 +203,11 @@ def test_a_refusal_by_pre_accept_command_must_have_been_one() -> None:
     assert [] == find_violations(replace(evidence, answers=(("d-1", "Install", "refused", 9),)))
 
 
-def specified(identifier: str, name: str, deployment: str) -> tuple[Exchange, ...]:
-    """The command is delivered, its specification is asked for, and it is told to run."""
-    payload = base64.b64encode(json.dumps({"DeploymentId": deployment}).encode()).decode()
-    poll, acknowledgement = begun(identifier, name)
-    poll.answer["HostCommand"]["DeploymentExecutionId"] = deployment
-    specification = exchange(
-        "GetDeploymentSpecification",
-        {"DeploymentSpecification": {"GenericEnvelope": {"Format": "PKCS7/JSON", "Payload": payload}}},
-        DeploymentExecutionId=deployment,
-    )
-    return poll, specification, acknowledgement
-
-
 def test_a_success_without_the_deployment_archive_is_found() -> None:
     """Scripts that were not there can't have run."""
     evidence = replace(
         GOOD,
-        exchanges=(*specified("c1", "Install", "d-1"), completion("c1")),
+        exchanges=(*begun("c1", "Install"), completion("c1")),
         events=(event("d-1", "Install"),),
         gone={"d-1": 0.5},
     )
