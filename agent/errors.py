@@ -3,6 +3,7 @@
 AgentError
 ├── ConfigurationError      the agent must not start: settings or on-premises file are wrong
 ├── AgentAlreadyRuns        the agent must not start: another one owns this deployment root
+├── DirectoryNotLockable    the agent must not start: nothing would keep a second one away
 ├── IdentityError           try again later: host identifier, region or credentials can't be had now
 ├── EndpointError           a request to the control endpoint came to nothing
 │   ├── EndpointUnavailable     try again: no connection, no sense in the answer, or the server's fault
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 class AgentError(Exception):
     """Anything that this program raises on purpose."""
 
-    error_id = "agent-error"
+    # Every class whose errors are raised, or the error itself, has an id of its own.
+    error_id = ""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -73,6 +75,12 @@ class AgentAlreadyRuns(AgentError):
     error_id = "agent-already-runs"
 
 
+class DirectoryNotLockable(AgentError):
+    """A directory that only one agent may own can't be locked."""
+
+    error_id = "directory-not-lockable"
+
+
 class IdentityError(AgentError):
     """Region, host identifier or credentials are not to be had at the moment."""
 
@@ -85,8 +93,6 @@ class EndpointError(AgentError):
     `request_id` is the endpoint's own name of that one request, as the message has it; empty when
     it gave none.
     """
-
-    error_id = "endpoint-error"
 
     def __init__(self, message: str, *, request_id: str = "") -> None:
         super().__init__(message)

@@ -42,6 +42,33 @@ _LEVELS = {
 }
 
 
+# What stands before a line in the journal, and is taken off there; see sd-daemon(3).
+_PRIORITIES = {Level.DEBUG: "<7>", Level.INFO: "<6>", Level.WARNING: "<4>", Level.ERROR: "<3>"}
+
+
+def write_to_stderr(text: str, level: Level) -> None:
+    """Write these lines to standard error; where that is the journal, each of them has its priority.
+
+    So `journalctl -p err` shows what failed. What can't be written is dropped.
+    """
+    mark = _PRIORITIES[level] if _stderr_is_journal() else ""
+    marked = "".join(f"{mark}{line}\n" for line in text.split("\n"))
+    with contextlib.suppress(OSError):
+        os.write(2, marked.encode("utf-8", "backslashreplace"))
+
+
+def _stderr_is_journal() -> bool:
+    """Whether the stream that systemd has connected with the journal is still our standard error."""
+    stream = os.environ.get("JOURNAL_STREAM")
+    if not stream:
+        return False
+    try:
+        status = os.fstat(2)
+    except OSError:
+        return False
+    return stream == f"{status.st_dev}:{status.st_ino}"
+
+
 class LogSink:
     """Takes finished lines: to a file, when there is one, and to standard error.
 
@@ -53,15 +80,13 @@ class LogSink:
         self._file = RotatingFile(path) if path else None
         self._to_stderr = to_stderr
 
-    def write(self, line: str) -> None:
-        """Append this line (without line end) wherever lines go."""
-        encoded = line.encode("utf-8", "backslashreplace") + b"\n"
+    def write(self, line: str, level: Level) -> None:
+        """Append this line (without line end), which matters so much, wherever lines go."""
         if self._file:
             with contextlib.suppress(OSError):
-                self._file.write(encoded)
+                self._file.write(line.encode("utf-8", "backslashreplace") + b"\n")
         if self._to_stderr:
-            with contextlib.suppress(OSError):
-                os.write(2, encoded)
+            write_to_stderr(line, level)
 
 
 class Log:
@@ -95,7 +120,8 @@ class Log:
 
     def _write(self, level: Level, event: str, fields: Mapping[str, Any]) -> None:
         if level >= self._sink.level:
-            self._sink.write(render_line(time.time(), level, event, {**self._fields, **fields}))
+            line = render_line(time.time(), level, event, {**self._fields, **fields})
+            self._sink.write(line, level)
 
 
 def render_line(at: float, level: Level, event: str, fields: Mapping[str, Any]) -> str:
@@ -206,13 +232,14 @@ def _render(_logger: Any, method: str, event_dict: MutableMapping[str, Any]) -> 
 
 
 class _SinkLogger:
-    """What structlog hands finished lines to, whatever their level."""
+    """What structlog hands finished lines to, by the name of their level."""
 
     def __init__(self, sink: LogSink) -> None:
-        self._write = sink.write
+        self._sink = sink
 
-    def __getattr__(self, _level: str) -> Callable[[str], None]:
-        return self._write
+    def __getattr__(self, method: str) -> Callable[[str], None]:
+        level = _LEVELS[method]
+        return lambda line: self._sink.write(line, level)
 
 
 def stderr_log(level: Level = Level.WARNING) -> LogSink:

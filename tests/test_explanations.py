@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import pkgutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
+
+import agent
+from agent.errors import AgentError, CommandFailure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +29,23 @@ def error_ids() -> dict[str, str]:
         for line, error_id in _error_ids_of(ast.parse(path.read_text(encoding="utf-8"))):
             found[error_id] = f"{path.relative_to(ROOT)}:{line}"
     return found
+
+
+def raised_classes() -> set[str]:
+    """Names of all classes of errors that are made somewhere in the sources."""
+    made = set()
+    for path in sorted((ROOT / "agent").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                made.add(_name(node.func))
+    return made
+
+
+def error_classes(parent: type[AgentError] = AgentError) -> Iterator[type[AgentError]]:
+    """The whole error tree, wherever its classes are defined."""
+    yield parent
+    for child in parent.__subclasses__():
+        yield from error_classes(child)
 
 
 def _error_ids_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
@@ -48,7 +70,8 @@ def _error_ids_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
             yield from _error_id_keywords(node)
         elif isinstance(node, ast.Assign) and [_name(target) for target in node.targets] == ["error_id"]:
             assert isinstance(node.value, ast.Constant), ast.unparse(node)
-            yield node.lineno, str(node.value.value)
+            if node.value.value:
+                yield node.lineno, str(node.value.value)
 
 
 def _error_id_keywords(call: ast.Call) -> Iterator[tuple[int, str]]:
@@ -78,6 +101,34 @@ def test_every_error_id_is_explained() -> None:
 def test_nothing_is_explained_that_never_happens() -> None:
     """Who looks for the cause of a fault must not be sent after one that is gone."""
     assert set() == set(explained()) - set(error_ids())
+
+
+def test_every_class_of_errors_that_is_raised_has_an_id_that_is_explained_and_no_other_has_one() -> None:
+    """A log line or a message that ends with nothing to look up helps nobody."""
+    for info in pkgutil.walk_packages(agent.__path__, "agent."):
+        if not info.name.endswith("__main__"):
+            importlib.import_module(info.name)
+    raised, entries = raised_classes(), explained()
+    tree = [kind for kind in error_classes() if not issubclass(kind, CommandFailure)]
+    without = {kind.__name__ for kind in tree if kind.__name__ in raised and kind.error_id not in entries}
+    assert set() == without
+    # The ids of a class that nobody raises would be explained for nothing.
+    ids_of_raised = {kind.error_id for kind in tree if kind.__name__ in raised}
+    assert set() == {kind.error_id for kind in tree if kind.error_id} - ids_of_raised
+
+
+@pytest.mark.parametrize("room", ["daemon", "worker"])
+def test_a_log_line_about_one_of_our_errors_has_its_id(room: str) -> None:
+    """`error=error.message` without `error_id=` leaves out what `agentctl explain` takes."""
+    without = []
+    for path in sorted((ROOT / "agent" / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            facts = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            if facts.get("error", "").endswith(".message") and "error_id" not in facts:
+                without.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert [] == without
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

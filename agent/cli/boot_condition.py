@@ -40,7 +40,7 @@ def wait_for_boot(settings: Settings, environ: Mapping[str, str]) -> bool:
 
     Raises:
         AgentAlreadyRuns: another agent owns these directories.
-        AgentError: one of them can't be locked.
+        DirectoryNotLockable: one of them can't be locked.
     """
     if settings.start_when_file is None and settings.start_when_command is None:
         return True

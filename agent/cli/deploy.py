@@ -165,10 +165,10 @@ def _deploy(specification: DeploymentSpecification, events: tuple[str, ...], hos
 class _DeployLog(LogSink):
     """Standard error, without the conflicts of an Install: they are part of the answer, one a line."""
 
-    def write(self, line: str) -> None:
+    def write(self, line: str, level: Level) -> None:
         # Time, level, event, facts.
         if line.split(maxsplit=3)[2:3] != ["install_conflicts"]:
-            super().write(line)
+            super().write(line, level)
 
 
 def _reason(

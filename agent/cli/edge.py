@@ -13,6 +13,7 @@ import click
 from agent.cli.output import prepare_streams
 from agent.cli.terminal_text import readable
 from agent.errors import AgentError, ConfigurationError
+from agent.logs import Level, write_to_stderr
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,4 +88,5 @@ def _impossible(subcommand: str) -> int:
 
 
 def _say(message: str) -> None:
-    click.echo(f"agentctl: {readable(message)}", err=True)
+    # The journal takes each line for an error: `agentctl run` is the start of the agent's unit.
+    write_to_stderr(f"agentctl: {readable(message)}", Level.ERROR)

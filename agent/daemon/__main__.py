@@ -50,6 +50,7 @@ def main(descriptor: int) -> int:
         forbid_core_dumps()
     sink = LogSink(settings.agent_log, level=Level.DEBUG if settings.verbose else Level.INFO)
     log = Log(sink)
+    sys.excepthook = lambda _kind, error, _trace: _log_crash(log, error)
     lock = AgentLock(settings.root_dir, settings.pid_dir)
     refused_start = RefusedStartFile(settings.state_directory)
     try:
@@ -66,6 +67,17 @@ def main(descriptor: int) -> int:
         log.error("agent_failed", error=error.message, error_id=error.error_id)
         return 1
     return 0
+
+
+def _log_crash(log: Log, error: BaseException) -> None:
+    """The last words of a daemon that has met an error of its own, in one line."""
+    # Rarely needed, and not by the daemon at work.
+    import traceback  # noqa: PLC0415
+
+    trace = "".join(traceback.format_exception(error))
+    log.error(
+        "agent_crashed", error=f"{type(error).__name__}: {error}", error_id="internal-error", trace=trace
+    )
 
 
 @contextlib.contextmanager

@@ -325,7 +325,7 @@ class Daemon:
                 # Its true result has been reported; to refuse it now would contradict that.
                 log.warning("command_ignored", reason="it was taken before", error=str(error))
                 return False
-            log.error("command_refused", error=str(error))
+            log.error("command_refused", error=str(error), error_id="record-impossible")
             self._running.refuse(command, error)
             self._refusals.note(command, error)
             self._tell(refused=self._refusals.shown())

@@ -55,7 +55,9 @@ class HostFinder:
             self._failures += 1
             wait_s = wait_after_failures(self._failures)
             if error.message != self.trouble:
-                self._log.warning("host_not_identified", error=error.message, retry_in_s=wait_s)
+                self._log.warning(
+                    "host_not_identified", error=error.message, error_id=error.error_id, retry_in_s=wait_s
+                )
             self.trouble = error.message
             return None, wait_s
         return identity, 0.0

@@ -6,7 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from agent.errors import AgentAlreadyRuns, AgentError
+from agent.errors import AgentAlreadyRuns, DirectoryNotLockable
 from agent.files import lock_holder
 
 
@@ -22,14 +22,14 @@ class AgentLock:
 
         Raises:
             AgentAlreadyRuns: another one owns one of them; the message names it.
-            AgentError: one of them can't be locked.
+            DirectoryNotLockable: one of them can't be locked.
         """
         for directory in self._directories:
             try:
                 self._acquire(directory)
             except OSError as error:
                 self.forget()
-                raise AgentError(
+                raise DirectoryNotLockable(
                     f"{directory} can't be locked, which would keep a second agent away from it: "
                     f"{error.strerror or error}. Look at its permissions, its file system and the open files of the host."
                 ) from error

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.endpoint.throttle import SharedThrottle
+    from agent.errors import AgentError
 
     T = TypeVar("T")
 
@@ -55,7 +56,7 @@ def ask_until_answered(
     *,
     patience: Patience,
     throttle: SharedThrottle,
-    on_trouble: Callable[[BaseException], None],
+    on_trouble: Callable[[AgentError], None],
 ) -> T:
     """What `call` returns, however often it has to be tried.
 

@@ -67,7 +67,8 @@ def finish(job: Job, context: WorkerContext) -> None:
     _remember(job, result, context)
     # Last: the first line that is written costs more than all of the above may, and the group's next
     # command waits for the record to go.
-    log.info(
+    say = log.error if result.status is CommandStatus.FAILED and result.wanted else log.info
+    say(
         "command_finished",
         status=result.status.value,
         error_code=int(result.error_code),
@@ -225,7 +226,7 @@ def _deliver(command: HostCommand, result: CommandResult, context: WorkerContext
             on_trouble=_log_trouble,
         )
     except AgentError as error:
-        log.error("report_refused", error=error.message)
+        log.error("report_refused", error=error.message, error_id=error.error_id)
 
 
 def _remember(job: Job, result: CommandResult, context: WorkerContext) -> None:
@@ -257,5 +258,5 @@ def _has_result(job: Job, result: CommandResult) -> bool:
     return state is not None
 
 
-def _log_trouble(error: BaseException) -> None:
-    log.warning("endpoint_trouble", error=str(error))
+def _log_trouble(error: AgentError) -> None:
+    log.warning("endpoint_trouble", error=error.message, error_id=error.error_id)

@@ -53,7 +53,7 @@ class HookUpdates:
             Thread(target=self._update, name="hook-update", daemon=True).start()
         except RuntimeError as error:  # no thread to be had
             self._is_under_way = False
-            self._note_failure(str(error))
+            self._note_failure(str(error), None)
 
     def _update(self) -> None:
         throttle = self._context.throttle
@@ -65,9 +65,9 @@ class HookUpdates:
             status = self._client.update(self._identifier)
         except Throttled as error:
             throttle.extend()
-            self._note_failure(error.message)
+            self._note_failure(error.message, error.error_id)
         except (EndpointError, IdentityError) as error:
-            self._note_failure(error.message)
+            self._note_failure(error.message, error.error_id)
         else:
             self._has_failed = False
             if status is CommandStatus.SUCCEEDED or status is CommandStatus.FAILED:
@@ -76,8 +76,8 @@ class HookUpdates:
         finally:
             self._is_under_way = False
 
-    def _note_failure(self, reason: str) -> None:
+    def _note_failure(self, reason: str, error_id: str | None) -> None:
         """Say it once: the next update may be more lucky, and the script goes on in any case."""
         if not self._has_failed:
-            log.warning("update_failed", error=reason)
+            log.warning("update_failed", error=reason, error_id=error_id)
         self._has_failed = True

@@ -143,6 +143,58 @@ def test_a_bug_is_logged_with_its_traceback_in_one_line(tmp_path: Path) -> None:
     assert "Traceback (most recent call last)" in line
 
 
+JOURNAL = """
+import sys
+from pathlib import Path
+from agent.logs import Level, Log, LogSink, command_log, get_logger, write_to_stderr
+sink = LogSink(Path(sys.argv[1]), level=Level.DEBUG)
+log = Log(sink)
+log.debug("of_daemon")
+log.info("of_daemon")
+log.warning("of_daemon")
+log.error("of_daemon")
+command_log.configure(sink)
+get_logger().info("of_worker")
+get_logger().warning("of_worker")
+try:
+    raise RuntimeError("broken")
+except RuntimeError:
+    get_logger().exception("of_worker")
+write_to_stderr("Traceback:\\n  line 1", Level.ERROR)
+"""
+
+
+def run_with_journal(tmp_path: Path, *, is_ours: bool) -> list[str]:
+    """What a process writes to standard error, with JOURNAL_STREAM as systemd sets it; or that of another stream."""
+    path = tmp_path / "stderr"
+    with path.open("wb") as stream:
+        status = os.fstat(stream.fileno())
+        named = f"{status.st_dev}:{status.st_ino + (not is_ours)}"
+        done = subprocess.run(
+            [sys.executable, "-c", JOURNAL, tmp_path / "log"],
+            check=False,
+            stderr=stream,
+            env=clean_environment(JOURNAL_STREAM=named),
+            cwd=Path(__file__).parents[2],
+        )
+    assert 0 == done.returncode, path.read_text()
+    return path.read_text().splitlines()
+
+
+def test_in_the_journal_every_line_has_its_priority(tmp_path: Path) -> None:
+    """`journalctl -p err` shows what failed, also of workers, and a traceback whole."""
+    lines = run_with_journal(tmp_path, is_ours=True)
+    assert ["<7>", "<6>", "<4>", "<3>", "<6>", "<4>", "<3>", "<3>", "<3>"] == [line[:3] for line in lines]
+    assert ["<3>Traceback:", "<3>  line 1"] == lines[-2:]
+    assert not any(line.startswith("<") for line in (tmp_path / "log").read_text().splitlines())
+
+
+def test_elsewhere_no_line_has_a_priority(tmp_path: Path) -> None:
+    """Systemd has set the variable, and somebody has sent the output to a file."""
+    lines = run_with_journal(tmp_path, is_ours=False)
+    assert not any(line.startswith("<") for line in lines)
+
+
 NOWHERE = """
 import os, sys
 from pathlib import Path

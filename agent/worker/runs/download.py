@@ -89,7 +89,9 @@ class DownloadRun:
             names = appspec_names(self._specification.appspec_filename)
             reuse_archive(earlier.archive, current.archive, names)
         except CommandFailure as failure:
-            log.warning("archive_not_reused", earlier=earlier_id, error=failure.message)
+            log.warning(
+                "archive_not_reused", earlier=earlier_id, error=failure.message, error_id=failure.error_id
+            )
             return False
         return True
 
