@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 DEFAULT_NAME = "appspec.yml"
 _OTHER_DEFAULT_NAME = "appspec.yaml"
 _MOST_NAMES = 10
+# How far is looked for an AppSpec that is not where it should be: in levels, and in files and directories.
+_MOST_LEVELS = 5
+_MOST_LOOKED_AT = 10_000
 
 
 def find_appspec(archive: Path, filename: str | None) -> Path:
@@ -112,39 +115,61 @@ def _missing(archive: Path, expected: Path, names: tuple[str, ...]) -> str:
         "" if len(names) == 1 else f" (nor one named {names[-1] if names[-1] != expected.name else names[0]})"
     )
     looked = f"There is no AppSpec file at {expected}{tried}."
-    present = _present(archive)
-    if present is None:
-        return f"{looked} The deployment archive itself is missing. Deploy again."
-    similar, others = present
-    if similar:
-        found = f" But there is {', '.join(similar)}."
-    elif others:
-        found = f" The archive holds {', '.join(others)}."
-    else:
-        found = " The archive is empty."
-    advice = " Put the AppSpec file at the root of the revision, or name its path in the deployment's AppSpec file name."
-    return looked + found + advice
-
-
-def _present(archive: Path) -> tuple[list[str], list[str]] | None:
-    """Names that look like an AppSpec, at the root or one level down, and what else is at the root."""
     try:
         top = sorted(os.listdir(archive))
     except OSError:
-        return None
-    similar = [name for name in top if _is_like_appspec(name)]
-    for name in top[:100]:
-        below = archive / name
-        if below.is_symlink() or not below.is_dir():
-            continue
-        try:
-            similar += [f"{name}/{inner}" for inner in sorted(os.listdir(below)) if _is_like_appspec(inner)]
-        except OSError:
-            continue
-    more = [f"{len(top) - _MOST_NAMES} more"] if len(top) > _MOST_NAMES else []
-    return [quoted(name) for name in similar[:_MOST_NAMES]], [
-        quoted(name) for name in top[:_MOST_NAMES]
-    ] + more
+        return f"{looked} The deployment archive itself is missing. Deploy again."
+    similar = _similar(archive)
+    if similar:
+        found = f" But there is {', '.join(quoted(name) for name in similar)}."
+    elif top:
+        more = f", and {len(top) - _MOST_NAMES} more" if len(top) > _MOST_NAMES else ""
+        found = f" The archive holds {', '.join(quoted(name) for name in top[:_MOST_NAMES])}{more}."
+    else:
+        found = " The archive is empty."
+    return looked + found + _advice(similar, names)
+
+
+def _advice(similar: list[str], names: tuple[str, ...]) -> str:
+    wanted = {os.path.basename(name) for name in names}
+    below = [name for name in similar if os.path.basename(name) in wanted and "/" in name]
+    if not below:
+        return " Put the AppSpec file at the root of the revision, or name its path in the deployment's AppSpec file name."
+    directory = os.path.dirname(below[0])
+    return (
+        " Only one directory around the whole revision is taken away when a bundle is unpacked, and only where no other has"
+        f" an AppSpec file, too. Pack the contents of {quoted(directory)} instead of the directories around them, or give"
+        f" {quoted(below[0])} as the deployment's AppSpec file name, if the paths in it count from the root of the revision."
+    )
+
+
+def _similar(archive: Path) -> list[str]:
+    """Names that look like an AppSpec, the nearest to the root first; no more than there are to show."""
+    found: list[str] = []
+    level = [""]
+    looked_at = 0
+    for _depth in range(_MOST_LEVELS):
+        below: list[str] = []
+        for directory in level:
+            for entry in _entries(archive / directory):
+                looked_at += 1
+                if looked_at > _MOST_LOOKED_AT:
+                    return found[:_MOST_NAMES]
+                name = os.path.join(directory, entry.name)
+                if entry.is_dir(follow_symlinks=False):
+                    below.append(name)
+                elif _is_like_appspec(entry.name):
+                    found.append(name)
+        level = below
+    return found[:_MOST_NAMES]
+
+
+def _entries(directory: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(directory) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError:
+        return []
 
 
 def _is_like_appspec(name: str) -> bool:

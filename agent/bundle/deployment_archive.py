@@ -42,8 +42,8 @@ def make_deployment_archive(
         archive: where it is unpacked; if anything fails, it is what it was before.
         sources: where bundles come from.
         limits: what a bundle may hold.
-        appspec_names: paths that an AppSpec may have, relative to the archive: a single top-level
-            directory which has one of them is left out.
+        appspec_names: paths that an AppSpec may have, relative to the archive: the contents of the one
+            top-level directory which has one of them become the archive, where the top has none.
 
     Raises:
         CommandFailure: the bundle can't be had, is refused, or can't be unpacked.

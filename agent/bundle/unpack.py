@@ -17,6 +17,7 @@ from agent.bundle.tree import Tree
 from agent.bundle.zip_bundle import unpack_zip
 from agent.bundle.zip_directory import ZipDirectory
 from agent.errors import CommandFailure
+from agent.logs import get_logger
 from agent.protocol import BundleType
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from agent.archive_index import IndexWriter
     from agent.bundle.limits import ArchiveLimits
 
+log = get_logger()
+
+_MOST_NAMES = 10
 _ZIP = (b"PK\3\4", b"PK\5\6", b"PK\7\10")
 _OTHER_FORMATS = {
     b"\x28\xb5\x2f\xfd": "zstd-compressed",
@@ -45,7 +49,7 @@ def unpack_bundle(
 
     Modes, times, links and (as root, unless the limits say otherwise) owners are those of the
     bundle; setuid and setgid bits count in a tar only. `archive` itself has mode 0755 and is ours.
-    If everything lies in one top-level directory with an AppSpec, that directory is left out.
+    If one top-level directory has the AppSpec that the top lacks, what is in it is all that counts.
 
     Args:
         bundle: the file.
@@ -74,15 +78,26 @@ def unpack_bundle(
 
 
 def without_top_directory(unpacked: Path, appspec_names: Sequence[str]) -> Path:
-    """The only directory in `unpacked` if it has the AppSpec that `unpacked` itself lacks; else `unpacked`."""
+    """The one directory in `unpacked` that has the AppSpec which `unpacked` itself lacks; else `unpacked`.
+
+    What lies beside it (`__MACOSX`, `.DS_Store`) is left out, as the existing agents do it.
+    """
     if holds_appspec(unpacked, appspec_names):
         return unpacked
     with os.scandir(unpacked) as entries:
-        found = next(entries, None)
-        if found is None or next(entries, None) is not None or not found.is_dir(follow_symlinks=False):
-            return unpacked
-    top = unpacked / found.name
-    return top if holds_appspec(top, appspec_names) else unpacked
+        names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    found = [
+        name for name, is_directory in names if is_directory and holds_appspec(unpacked / name, appspec_names)
+    ]
+    visible = [name for name in found if not name.startswith(".")] or found
+    if len(visible) != 1:
+        return unpacked
+    left_out = sorted(name for name, _is_directory in names if name != visible[0])
+    if left_out:
+        log.warning(
+            "bundle_files_left_out", beside=visible[0], number=len(left_out), names=left_out[:_MOST_NAMES]
+        )
+    return unpacked / visible[0]
 
 
 def _unpack_tar(descriptor: int, bundle: Path, fresh: Path, limits: ArchiveLimits) -> IndexWriter:

@@ -6,7 +6,7 @@ import json
 import posixpath
 import re
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agent.errors import CommandFailure
 from agent.protocol import BundleType, FileExistsBehavior, Secret
@@ -26,6 +26,16 @@ _GITHUB_NAME = re.compile(r"(?!\.\.?$)[A-Za-z0-9._-]+")
 _TOKEN = re.compile(r"[!-~]+")
 _REUSABLE_ID = re.compile(r"d-[A-Z0-9]{1,62}")
 
+# What to do about what is wrong, by who can do it.
+_ASK_ENDPOINT = "Create the deployment again; if that fails in the same way, the control endpoint has a defect: tell whoever runs it."
+_NEW_IDS = "Ids are made by the control endpoint, and become names of directories here: tell whoever runs it."
+_NEW_REVISION = "Create the deployment again with a revision that has all of this."
+_KNOWN_REVISION = "Create the deployment again with a revision in S3 or GitHub, or update the agent if it is older than the endpoint."
+_NEW_BUNDLE_TYPE = "Pack the bundle as one of these, and create the deployment again."
+_NEW_APPSPEC_NAME = "Create the deployment again with the path of the AppSpec file inside the revision, such as deploy/appspec.yml."
+_NEW_GITHUB_NAME = "Create the deployment again with the names as GitHub shows them."
+_RECONNECT = "Connect the application to GitHub again."
+
 _S3_BUNDLE_TYPES = (BundleType.TAR, BundleType.TGZ, BundleType.ZIP)
 _GITHUB_BUNDLE_TYPES = (BundleType.TAR, BundleType.ZIP)
 
@@ -37,11 +47,11 @@ def parse_specification(content: bytes) -> DeploymentSpecification:
         CommandFailure: `specification-invalid` with everything that is wrong, or
             `specification-local-revision`.
     """
-    problems: list[str] = []
+    problems: list[_Problem] = []
     members = _Members("DeploymentSpecification", _json_object(content), problems)
     members.require("DeploymentId", "DeploymentGroupId", "DeploymentGroupName", "ApplicationName", "Revision")
     deployment_id = _deployment_id(members.text("DeploymentId"), problems)
-    revision = _revision(members.members("Revision"), problems)
+    revision = _revision(members, problems)
     with_revision = partial(
         DeploymentSpecification,
         deployment_id=deployment_id,
@@ -61,22 +71,31 @@ def parse_specification(content: bytes) -> DeploymentSpecification:
     return with_revision(revision=revision)
 
 
+class _Problem(NamedTuple):
+    """What is wrong, and the sentence that says what to do about it."""
+
+    text: str
+    advice: str
+
+
 class _Members:
     """The members of one JSON object; what is wrong with them goes to the list of problems."""
 
-    def __init__(self, name: str, members: dict[str, Any], problems: list[str]) -> None:
+    def __init__(self, name: str, members: dict[str, Any], problems: list[_Problem]) -> None:
         self.name = name
         self._members = members
         self._problems = problems
 
-    def require(self, *names: str) -> None:
-        """Names everything that is missing at once."""
-        missing = [name for name in names if self._members.get(name) in (None, "")]
+    def has(self, name: str) -> bool:
+        """Whether there is anything."""
+        return self._members.get(name) not in (None, "")
+
+    def require(self, *names: str, advice: str = _ASK_ENDPOINT) -> None:
+        """Names everything that is missing at once, and nothing else."""
+        missing = [name for name in names if not self.has(name)]
         if missing:
             verb = "is" if len(missing) == 1 else "are"
-            self._problems.append(
-                f"{self.name} must have {_listed(names)}, but {_listed(missing)} {verb} missing"
-            )
+            self._problems.append(_Problem(f"{_listed(missing)} {verb} missing in {self.name}", advice))
 
     def text(self, name: str) -> str:
         """Empty when it is absent, or is no text that can become an argument or a path."""
@@ -85,7 +104,7 @@ class _Members:
             return ""
         if isinstance(value, str) and _is_clean(value):
             return value
-        self._problems.append(f"{name} in {self.name} must be a text without null bytes")
+        self._problem(f"{name} in {self.name} must be a text without null bytes")
         return ""
 
     def texts(self, name: str) -> frozenset[str] | None:
@@ -95,33 +114,35 @@ class _Members:
             return None
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return frozenset(value)
-        self._problems.append(f"{name} in {self.name} must be a list of texts")
+        self._problem(f"{name} in {self.name} must be a list of texts")
         return None
 
     def members(self, name: str) -> _Members:
         """Without members when it is absent."""
         value = self._members.get(name)
         if value is not None and not isinstance(value, dict):
-            self._problems.append(f"{name} in {self.name} must be an object")
+            self._problem(f"{name} in {self.name} must be an object")
         return _Members(name, value if isinstance(value, dict) else {}, self._problems)
+
+    def _problem(self, text: str) -> None:
+        self._problems.append(_Problem(text, _ASK_ENDPOINT))
 
 
 def _json_object(content: bytes) -> dict[str, Any]:
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise _invalid([f"its content is not JSON ({error})"]) from error
+        raise _invalid([_Problem(f"its content is not JSON ({error})", _ASK_ENDPOINT)]) from error
     if not isinstance(value, dict):
-        raise _invalid(["its content is JSON, but not an object"])
+        raise _invalid([_Problem("its content is JSON, but not an object", _ASK_ENDPOINT)])
     return value
 
 
-def _invalid(problems: Sequence[str]) -> CommandFailure:
-    return CommandFailure(
-        "specification-invalid",
-        f"The deployment specification can't be used: {'; '.join(problems)}. "
-        "Create the deployment again with a revision that is complete, or correct the control endpoint.",
-    )
+def _invalid(problems: Sequence[_Problem]) -> CommandFailure:
+    texts = "; ".join(problem.text for problem in problems)
+    advice = " ".join(dict.fromkeys(problem.advice for problem in problems))
+    message = f"The deployment specification can't be used: {texts}. {advice}"
+    return CommandFailure("specification-invalid", message)
 
 
 def _short_id(text: str) -> str:
@@ -129,27 +150,29 @@ def _short_id(text: str) -> str:
     return arn.group(1) if arn else text
 
 
-def _deployment_id(text: str, problems: list[str]) -> str:
+def _deployment_id(text: str, problems: list[_Problem]) -> str:
     if text and not _PATH_COMPONENT.fullmatch(_short_id(text)):
-        problems.append(f"DeploymentId is {json.dumps(text[:200])}, {_NO_PATH_COMPONENT}")
+        problems.append(_Problem(f"DeploymentId is {json.dumps(text[:200])}, {_NO_PATH_COMPONENT}", _NEW_IDS))
     return _short_id(text)
 
 
-def _group_id(text: str, problems: list[str]) -> str:
+def _group_id(text: str, problems: list[_Problem]) -> str:
     if text and not _PATH_COMPONENT.fullmatch(text):
-        problems.append(f"DeploymentGroupId is {json.dumps(text[:200])}, {_NO_PATH_COMPONENT}")
+        problem = f"DeploymentGroupId is {json.dumps(text[:200])}, {_NO_PATH_COMPONENT}"
+        problems.append(_Problem(problem, _NEW_IDS))
     return text
 
 
-def _revision(members: _Members, problems: list[str]) -> Revision | None:
+def _revision(specification: _Members, problems: list[_Problem]) -> Revision | None:
     """None when there is a problem."""
     known = len(problems)
+    members = specification.members("Revision")
     kind = members.text("RevisionType")
     revision: Revision | None = None
     if kind == "S3":
-        revision = _s3_revision(members.members("S3Revision"), problems)
+        revision = _s3_revision(members, problems)
     elif kind == "GitHub":
-        revision = _github_revision(members.members("GitHubRevision"), problems)
+        revision = _github_revision(members, problems)
     elif kind in {"Local File", "Local Directory"}:
         raise CommandFailure(
             "specification-local-revision",
@@ -157,17 +180,18 @@ def _revision(members: _Members, problems: list[str]) -> Revision | None:
             "that this host holds. Put the revision into S3 or GitHub, or run agentctl deploy here.",
         )
     elif kind:
-        problems.append(
-            f"its revision is of the unknown type {json.dumps(kind[:64])}: known are S3Revision, GitHubRevision and, "
-            "with agentctl deploy only, LocalRevision"
-        )
-    elif known == len(problems):
+        problem = f"RevisionType is {json.dumps(kind[:64])}, but known are S3 and GitHub (and with agentctl deploy, what lies on this host)"
+        problems.append(_Problem(problem, _KNOWN_REVISION))
+    elif known == len(problems) and specification.has("Revision"):
         members.require("RevisionType")
     return revision if known == len(problems) else None
 
 
-def _s3_revision(members: _Members, problems: list[str]) -> S3Revision:
-    members.require("Bucket", "Key", "BundleType")
+def _s3_revision(revision: _Members, problems: list[_Problem]) -> S3Revision | None:
+    members = _required_object(revision, "S3Revision", problems)
+    if members is None:
+        return None
+    members.require("Bucket", "Key", "BundleType", advice=_NEW_REVISION)
     return S3Revision(
         bucket=members.text("Bucket"),
         key=members.text("Key"),
@@ -177,14 +201,16 @@ def _s3_revision(members: _Members, problems: list[str]) -> S3Revision:
     )
 
 
-def _github_revision(members: _Members, problems: list[str]) -> GitHubRevision:
-    members.require("Account", "Repository", "CommitId")
+def _github_revision(revision: _Members, problems: list[_Problem]) -> GitHubRevision | None:
+    members = _required_object(revision, "GitHubRevision", problems)
+    if members is None:
+        return None
+    members.require("Account", "Repository", "CommitId", advice=_NEW_REVISION)
     for name in ("Account", "Repository"):
         text = members.text(name)
         if text and not _GITHUB_NAME.fullmatch(text):
-            problems.append(
-                f"{name} in {members.name} is {json.dumps(text[:200])}, which GitHub does not allow"
-            )
+            problem = f"{name} in {members.name} is {json.dumps(text[:200])}, which GitHub does not allow"
+            problems.append(_Problem(problem, _NEW_GITHUB_NAME))
     return GitHubRevision(
         account=members.text("Account"),
         repository=members.text("Repository"),
@@ -193,21 +219,36 @@ def _github_revision(members: _Members, problems: list[str]) -> GitHubRevision:
     )
 
 
-def _bundle_type(members: _Members, known: Sequence[BundleType], problems: list[str]) -> BundleType | None:
+def _required_object(parent: _Members, name: str, problems: list[_Problem]) -> _Members | None:
+    """The members of an object that has to be there; None when it is not, which is a problem then, and the only one."""
+    known = len(problems)
+    parent.require(name)
+    members = parent.members(name)
+    return members if known == len(problems) else None
+
+
+def _bundle_type(
+    members: _Members, known: Sequence[BundleType], problems: list[_Problem]
+) -> BundleType | None:
     text = members.text("BundleType")
     for bundle_type in known:
         if text.lower() == bundle_type.value:
             return bundle_type
     if text:
         names = _listed([bundle_type.value for bundle_type in known], "or")
-        problems.append(f"BundleType in {members.name} is {json.dumps(text[:64])}, but must be {names}")
+        problem = f"BundleType in {members.name} is {json.dumps(text[:64])}, but must be {names}"
+        problems.append(_Problem(problem, _NEW_BUNDLE_TYPE))
     return None
 
 
-def _appspec_filename(members: _Members, problems: list[str]) -> str | None:
+def _appspec_filename(members: _Members, problems: list[_Problem]) -> str | None:
+    """As it is written; a leading slash is the revision's root, as for other paths in it."""
     text = members.text("AppSpecFilename")
-    if text and (text.startswith("/") or posixpath.normpath(text).split("/")[0] == ".."):
-        problems.append(f"AppSpecFilename is {json.dumps(text[:200])}, which is outside of the bundle")
+    inside = posixpath.normpath(text.lstrip("/") or ".")
+    if text and inside.split("/")[0] in {".", ".."}:
+        where = "outside of the bundle" if inside != "." else "no file"
+        problem = f"AppSpecFilename is {json.dumps(text[:200])}, which is {where}"
+        problems.append(_Problem(problem, _NEW_APPSPEC_NAME))
     return text or None
 
 
@@ -221,11 +262,12 @@ def _file_exists_behavior(members: _Members) -> FileExistsBehavior | UnknownFile
         return UnknownFileExistsBehavior(text=text)
 
 
-def _github_token(members: _Members, problems: list[str]) -> Secret | None:
+def _github_token(members: _Members, problems: list[_Problem]) -> Secret | None:
     """It goes into a header; the message doesn't show it."""
     text = members.text("GitHubAccessToken")
     if text and not _TOKEN.fullmatch(text):
-        problems.append(f"GitHubAccessToken in {members.name} has characters that no token has")
+        problem = f"GitHubAccessToken in {members.name} has characters that no token has"
+        problems.append(_Problem(problem, _RECONNECT))
     return Secret(text) if text else None
 
 

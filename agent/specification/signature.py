@@ -47,8 +47,24 @@ def open_envelope(envelope: Envelope, *, trust: SignerTrust) -> OpenedEnvelope:
     Raises:
         CommandFailure: anything else than that.
     """
+    _require_content(envelope)
     _require_signed_format(envelope.format)
     return _verified(_der(envelope.payload), trust)
+
+
+def _require_content(envelope: Envelope) -> None:
+    if not envelope.format and not envelope.payload.strip():
+        raise CommandFailure(
+            "specification-missing",
+            "The control endpoint has answered without a deployment specification, so there is nothing to carry out. "
+            "Create the deployment again; if that fails in the same way, the fault is the endpoint's: ask who runs it.",
+        )
+    if not envelope.format:
+        raise CommandFailure(
+            "specification-format-unknown",
+            "The control endpoint does not say in which format its deployment specification is, and this agent reads "
+            f"{SIGNED_FORMAT} only. Create the deployment again; if that fails in the same way, ask who runs the endpoint.",
+        )
 
 
 def _require_signed_format(name: str) -> None:
@@ -63,7 +79,7 @@ def _require_signed_format(name: str) -> None:
     raise CommandFailure(
         "specification-format-unknown",
         f"The DeploymentSpecification has the unknown format {name[:64]!r}, and this agent reads signed PKCS7 only. "
-        "Update the agent, if the control endpoint is newer.",
+        "Update the agent, if the control endpoint is newer, and else ask who runs the endpoint.",
     )
 
 

@@ -61,7 +61,7 @@ def test_the_named_file_is_found_and_the_default_names_stand_for_each_other(
         (["APPSPEC.YML"], "appspec.yml", ["there is 'APPSPEC.YML'"]),
         (["myapp/appspec.yaml"], "appspec.yml", ["there is 'myapp/appspec.yaml'"]),
         (["appspec.yml"], "custom.yml", ["/custom.yml.", "there is 'appspec.yml'"]),
-        (["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"], "appspec.yml", ["'j', 2 more"]),
+        (["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"], "appspec.yml", ["'j', and 2 more"]),
     ],
 )
 def test_a_missing_file_is_reported_with_what_is_there_instead(
@@ -152,3 +152,26 @@ def test_the_warnings_and_the_path_come_with_the_value(tmp_path: Path) -> None:
     assert ["line 3, column 1: an AppSpec has an unknown key 'speed', which is ignored"] == [
         str(warning) for warning in appspec.warnings
     ]
+
+
+def test_an_appspec_deeper_down_is_named_with_what_to_do_about_it(tmp_path: Path) -> None:
+    """Whoever packs a directory twice sees a bundle that has everything, and an agent that finds nothing."""
+    archive = archive_with(tmp_path, "build/app/appspec.yml", "build/README")
+
+    with pytest.raises(CommandFailure) as caught:
+        find_appspec(archive, None)
+
+    assert "But there is 'build/app/appspec.yml'." in caught.value.message
+    assert "Only one directory around the whole revision is taken away" in caught.value.message
+    assert "Pack the contents of 'build/app'" in caught.value.message
+
+
+def test_an_appspec_is_not_looked_for_without_end(tmp_path: Path) -> None:
+    """The message is about a failure that has happened already."""
+    archive = archive_with(tmp_path, "a/b/c/d/e/f/g/appspec.yml", "there/appspec.yml")
+    (archive / "loop").symlink_to(".")
+
+    with pytest.raises(CommandFailure) as caught:
+        find_appspec(archive, "custom.yml")
+
+    assert "But there is 'there/appspec.yml'. Put the AppSpec file at the root" in caught.value.message

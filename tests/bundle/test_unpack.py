@@ -85,14 +85,34 @@ def test_an_archive_in_one_top_level_directory_loses_that_directory(deployment: 
 
 
 @pytest.mark.parametrize(
+    "beside",
+    [
+        (file("__MACOSX/app/._appspec.yml"), file(".DS_Store")),
+        (file("README"), file("other/x")),
+        (file(".hidden/appspec.yml"),),
+    ],
+    ids=["of a Mac", "of the build", "hidden"],
+)
+def test_what_lies_beside_the_only_directory_with_an_appspec_is_left_out(
+    deployment: Deployment, beside: tuple[Member, ...]
+) -> None:
+    """A Mac packs its own files beside the directory that somebody chose, and existing agents don't mind."""
+    archive = deployment.unpack(tar_bytes(file("app/appspec.yml"), file("app/x"), *beside), TAR)
+
+    assert ["appspec.yml", "x"] == list(tree_of(archive))
+    assert [".archive-index", "bundle.tar", "deployment-archive"] == deployment.left()
+
+
+@pytest.mark.parametrize(
     "members",
     [
         (file("top/x"),),
-        (file("top/appspec.yml"), file("other/x")),
+        (file("top/appspec.yml"), file("other/appspec.yaml")),
+        (file("top/sub/appspec.yml"), file("top/x")),
         (file("top/appspec.yml"), file("appspec.yml")),
         (directory("real"), file("real/x"), symlink("appspec.yml", "real/x")),
     ],
-    ids=["without AppSpec", "two directories", "AppSpec at the top", "AppSpec is a link"],
+    ids=["without AppSpec", "two AppSpecs", "two levels", "AppSpec at the top", "AppSpec is a link"],
 )
 def test_other_archives_stay_as_they_are(deployment: Deployment, members: tuple[Member, ...]) -> None:
     """Only a wrapper is taken off, never a directory that means something."""

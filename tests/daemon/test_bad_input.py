@@ -163,6 +163,11 @@ CASES = {
         error_id="specification-format-unknown",
         says=("PKCS12/XML", "signed PKCS7 only", "Update the agent"),
     ),
+    "no envelope at all": Case(
+        arrange=lambda bench: bench.sealed_as(lambda content: specification_answer("", "")),
+        error_id="specification-missing",
+        says=("without a deployment specification", "Create the deployment again", "ask who runs it"),
+    ),
     "no PKCS7 at all": Case(
         arrange=lambda bench: bench.sealed_as(lambda content: specification_answer("Not Found")),
         error_id="specification-envelope-unreadable",
@@ -183,7 +188,7 @@ CASES = {
     "one required member is missing": Case(
         arrange=lambda bench: bench.without("DeploymentGroupName"),
         error_id="specification-invalid",
-        says=("must have", "DeploymentGroupName is missing"),
+        says=("DeploymentGroupName is missing in DeploymentSpecification", "Create the deployment again"),
     ),
     "all required members are missing": Case(
         arrange=lambda bench: bench.without(
@@ -200,7 +205,10 @@ CASES = {
             {"RevisionType": "S3", "S3Revision": {"Bucket": "bundles", "BundleType": "tar"}}
         ),
         error_id="specification-invalid",
-        says=("S3Revision", "Key is missing"),
+        says=(
+            "Key is missing in S3Revision",
+            "Create the deployment again with a revision that has all of this",
+        ),
     ),
     "a directory of this host, from the network": Case(
         arrange=lambda bench: bench.download(
@@ -233,6 +241,11 @@ CASES = {
         arrange=lambda bench: bench.server.run("MakeCoffee", bench.application().revise()),
         error_id="command-unknown",
         says=("MakeCoffee", "Check the name"),
+    ),
+    "command in lower case": Case(
+        arrange=lambda bench: bench.server.run("downloadBundle", bench.application().revise()),
+        error_id="command-unknown",
+        says=("does not know the command downloadBundle; did you mean 'DownloadBundle'?",),
     ),
     # The bundle
     "bundle missing": Case(

@@ -284,6 +284,23 @@ def test_an_unsigned_specification_is_refused_and_called_so() -> None:
     assert "DeploymentSpecification" in failure.message
 
 
+def test_an_answer_without_a_specification_is_called_that() -> None:
+    """An update of the agent, which an unknown format asks for, would not help."""
+    failure = refusal(Envelope(format="", payload=""), LastSeen())
+
+    assert failure.error_id == "specification-missing"
+    assert "Create the deployment again" in failure.message
+    assert "Update" not in failure.message
+
+
+def test_a_payload_without_a_format_is_refused() -> None:
+    """What it is can't be guessed."""
+    failure = refusal(Envelope(format="", payload="e30"), LastSeen())
+
+    assert failure.error_id == "specification-format-unknown"
+    assert "does not say in which format" in failure.message
+
+
 def test_an_unknown_format_is_refused_by_its_name() -> None:
     """The operator learns that the control endpoint speaks something newer."""
     failure = refusal(Envelope(format="JOSE/JSON", payload="e30"), LastSeen())

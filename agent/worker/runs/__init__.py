@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from agent.deployments.group import check_group_id
 from agent.errors import CommandFailure
-from agent.protocol import DOWNLOAD_BUNDLE, INSTALL, LIFECYCLE_EVENTS, UPDATE_DEPLOYMENT_AGENT
+from agent.protocol import (
+    DOWNLOAD_BUNDLE,
+    IN_PLACE_ORDER,
+    INSTALL,
+    LIFECYCLE_EVENTS,
+    UPDATE_DEPLOYMENT_AGENT,
+)
 from agent.worker.runs.event import EventRun
 
 if TYPE_CHECKING:
@@ -65,8 +71,12 @@ class _Unknown:
         self._name = name
 
     def carry_out(self) -> CommandResult:
+        # Only a failure needs it.
+        from agent.appspec.reading import nearest  # noqa: PLC0415
+
+        hint = nearest(self._name, (*IN_PLACE_ORDER, UPDATE_DEPLOYMENT_AGENT)) or "."
         raise CommandFailure(
             "command-unknown",
-            f"This agent does not know the command {self._name}, and no AppSpec on this host has scripts for an "
-            "event of that name. Check the name; a newer service may need a newer agent.",
+            f"This agent does not know the command {self._name}{hint} No AppSpec on this host has scripts for an "
+            "event of that name either. Check the name; a newer service may need a newer agent.",
         )
