@@ -7,11 +7,10 @@ import os
 import shutil
 import signal
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chaos.conditions import NotPossibleError
-from chaos.records import Record, is_running
+from chaos.records import RECORDER, WAITING, Record, is_running, shown_as
 from chaos.schedule import Sweep
 
 if TYPE_CHECKING:
@@ -29,8 +28,21 @@ class Blows:
 
     def kill_worker(self) -> None:
         """SIGKILL to the worker of a command."""
-        record, pid = self._some("worker")
-        self._host.harm.workers.add(record.identifier)
+        _, pid = self._some("worker")
+        # Stopped first: it might be done with this command, and begin the next one, while we look.
+        self._send(pid, signal.SIGSTOP)
+        self._host.harm.workers |= {
+            record.identifier for record in self._host.records() if record.pid_of("worker") == pid
+        }
+        self._send(pid, signal.SIGKILL)
+
+    def kill_waiting_worker(self) -> None:
+        """SIGKILL to a worker that waits for the next command."""
+        pid = self._shown_as(WAITING)
+        self._send(pid, signal.SIGSTOP)
+        if WAITING not in shown_as(pid):
+            self._send(pid, signal.SIGCONT)
+            raise NotPossibleError("it had just begun with a command")
         self._send(pid, signal.SIGKILL)
 
     def kill_hook(self) -> None:
@@ -41,12 +53,7 @@ class Blows:
 
     def kill_recorder(self) -> None:
         """SIGKILL to a process that reads what hooks print; the hook must not notice."""
-        for pid in self._host.processes():
-            with contextlib.suppress(OSError):
-                if Path(f"/proc/{pid}/comm").read_text() == "hook-output\n":
-                    self._send(pid, signal.SIGKILL)
-                    return
-        raise NotPossibleError("no recorder runs")
+        self._send(self._shown_as(RECORDER), signal.SIGKILL)
 
     def drain(self, duration_s: float) -> None:
         """No command is taken for a while."""
@@ -64,7 +71,7 @@ class Blows:
 
     def stop_for(self, kind: str, duration_s: float) -> None:
         """SIGSTOP, and SIGCONT after a while."""
-        pid = self._daemon().pid if kind == "daemon" else self._some(kind)[1]
+        pid = self._found(kind)
         if kind == "script":
             self._host.harm.stopped_hooks.add(pid)
         self._send(pid, signal.SIGSTOP)
@@ -82,15 +89,13 @@ class Blows:
         """The daemon can open no file for a while, nor can the workers that it starts meanwhile."""
         self._host.conditions.take_files(self._daemon().pid, self._host.processes, duration_s)
 
-    def take_memory(self, spare_bytes: int, *, is_killed: bool) -> None:
-        """The worker of a command gets no more memory, or is killed for wanting more; so is what it starts."""
-        record, pid = self._some("worker")
-        # Noted before: it may be lost at once.
-        self._host.harm.workers.add(record.identifier)
-        if is_killed:
-            self._host.conditions.run_out_of_memory(pid, spare_bytes)
-        else:
-            self._host.conditions.take_memory(pid, spare_bytes)
+    def take_memory(self, spare_bytes: int) -> None:
+        """The worker of a command gets no more memory, nor does what it starts."""
+        self._host.conditions.take_memory(self._some("worker")[1], spare_bytes)
+
+    def run_out_of_memory(self, spare_bytes: int) -> None:
+        """The worker of a command is killed for wanting more memory, or what it starts is."""
+        self._host.conditions.run_out_of_memory(self._some("worker")[1], spare_bytes)
 
     def remove_archive(self, deployment_id: str, sweep: Sweep) -> None:
         """The unpacked revision of this deployment is gone, as after a cleaner of temporary files."""
@@ -108,6 +113,17 @@ class Blows:
                 raise NotPossibleError(f"the archive can't be removed: {error.strerror}") from None
             return
         raise NotPossibleError("there is no archive")
+
+    def _found(self, kind: str) -> int:
+        if kind == "daemon":
+            return self._daemon().pid
+        return self._shown_as(WAITING) if kind == "waiting" else self._some(kind)[1]
+
+    def _shown_as(self, name: str) -> int:
+        for pid in self._host.processes():
+            if name in shown_as(pid):
+                return pid
+        raise NotPossibleError(f"nothing runs that shows itself as `{name}`")
 
     def _daemon(self) -> subprocess.Popen[bytes]:
         daemon = self._host.daemon

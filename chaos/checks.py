@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from chaos.faults import STARVING, FaultKind, NetworkFault, S3Fault
+from chaos.faults import MEMORY_FAULTS, STARVING, FaultKind, NetworkFault, S3Fault
 from chaos.proxy import deployments_of
 from chaos.revision import FAILING_EVENT, HOOK_EVENTS, TIMED_OUT_EVENT
 from chaos.schedule import Script
@@ -222,7 +222,9 @@ def _check_codes(evidence: Evidence) -> Iterable[str]:
         for exchange in evidence.exchanges
         if exchange.operation == COMPLETE and parse_report(exchange.request).code == 7
     }
-    for identifier in sorted(lost - evidence.killed_workers):
+    # Limits of memory stay with a worker, which may take one command after the other.
+    excused = lost if evidence.applied & MEMORY_FAULTS else evidence.killed_workers
+    for identifier in sorted(lost - excused):
         yield f"command {identifier} was reported as lost (7), and nobody killed its worker"
     is_starved = bool(evidence.applied & STARVING)
     refused = {(deployment, name) for deployment, name, answer, _ in evidence.answers if answer == "refused"}

@@ -12,10 +12,12 @@ class FaultKind(Enum):
 
     KILL_DAEMON = "kill-daemon"
     KILL_WORKER = "kill-worker"
+    KILL_WAITING = "kill-waiting-worker"
     KILL_HOOK = "kill-hook"
     KILL_RECORDER = "kill-recorder"
     STOP_DAEMON = "stop-daemon"
     STOP_WORKER = "stop-worker"
+    STOP_WAITING = "stop-waiting-worker"
     STOP_HOOK = "stop-hook"
     RESTART_DAEMON = "restart-daemon"
     DRAIN = "drain"

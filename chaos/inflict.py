@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from typing_extensions import assert_never
-
 from chaos.blows import Blows
 from chaos.checks import ACKNOWLEDGE, COMPLETE
 from chaos.conditions import NotPossibleError
 from chaos.faults import FaultKind
+from chaos.listening import EXPIRED, GOOD, OTHER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from chaos.host import Host
     from chaos.schedule import Action
@@ -60,72 +59,54 @@ class Inflictor:
         try:
             # Noted before: what a fault causes must not look as if nothing had been done.
             self.begun.add(action.kind)
-            self._inflict(action, identifier)
+            self.deeds(action, identifier)[action.kind]()
         except NotPossibleError as reason:
             self.skipped.append(f"{action.kind.value}: {reason}")
         else:
             self.applied.append(action.kind.value)
 
-    def _inflict(self, action: Action, identifier: str) -> None:  # noqa: C901, PLR0912 - one for each kind of fault
-        host, conditions, blows, duration_s = (
-            self._host,
-            self._host.conditions,
-            self._blows,
-            action.duration_s,
-        )
-        match action.kind:
-            case FaultKind.KILL_DAEMON:
-                blows.kill_daemon()
-            case FaultKind.KILL_WORKER:
-                _try_for(1.0, blows.kill_worker)
-            case FaultKind.KILL_HOOK:
-                _try_for(1.0, blows.kill_hook)
-            case FaultKind.KILL_RECORDER:
-                _try_for(1.0, blows.kill_recorder)
-            case FaultKind.STOP_DAEMON:
-                blows.stop_for("daemon", duration_s)
-            case FaultKind.STOP_WORKER:
-                _try_for(1.0, lambda: blows.stop_for("worker", duration_s))
-            case FaultKind.STOP_HOOK:
-                _try_for(1.0, lambda: blows.stop_for("script", duration_s))
-            case FaultKind.RESTART_DAEMON:
-                if host.end() is None:
-                    self.violations.append("the daemon did not end within 15 s of SIGTERM")
-                host.start()
-            case FaultKind.DRAIN:
-                blows.drain(duration_s)
-            case FaultKind.KILL_ENDPOINT:
-                self._servers.kill_control()
-            case FaultKind.REBOOT:
-                blows.reboot(duration_s)
-            case FaultKind.FULL_DISK:
-                conditions.fill_disk(duration_s)
-            case FaultKind.READ_ONLY:
-                _try_for(2.0, lambda: conditions.make_read_only(duration_s))
-            case FaultKind.NO_FILES:
-                blows.take_files(duration_s)
-            case FaultKind.NO_PIDS:
-                conditions.take_pids(duration_s)
-            case FaultKind.NO_MEMORY | FaultKind.OOM_KILL:
-                is_killed = action.kind is FaultKind.OOM_KILL
-                _try_for(1.0, lambda: blows.take_memory(action.spare_bytes, is_killed=is_killed))
-            case FaultKind.CLOCK_STEP:
-                conditions.move_clock(action.clock_s, duration_s)
-            case FaultKind.REFUSE:
-                conditions.refuse(duration_s)
-            case FaultKind.ARCHIVE_GONE:
-                blows.remove_archive(self._wires.control.deployment_of(identifier), action.sweep)
-            case FaultKind.EXPIRED_CERTIFICATE | FaultKind.OTHER_CERTIFICATE:
-                self._show_certificate(
-                    is_expired=action.kind is FaultKind.EXPIRED_CERTIFICATE, for_s=duration_s
-                )
-            case _:
-                assert_never(action.kind)
+    def deeds(self, action: Action, identifier: str) -> Mapping[FaultKind, Callable[[], None]]:
+        """What would be done for this action if it were of that kind, after the command of that identifier."""
+        host, blows, duration_s = self._host.conditions, self._blows, action.duration_s
+        return {
+            FaultKind.KILL_DAEMON: blows.kill_daemon,
+            FaultKind.KILL_WORKER: lambda: _try_for(1.0, blows.kill_worker),
+            FaultKind.KILL_WAITING: lambda: _try_for(1.0, blows.kill_waiting_worker),
+            FaultKind.KILL_HOOK: lambda: _try_for(1.0, blows.kill_hook),
+            FaultKind.KILL_RECORDER: lambda: _try_for(1.0, blows.kill_recorder),
+            FaultKind.STOP_DAEMON: lambda: blows.stop_for("daemon", duration_s),
+            FaultKind.STOP_WORKER: lambda: _try_for(1.0, lambda: blows.stop_for("worker", duration_s)),
+            FaultKind.STOP_WAITING: lambda: _try_for(1.0, lambda: blows.stop_for("waiting", duration_s)),
+            FaultKind.STOP_HOOK: lambda: _try_for(1.0, lambda: blows.stop_for("script", duration_s)),
+            FaultKind.RESTART_DAEMON: self._restart_daemon,
+            FaultKind.DRAIN: lambda: blows.drain(duration_s),
+            FaultKind.KILL_ENDPOINT: self._servers.kill_control,
+            FaultKind.REBOOT: lambda: blows.reboot(duration_s),
+            FaultKind.FULL_DISK: lambda: host.fill_disk(duration_s),
+            FaultKind.READ_ONLY: lambda: _try_for(2.0, lambda: host.make_read_only(duration_s)),
+            FaultKind.NO_FILES: lambda: blows.take_files(duration_s),
+            FaultKind.NO_PIDS: lambda: host.take_pids(duration_s),
+            FaultKind.NO_MEMORY: lambda: _try_for(1.0, lambda: blows.take_memory(action.spare_bytes)),
+            FaultKind.OOM_KILL: lambda: _try_for(1.0, lambda: blows.run_out_of_memory(action.spare_bytes)),
+            FaultKind.CLOCK_STEP: lambda: host.move_clock(action.clock_s, duration_s),
+            FaultKind.REFUSE: lambda: host.refuse(duration_s),
+            FaultKind.ARCHIVE_GONE: lambda: self._remove_archive(identifier, action),
+            FaultKind.EXPIRED_CERTIFICATE: lambda: self._show_certificate(EXPIRED, duration_s),
+            FaultKind.OTHER_CERTIFICATE: lambda: self._show_certificate(OTHER, duration_s),
+        }
 
-    def _show_certificate(self, *, is_expired: bool, for_s: float) -> None:
-        self._wires.show_certificate(is_expired=is_expired)
-        time.sleep(for_s)
-        self._wires.show_good_certificate()
+    def _restart_daemon(self) -> None:
+        if self._host.end() is None:
+            self.violations.append("the daemon did not end within 15 s of SIGTERM")
+        self._host.start()
+
+    def _remove_archive(self, identifier: str, action: Action) -> None:
+        self._blows.remove_archive(self._wires.control.deployment_of(identifier), action.sweep)
+
+    def _show_certificate(self, which: str, duration_s: float) -> None:
+        self._wires.show_certificate(which)
+        time.sleep(duration_s)
+        self._wires.show_certificate(GOOD)
 
 
 def _try_for(seconds: float, fault: Callable[[], None]) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import TYPE_CHECKING
 
+from chaos.records import WAITING, shown_as
 from chaos.revision import content_of, digest_of, read_tree
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ class Look:
         daemon = self._host.daemon.pid if self._host.daemon else 0
         # What a killed hook has started is its own affair, as on any host.
         if not self._host.harm.hooks and not self._host.conditions.killed_for_memory():
-            found += [f"process {pid} {_command(pid)}" for pid in self._host.processes() if pid != daemon]
+            named = {pid: shown_as(pid) for pid in self._host.processes() if pid != daemon}
+            # A worker may be kept for the next command for a while.
+            found += [f"process {pid} {name}" for pid, name in named.items() if WAITING not in name]
         return set(found)
 
     def find_other_than(self, number: int) -> list[str]:
@@ -92,9 +94,3 @@ def _differences(found: dict[str, bytes], numbers: list[int]) -> str:
             f"other {len(other)} {other[:3]}"
         )
     return "; ".join(parts)
-
-
-def _command(pid: int) -> str:
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
-        return file.read().replace(b"\0", b" ").decode(errors="replace").strip()
-    return ""

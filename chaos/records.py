@@ -7,6 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+# How workers that have no command, and those who keep what hooks print, show themselves.
+WAITING = "waits for a command"
+RECORDER = "hook output"
+
 
 class Record:
     """What a job record says."""
@@ -39,3 +43,12 @@ def is_running(pid: int) -> bool:
     except OSError:
         return False
     return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def shown_as(pid: int) -> str:
+    """Command line and name of this process, with blanks; empty when it is gone."""
+    try:
+        words = [Path(f"/proc/{pid}/{file}").read_bytes() for file in ("cmdline", "comm")]
+    except OSError:
+        return ""
+    return b" ".join(words).replace(b"\0", b" ").replace(b"-", b" ").decode(errors="replace").strip()

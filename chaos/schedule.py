@@ -114,10 +114,12 @@ _EVENTS = (
 _WEIGHTS = {
     FaultKind.KILL_DAEMON: 4,
     FaultKind.KILL_WORKER: 6,
+    FaultKind.KILL_WAITING: 2,
     FaultKind.KILL_HOOK: 3,
     FaultKind.KILL_RECORDER: 3,
     FaultKind.STOP_DAEMON: 2,
     FaultKind.STOP_WORKER: 3,
+    FaultKind.STOP_WAITING: 2,
     FaultKind.STOP_HOOK: 2,
     FaultKind.RESTART_DAEMON: 4,
     FaultKind.DRAIN: 2,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from chaos.listening import EXPIRED, GOOD, OTHER, Gate
+from chaos.listening import GOOD, Gate
 from chaos.proxy import Proxy
 from chaos.s3_proxy import S3Proxy
 
@@ -43,16 +43,13 @@ class Wires:
             gate.share = 0.0
             gate.show(GOOD)
 
-    def show_certificate(self, *, is_expired: bool) -> None:
-        """The control endpoint has a wrong certificate, and whoever keeps a connection to it needs a new one."""
+    def show_certificate(self, which: str) -> None:
+        """The control endpoint shows this certificate: GOOD, EXPIRED or OTHER."""
         if self._gate is not None:
-            self._gate.show(EXPIRED if is_expired else OTHER)
-            self.control.break_connections()
-
-    def show_good_certificate(self) -> None:
-        """The control endpoint has its own certificate again."""
-        if self._gate is not None:
-            self._gate.show(GOOD)
+            self._gate.show(which)
+            if which != GOOD:
+                # Connections that are kept would never see it.
+                self.control.break_connections()
 
     def seen(self) -> tuple[Counter[str], Counter[str], Counter[str]]:
         """How often everything happened: to exchanges with the endpoint, to downloads, to handshakes."""
