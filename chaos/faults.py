@@ -31,6 +31,7 @@ class FaultKind(Enum):
     OOM_KILL = "oom-kill"
     CLOCK_STEP = "clock-step"
     REFUSE = "pre-accept-refuses"
+    S3_DOWN = "s3-down"
     ARCHIVE_GONE = "archive-gone"
     EXPIRED_CERTIFICATE = "expired-certificate"
     OTHER_CERTIFICATE = "other-certificate"

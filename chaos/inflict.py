@@ -90,6 +90,7 @@ class Inflictor:
             FaultKind.OOM_KILL: lambda: _try_for(1.0, lambda: blows.run_out_of_memory(action.spare_bytes)),
             FaultKind.CLOCK_STEP: lambda: host.move_clock(action.clock_s, duration_s),
             FaultKind.REFUSE: lambda: host.refuse(duration_s),
+            FaultKind.S3_DOWN: lambda: self._wires.s3.be_down(duration_s),
             FaultKind.ARCHIVE_GONE: lambda: self._remove_archive(identifier, action),
             FaultKind.EXPIRED_CERTIFICATE: lambda: self._show_certificate(EXPIRED, duration_s),
             FaultKind.OTHER_CERTIFICATE: lambda: self._show_certificate(OTHER, duration_s),

@@ -83,8 +83,10 @@ class Listener(ThreadingHTTPServer):
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         super().__init__(("127.0.0.1", 0), handler)
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
+        self._serve()
+
+    def _serve(self) -> None:
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
     @property
     def url(self) -> str:
@@ -118,6 +120,19 @@ class Listener(ThreadingHTTPServer):
             for connection in self._open:
                 with contextlib.suppress(OSError):
                     socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+    def go_away(self) -> None:
+        """Connections are refused, and those that there were break. The port stays ours."""
+        self.shutdown()
+        self.socket.close()
+        self.socket = socket.socket(self.address_family, self.socket_type)
+        self.server_bind()
+        self.break_connections()
+
+    def come_back(self) -> None:
+        """Connections are accepted again, at the same address."""
+        self.server_activate()
+        self._serve()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing: agents that are killed break their connections."""

@@ -63,12 +63,12 @@ class S3Proxy:
         class Owned(_Handler):
             owner = proxy
 
-        self._listener = Listener(Owned, gate)
+        self.listener = Listener(Owned, gate)
 
     @property
     def url(self) -> str:
         """What the agent takes for the S3 server."""
-        return self._listener.url
+        return self.listener.url
 
     def start_faults(self) -> None:
         """From now on downloads are harmed."""
@@ -78,9 +78,15 @@ class S3Proxy:
         """From now on nothing is harmed any more."""
         self.share = 0.0
 
+    def be_down(self, duration_s: float) -> None:
+        """For a while nobody listens."""
+        self.listener.go_away()
+        time.sleep(duration_s)
+        self.listener.come_back()
+
     def close(self) -> None:
         """Stop listening."""
-        self._listener.close()
+        self.listener.close()
 
     def begin(self, path: str, wanted: str) -> tuple[Download, random.Random]:
         """Note a request, and decide its fate; what else is left to chance is drawn from the second."""

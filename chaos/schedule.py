@@ -133,12 +133,14 @@ _WEIGHTS = {
     FaultKind.OOM_KILL: 3,
     FaultKind.CLOCK_STEP: 3,
     FaultKind.REFUSE: 3,
+    FaultKind.S3_DOWN: 2,
     FaultKind.ARCHIVE_GONE: 3,
     FaultKind.EXPIRED_CERTIFICATE: 2,
     FaultKind.OTHER_CERTIFICATE: 2,
 }
 # The archive is there after DownloadBundle, and goes once one of these is over.
 _BEFORE_ARCHIVE_GOES = ("DownloadBundle", "BeforeInstall", "Install", "AfterInstall", "ApplicationStart")
+_BEFORE_DOWNLOAD = ("ApplicationStop", "DownloadBundle")
 _ASKED_BEFORE = ("ApplicationStop", "DownloadBundle", "BeforeInstall")
 _CLOCK_STEPS = (-86400.0, -3600.0, -90.0, -5.0, 5.0, 90.0, 3600.0, 86400.0)
 _WINDOW_S = 6.0
@@ -181,7 +183,7 @@ def _kinds(chance: random.Random, seed: int) -> list[FaultKind]:
 
 def _action(chance: random.Random, kind: FaultKind) -> Action:
     is_timed = kind is FaultKind.KILL_ENDPOINT or chance.random() < 0.4
-    if is_timed and kind is not FaultKind.ARCHIVE_GONE:
+    if is_timed and kind not in (FaultKind.ARCHIVE_GONE, FaultKind.S3_DOWN):
         delay_s, event = chance.uniform(0, _WINDOW_S), ""
     else:
         delay_s, event = (
@@ -203,6 +205,8 @@ def _action(chance: random.Random, kind: FaultKind) -> Action:
 def _event(chance: random.Random, kind: FaultKind) -> str:
     if kind is FaultKind.ARCHIVE_GONE:
         return chance.choice(_BEFORE_ARCHIVE_GOES)
+    if kind is FaultKind.S3_DOWN:
+        return chance.choice(_BEFORE_DOWNLOAD)
     if kind is FaultKind.REFUSE:
         return chance.choice(_ASKED_BEFORE)
     event = chance.choice(_EVENTS)

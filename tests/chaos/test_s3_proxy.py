@@ -219,3 +219,14 @@ def test_every_fault_of_ranges_has_its_answer() -> None:
     with pytest.raises(ValueError, match="not about ranges"):
         answer_range(S3Fault.SLOW, STORED, (10, None), random.Random(1))
     assert 500 == refusal(S3Fault.ERROR).status
+
+
+def test_a_server_that_is_down_refuses_connections_and_comes_back_where_it_was() -> None:
+    """Agents know no other address."""
+    with proxy(S3Fault.NONE) as made:
+        assert 200 == get(made.url)[0]
+        made.listener.go_away()
+        with pytest.raises(ConnectionRefusedError):
+            get(made.url)
+        made.listener.come_back()
+        assert 200 == get(made.url)[0]
