@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from agent.install.acl import ACCESS, DEFAULT, read_acl, write_acl
 from agent.install.crew import MIN_FILES, do_all, processes_for
-from agent.install.descriptors import is_mounted, is_volatile, mount_point
+from agent.install.descriptors import lasting_mount_point
 from agent.install.destinations import Directory, Standing
 from agent.install.disks import Disks
 from agent.install.entries import (
@@ -174,7 +174,9 @@ class Application:
         if device not in self._disks:
             self._disks.add(device, self._descriptors.of(real))
             yield encode(FirstOnDisk(real))
-            yield from map(encode, _mount_point_of(real))
+            point = lasting_mount_point(real)
+            if point:
+                yield encode(MountPoint(point))
 
     def _losing_directories(self) -> set[bytes]:
         """Directories from which something of the previous revision goes."""
@@ -435,10 +437,3 @@ def _keeping(plan: InstallPlan) -> set[bytes]:
     """Directories that may hold something afterwards that is not ours any more."""
     paths = [*plan.kept, *plan.given_up, *plan.leftover_directories]
     return {path.rpartition(b"/")[0] or b"/" for path in paths} | {item.directory for item in plan.removals}
-
-
-def _mount_point_of(real: bytes) -> Iterator[MountPoint]:
-    """Where its file system is mounted, when it may be there again after it was not."""
-    place = mount_point(real)
-    if place != b"/" and is_mounted(place) and not is_volatile(place):
-        yield MountPoint(place)

@@ -125,6 +125,12 @@ def mount_point(real: bytes) -> bytes:
     return real
 
 
+def lasting_mount_point(real: bytes) -> bytes:
+    """Where the file system of this directory is mounted, if it may be there again after it was not; else empty."""
+    place = mount_point(real)
+    return place if place != b"/" and is_mounted(place) and not is_volatile(place) else b""
+
+
 def is_mounted(path: bytes) -> bool:
     """Whether another file system begins here than above."""
     try:

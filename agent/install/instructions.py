@@ -11,7 +11,13 @@ from agent.files import replace_file, sync_directory
 from agent.install.install_json import InstructionsDigest, instructions_of, moved
 from agent.install.planned import PlannedDirectory
 from agent.install.previous import fitting_records
-from agent.install.records import LABEL_PREFIX, UNKNOWN_STATE, ManifestHeader, state_of_record
+from agent.install.records import (
+    LABEL_PREFIX,
+    UNKNOWN_STATE,
+    ManifestHeader,
+    encode_mount_points,
+    state_of_record,
+)
 from agent.install.repetition import NOT_REPEATABLE
 from agent.listings import DIGEST_BYTES, content_digest, escape
 
@@ -131,7 +137,8 @@ def claim_paths(files: GroupFiles, paths: Collection[bytes]) -> None:
             cleanup=content_digest(cleanup), cleanup_state=UNKNOWN_STATE, asked=NOT_REPEATABLE
         )
         # The other way round, a crash in between would leave a manifest that fits, and lacks them.
-        replace_file(files.manifest, header.encoded() + claimed + records.listed)
+        mounted = encode_mount_points(records.mount_points)
+        replace_file(files.manifest, header.encoded() + claimed + records.listed + mounted)
     replace_file(files.cleanup, cleanup)
 
 
@@ -206,3 +213,4 @@ def _manifest(application: Application) -> Iterator[bytes]:
         if context is not None:
             fields = (context.type, context.user or "-", context.range or "-")
             yield b"s " + " ".join(fields).encode() + b" " + escape(path) + b"\n"
+    yield encode_mount_points(application.plan.mount_points)

@@ -15,6 +15,7 @@ from agent.install.attributes import Assignment, Attributes, PermissionProblem, 
 from agent.install.claims import Overlap, claims_on, find_overlap
 from agent.install.conflicts import Obstacle, conflicts_of, rule_of
 from agent.install.destinations import Destinations, Directory, NotADirectory, Standing
+from agent.install.mounted import check_mounted, mount_points_of
 from agent.install.planned import InstallPlan, PlannedDirectory, PlannedFiles
 from agent.install.previous import Previous, previous_of, read_records
 from agent.install.protection import remedy_for
@@ -84,6 +85,7 @@ def _plan(request: InstallRequest, survey: Survey | None, *, trusts_states: bool
         if repetition is not None:
             return _plan_of_nothing(repetition, index, asked)
     previous = previous_of(records, files.directory)
+    check_mounted(files, records, previous)
     if not trusts_states:
         previous.untouched.clear()
     if survey is not None:
@@ -121,6 +123,7 @@ def _plan(request: InstallRequest, survey: Survey | None, *, trusts_states: bool
         asked=asked,
         states=planner.destinations.states,
         file_count=sum(len(step.names) for step in planner.steps if isinstance(step, PlannedFiles)),
+        mount_points=mount_points_of(planner.steps),
     )
 
 

@@ -87,6 +87,7 @@ class InstallPlan:
         repetition: when there is one, everything stays as it is, and there are no steps.
         states: of the directories that are ours, by their real path, as `lasting_state` tells them.
         file_count: number of files and links.
+        mount_points: where file systems are mounted that the destinations lie on, and that may be absent one day.
     """
 
     steps: list[Step]
@@ -102,6 +103,7 @@ class InstallPlan:
     states: dict[bytes, bytes] = field(repr=False)
     repetition: Repetition | None = field(default=None, repr=False)
     file_count: int
+    mount_points: tuple[bytes, ...] = ()
 
     def attributes(self) -> Iterator[tuple[bytes, Attributes, bool]]:
         """Each path that `permissions` gives something to, what, and whether it is a directory; in order."""

@@ -7,14 +7,20 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.appspec import SelinuxContext
 from agent.deployments.group_files import GroupFiles
 from agent.errors import CommandFailure
 from agent.install.install_json import instructions_digest
 from agent.install.moved import MovedDirectory, add_moved
 from agent.install.real_paths import RealPaths, TrustedLinks, trusted_links
-from agent.install.records import LABEL_PREFIX, UNKNOWN_STATE, decode_header, state_of_record
-from agent.listings import Sections, stream_digest, unescape
+from agent.install.records import (
+    LABEL_PREFIX,
+    UNKNOWN_STATE,
+    decode_header,
+    state_of_record,
+    take_labels,
+    take_mount_points,
+)
+from agent.listings import Sections, stream_digest
 from agent.logs import get_logger
 
 if TYPE_CHECKING:
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
     from io import FileIO
     from pathlib import Path
 
+    from agent.appspec import SelinuxContext
     from agent.install.records import ManifestHeader
 
 log = get_logger()
@@ -118,13 +125,15 @@ class Records(NamedTuple):
     Attributes:
         cleanup: content of the cleanup file; None when there is none.
         header: of the manifest, if that is about the same Install; else None.
-        listed: the lines of that manifest.
+        listed: the lines of that manifest, but for those about mount points.
+        mount_points: where file systems were mounted that it has installed something on.
         doubt: a sentence about what they should tell, and don't; empty when they tell all.
     """
 
     cleanup: bytes | None
     header: ManifestHeader | None
     listed: bytes
+    mount_points: tuple[bytes, ...] = ()
     doubt: str = ""
 
 
@@ -209,10 +218,11 @@ def fitting_records(files: GroupFiles) -> Records:
     header = decode_header(line + end)
     if header is None or not _is_about(header, files):
         return Records(cleanup, None, b"")
+    points, listed = take_mount_points(listed)
     if not _is_whole(listed, cleanup):
         log.warning("manifest_cut_off", path=str(files.manifest))
         return Records(cleanup, None, b"")
-    return Records(cleanup, header, listed)
+    return Records(cleanup, header, listed, points)
 
 
 def _is_about(header: ManifestHeader, files: GroupFiles) -> bool:
@@ -273,7 +283,7 @@ def _lines(content: bytes) -> Iterator[bytes]:
 
 
 def _from_manifest(header: ManifestHeader, listed: bytes, links: TrustedLinks) -> Previous:
-    labels, lines = _taken_labels(listed)
+    labels, lines = take_labels(listed)
     sections = Sections(lines)
     directories = sections.directories()
     places = RealPaths({path: fields[2:] for fields, path in directories if fields.startswith(b"c")}, links)
@@ -300,26 +310,6 @@ def _from_manifest(header: ManifestHeader, listed: bytes, links: TrustedLinks) -
         previous.files.add_section(real, path)
     add_moved(previous, sections, list(moved.values()))
     return previous
-
-
-def _taken_labels(lines: bytes) -> tuple[dict[bytes, SelinuxContext | None], bytes]:
-    """The labels, which stand at the end, and the rest."""
-    labels: dict[bytes, SelinuxContext | None] = {}
-    while (start := lines.rfind(b"\n", 0, -1) + 1) < len(lines) and lines.startswith(b"s ", start):
-        path, context = _label(lines[start:-1])
-        labels[path] = context
-        lines = lines[:start]
-    return dict(reversed(labels.items())), lines
-
-
-def _label(line: bytes) -> tuple[bytes, SelinuxContext]:
-    _kind, type_name, user, level, path = line.split(b" ")
-    context = SelinuxContext(
-        type=type_name.decode(),
-        user=None if user == b"-" else user.decode(),
-        range=None if level == b"-" else level.decode(),
-    )
-    return unescape(path), context
 
 
 def _from_cleanup(cleanup: bytes, links: TrustedLinks) -> Previous:

@@ -16,6 +16,7 @@ A manifest has one line per item, fields separated by spaces, and names escaped 
     f <inode> <size> <mtime ns> <ctime ns> <digest of the content, or -> <a if it has an ACL, or -> <name>
     l <inode> <size> <mtime ns> <ctime ns> <target> - <name>
     s <type> <user or -> <range or -> <path>        an SELinux rule that Install added
+    p <path>                                        where a file system was mounted that something was installed on
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
+from agent.appspec import SelinuxContext
 from agent.listings import counts_seconds, directory_identity, escape, escaped, unescape
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterable
 
 _MAGIC = b"install-manifest 5 "
 UNKNOWN_STATE = b"-"
@@ -190,3 +193,37 @@ def decode_record(fields: bytes) -> Record:
         digest=b"" if digest == b"-" else unescape(digest),
         has_acl=acl == b"a",
     )
+
+
+def take_labels(lines: bytes) -> tuple[dict[bytes, SelinuxContext | None], bytes]:
+    """The labels, which stand at the end of these lines of a manifest, and the rest."""
+    labels: dict[bytes, SelinuxContext | None] = {}
+    while (start := lines.rfind(b"\n", 0, -1) + 1) < len(lines) and lines.startswith(b"s ", start):
+        path, context = _label(lines[start:-1])
+        labels[path] = context
+        lines = lines[:start]
+    return dict(reversed(labels.items())), lines
+
+
+def _label(line: bytes) -> tuple[bytes, SelinuxContext]:
+    _kind, type_name, user, level, path = line.split(b" ")
+    context = SelinuxContext(
+        type=type_name.decode(),
+        user=None if user == b"-" else user.decode(),
+        range=None if level == b"-" else level.decode(),
+    )
+    return unescape(path), context
+
+
+def encode_mount_points(points: Iterable[bytes]) -> bytes:
+    """The lines of a manifest about them."""
+    return b"".join([b"p %b\n" % escape(point) for point in points])
+
+
+def take_mount_points(lines: bytes) -> tuple[tuple[bytes, ...], bytes]:
+    """The mount points, which stand at the very end of these lines of a manifest, and the rest."""
+    points: list[bytes] = []
+    while (start := lines.rfind(b"\n", 0, -1) + 1) < len(lines) and lines.startswith(b"p ", start):
+        points.append(unescape(lines[start + 2 : -1]))
+        lines = lines[:start]
+    return tuple(reversed(points)), lines

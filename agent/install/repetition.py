@@ -20,7 +20,13 @@ from agent.install.claims import others_install
 from agent.install.descriptors import Descriptors
 from agent.install.destinations import Directory, Standing
 from agent.install.fresh_directories import FreshDirectories
-from agent.install.records import attributes_in_state, file_fields, is_in_state, link_fields
+from agent.install.records import (
+    attributes_in_state,
+    encode_mount_points,
+    file_fields,
+    is_in_state,
+    link_fields,
+)
 from agent.install.sources import placement_of
 from agent.install.staged import StepFailed
 from agent.install.survey import PLACE
@@ -121,7 +127,8 @@ def find_repetition(
     if None in counts:
         return None
     file_count = sum(count for count in counts if count is not None)
-    return Repetition(file_count, header, records.cleanup, records.listed)
+    listed = records.listed + encode_mount_points(records.mount_points)
+    return Repetition(file_count, header, records.cleanup, listed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
