@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING
 from agent.appspec import EVERYTHING, AclKind, ObjectType
 from agent.install.acl import NamedEntry
 from agent.install.protection import own_name
+from agent.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from agent.appspec import AclEntry, Permission
     from agent.install.destinations import Directory
+
+log = get_logger()
 
 
 class PermissionProblem(Exception):
@@ -104,6 +107,19 @@ def _check_allowed(permission: Permission, uid: int | None, gid: int | None, whe
         raise PermissionProblem(
             f"{where}: only root may give files to the group {permission.group!r}, of which the agent's user"
             f" {own_name()} is no member; make it one, or run the agent as root"
+        )
+
+
+def log_unused(unused: Iterable[Attributes]) -> None:
+    """Say which entries give nothing to anything. With the existing agents nobody learns of a wrong name or pattern."""
+    for attributes in unused:
+        permission = attributes.permission
+        log.warning(
+            "permission_without_effect",
+            object=permission.object,
+            pattern=permission.pattern,
+            appspec_line=permission.line,
+            reason="this Install makes nothing that it is about",
         )
 
 

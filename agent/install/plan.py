@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from agent.archive_index import ArchiveIndex
 from agent.deployments.group_files import GroupFiles
 from agent.errors import CommandFailure
-from agent.install.attributes import Assignment, Attributes, PermissionProblem, resolve_attributes
+from agent.install.attributes import Assignment, Attributes, PermissionProblem, log_unused, resolve_attributes
 from agent.install.claims import Overlap, claims_on, find_overlap
 from agent.install.conflicts import Obstacle, conflicts_of, rule_of
 from agent.install.destinations import Destinations, Directory, NotADirectory, Standing
@@ -217,6 +217,7 @@ class _Planner:
         if problems:
             message = f"The permissions section can't be applied, and nothing was changed: {'; '.join(problems[:50])}."
             raise CommandFailure("permissions-invalid", message)
+        log_unused(found for found in resolved if id(found) not in self._assigned)
 
     def _assign(self, assignment: Assignment, problems: list[str]) -> None:
         refuses_links = self._request.options.reject_symlink_permission_targets

@@ -7,6 +7,7 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.archive_index import DIRECTORY, LINK, UNKNOWN
+from agent.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from agent.appspec import FileMapping
     from agent.archive_index import ArchiveIndex
 
+
+log = get_logger()
 
 MAX_DEPTH = 200
 
@@ -210,7 +213,7 @@ class _Walk:
             )
         self.found.append(SourceDirectory(below))
         is_listed = self._index.lists_all(directory, os.lstat(directory))
-        entries = self._index.of(directory) if is_listed else _listed(directory)
+        entries = self._index.of(directory) if is_listed else self._listed(directory)
         names: list[bytes] = []
         links: list[bytes] = []
         for name in sorted(entries):
@@ -236,6 +239,22 @@ class _Walk:
         if names:
             self.found.append(SourceFiles(below, directory, names, frozenset(links)))
 
+    def _listed(self, directory: bytes) -> dict[bytes, bytes]:
+        """Name → kind of all that is in a directory now."""
+        with os.scandir(directory) as entries:
+            found = {entry.name: _kind(entry) for entry in entries}
+        gone = self._index.of(directory).keys() - found.keys()
+        if gone:
+            # Scripts may leave out what this host does not need; but it may also have been a cleaner.
+            log.warning(
+                "archive_lacks_files",
+                directory=os.fsdecode(directory),
+                count=len(gone),
+                first=os.fsdecode(min(gone)),
+                reason="removed since the revision was unpacked",
+            )
+        return found
+
     def _follow(self, link: bytes, below: bytes, above: frozenset[bytes]) -> None:
         _check_inside(self._archive, link, self._mapping)
         real = os.path.realpath(link)
@@ -244,12 +263,6 @@ class _Walk:
                 f"the link {os.fsdecode(link)} leads to a directory above itself, so it can't be followed"
             )
         self.enter(link, below, above | {real})
-
-
-def _listed(directory: bytes) -> dict[bytes, bytes]:
-    """Name → kind of all that is in a directory."""
-    with os.scandir(directory) as entries:
-        return {entry.name: _kind(entry) for entry in entries}
 
 
 def _kind(entry: os.DirEntry[bytes]) -> bytes:

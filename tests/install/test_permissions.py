@@ -15,6 +15,7 @@ import pytest
 from agent.errors import CommandFailure
 from agent.install import install
 from agent.protocol import FileExistsBehavior
+from tests.install.host import logged_by
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -379,3 +380,26 @@ def test_a_label_that_fails_undoes_the_install(host: Any, monkeypatch: pytest.Mo
 
     assert not host.dest.exists()
     assert [] == host.leftovers()
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "{object: '@DEST@/app', pattern: '*.py', mode: 600}",
+        "{object: '@DEST@/ap', mode: 600}",
+        "{object: '@DEST@/app/a.sh', type: [directory], mode: 700}",
+    ],
+)
+def test_an_entry_that_is_about_nothing_is_named_in_the_log(host: Any, entry: str) -> None:
+    """A secret that stays readable for everybody because of a typing error should not be a secret of the agent's."""
+    log = logged_by(lambda: host.install(TREE, FILES + f"  - {entry}", durable=False), host.base)
+    assert "permission_without_effect" in log
+    assert "appspec_line=5" in log
+
+
+def test_entries_that_are_about_something_are_not(host: Any) -> None:
+    """Also those that are met already."""
+    appspec = FILES + "  - {object: '@DEST@/app', pattern: '*.sh', mode: 700}"
+    host.install(TREE, appspec, durable=False)
+    log = logged_by(lambda: host.install(TREE, appspec, durable=False), host.base)
+    assert "permission_without_effect" not in log

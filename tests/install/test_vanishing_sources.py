@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.install import install
-from tests.install.host import failure_of
+from tests.install.host import failure_of, logged_by
 
 if TYPE_CHECKING:
     from tests.install.host import Host
@@ -60,7 +60,9 @@ def test_a_script_may_leave_a_part_of_a_source(host: Host) -> None:
     """Scripts before Install prepare what is installed, and throw away what this host doesn't need."""
     request = host.request(NEW, durable=False)
     (request.archive / "app/a").unlink()
-    install(request)
+    log = logged_by(lambda: install(request), host.base)
+    assert "archive_lacks_files" in log
+    assert "first=a" in log
     assert {"app/": None, "app/sub/": None, "app/sub/b": "new", "app/sub/link": {"link": "b"}} == host.tree()
 
 
