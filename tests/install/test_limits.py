@@ -145,6 +145,15 @@ def test_directories_nested_absurdly_deep_are_refused(host: Host) -> None:
         host.install({"app/" + "d/" * 250 + "x": "x"})
 
 
+def test_directories_nested_two_hundred_deep_are_installed(host: Host) -> None:
+    """What any application has is far from the limit."""
+    name = "d/" * 200 + "x"
+    host.install({"app/" + name: "x"}, durable=False)
+    assert "x" == host.tree()["app/" + name]
+    with pytest.raises(CommandFailure, match="is more than 200 directories deep"):
+        host.install({"app/x": "x"}, f"files: [{{source: app, destination: '@DEST@/{'d/' * 200}'}}]")
+
+
 HOLES: dict[str, list[tuple[int, bytes]]] = {
     "data at both ends": [(0, b"head"), (SPARSE_BYTES - 4, b"tail")],
     "data in the middle": [(SPARSE_BYTES // 2, b"middle" * 1000)],
