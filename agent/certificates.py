@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_VARIABLES = ("AWS_CA_BUNDLE", "SSL_CERT_FILE", "AWS_SSL_CA_DIRECTORY", "SSL_CERT_DIR")
+CA_VARIABLES = ("AWS_CA_BUNDLE", "SSL_CERT_FILE", "AWS_SSL_CA_DIRECTORY", "SSL_CERT_DIR")
 
 # Python knows only the places of the distribution that it was built for. A directory with hashed names
 # comes first: it is read as needed, where a bundle costs 30 ms and more than a megabyte.
@@ -44,7 +44,7 @@ def trusted_cas(environment: Mapping[str, str], root: Path = Path("/")) -> Trust
         environment: of the agent.
         root: directory that stands for the host's root.
     """
-    for variable in _VARIABLES:
+    for variable in CA_VARIABLES:
         if environment.get(variable):
             return TrustedCAs(Path(environment[variable]), variable)
     for directory in _DIRECTORIES:

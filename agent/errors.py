@@ -4,7 +4,8 @@ AgentError
 ├── ConfigurationError      the agent must not start: settings or on-premises file are wrong
 ├── AgentAlreadyRuns        the agent must not start: another one owns this deployment root
 ├── DirectoryNotLockable    the agent must not start: nothing would keep a second one away
-├── IdentityError           try again later: host identifier, region or credentials can't be had now
+├── IdentityError           try again later: host identifier or region can't be had now
+│   └── CredentialsUnavailable  try again later: credentials can't be had now
 ├── EndpointError           a request to the control endpoint came to nothing
 │   ├── EndpointUnavailable     try again: no connection, no sense in the answer, or the server's fault
 │   ├── Throttled               try again later, and everybody else slower, too
@@ -85,6 +86,12 @@ class IdentityError(AgentError):
     """Region, host identifier or credentials are not to be had at the moment."""
 
     error_id = "identity-unavailable"
+
+
+class CredentialsUnavailable(IdentityError):
+    """This host knows who it is, but has nothing to sign with at the moment."""
+
+    error_id = "credentials-unavailable"
 
 
 class EndpointError(AgentError):

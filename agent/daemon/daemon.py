@@ -313,9 +313,6 @@ class Daemon:
     def _dispatch(self, command: HostCommand) -> bool:
         """Start what has been delivered; False when there is nothing to start."""
         log = self._log.bind(host_command_identifier=command.identifier, command=command.name)
-        if not command.name:
-            log.error("command_ignored", reason="it has no CommandName")
-            return False
         try:
             if delivered := self._store.find(command.identifier):
                 return self._take_again(delivered, log)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from agent.certificates import CA_VARIABLES
 from agent.endpoint import tls_context, wait_after_failures
 from agent.errors import ConfigurationError, IdentityError, Problem
 from agent.identity.endpoints import EndpointChoice, control_endpoint, s3_endpoint
@@ -42,7 +43,9 @@ class HostFinder:
         settings = self._launch.settings
         on_premises = from_json(self._launch.on_premises) if self._launch.on_premises else None
         metadata = InstanceMetadata(
-            endpoint=metadata_endpoint(self._environ), disable_v1=settings.disable_imds_v1
+            endpoint=metadata_endpoint(self._environ),
+            disable_v1=settings.disable_imds_v1,
+            on_premises_file=settings.on_premises_config_file,
         )
         try:
             identity = identify_host(
@@ -69,7 +72,7 @@ def check_environment(environ: Mapping[str, str]) -> None:
     Raises:
         ConfigurationError: with everything that can't.
     """
-    names_ca = any(environ.get(name) for name in ("AWS_CA_BUNDLE", "SSL_CERT_FILE", "AWS_SSL_CA_DIRECTORY"))
+    names_ca = any(environ.get(name) for name in CA_VARIABLES)
     checks = (tls_context, metadata_endpoint, region_of) if names_ca else (metadata_endpoint, region_of)
     problems: list[Problem] = []
     for check in checks:

@@ -80,7 +80,7 @@ class HostCommandClient:
         self._connection = connection
         self._stack = stack
         self._identity = identity
-        self._refusals = Refusals(stack.url, identity, lambda: connection.went_through)
+        self._refusals = Refusals(stack, identity, lambda: connection.went_through)
         self._clock = clock or ServiceClock()
 
     def poll_host_command(self) -> HostCommand | None:
@@ -216,6 +216,7 @@ class HostCommandClient:
         for name, value in (
             ("HostCommandIdentifier", command.identifier),
             ("HostIdentifier", command.host_identifier),
+            ("CommandName", command.name),
         ):
             if not value:
                 raise self._nonsense("PollHostCommand", f"the command has no {name}")

@@ -109,7 +109,7 @@ class Connection:
         return went_through(self._proxy)
 
     def post(self, headers: Mapping[str, str], body: bytes) -> Response:
-        """Send one request to `/` and return the whole answer, whatever its status.
+        """Send one request and return the whole answer, whatever its status.
 
         Raises:
             EndpointUnavailable: no answer could be had.
@@ -159,6 +159,9 @@ class Connection:
             content = answer.read(_MAX_ANSWER_BYTES + 1)
         if len(content) > _MAX_ANSWER_BYTES:
             raise http.client.HTTPException(f"the answer is longer than {_MAX_ANSWER_BYTES} bytes")
+        if answer.length:
+            # http.client says nothing when an answer that is read in pieces ends before its announced length.
+            raise http.client.IncompleteRead(content, answer.length)
         if answer.will_close:
             self.close()
         if self._proxy and answer.status == http.HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
@@ -173,7 +176,7 @@ class Connection:
     @property
     def _target(self) -> str:
         # A proxy for plain http is asked for the whole address.
-        return f"{self.url}/" if self._is_plain_proxied else "/"
+        return f"{self.url}/" if self._is_plain_proxied else f"{self._address.path.rstrip('/')}/"
 
     @property
     def _for_proxy(self) -> Mapping[str, str]:

@@ -25,6 +25,7 @@ REASONS: tuple[tuple[type[BaseException], str], ...] = (
     (TimeoutError, "no answer came in time; check route, security groups and firewall"),
     (http.client.RemoteDisconnected, "it closed the connection without an answer"),
     (ConnectionError, "the connection broke ({0})"),
+    (http.client.IncompleteRead, "its answer broke off ({0}); check proxies and load balancers on the way"),
     (
         http.client.HTTPException,
         "the answer is not HTTP ({0}); check that no portal or proxy answers instead",
@@ -120,6 +121,15 @@ def _certificate_reason(error: ssl.SSLCertVerificationError, cas: TrustedCAs | N
             f"its certificate is out of date ({said}), while this host's clock says {now}. If the clock is right, "
             "tell whoever runs the endpoint."
         )
-    trusted = f" Trusted are the CAs in {cas.path}" if cas else ""
-    trusted += f", which {cas.variable} names." if cas and cas.variable else "." if cas else ""
-    return f"its certificate is not trusted ({said}).{trusted} {_OWN_CA}"
+    return f"its certificate is not trusted ({said}). {_trusted(cas)}{_OWN_CA}"
+
+
+def _trusted(cas: TrustedCAs | None) -> str:
+    """The sentences that say which CAs count; empty where nobody knows."""
+    if cas is None:
+        return ""
+    if not cas.variable:
+        return f"Trusted are the CAs of this host, in {cas.path}. "
+    # OpenSSL finds a certificate in a directory by the hash of its subject only.
+    rehash = f" (after adding one, run `openssl rehash {cas.path}`)" if cas.path.is_dir() else ""
+    return f"Trusted are only the CAs in {cas.path}, which {cas.variable} names{rehash}. "

@@ -10,6 +10,7 @@ from agent.errors import EndpointUnavailable, RequestRefused, Throttled
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from agent.endpoint.client import Stack
     from agent.endpoint.connection import Response
     from agent.errors import EndpointError
     from agent.identity import HostIdentity
@@ -29,8 +30,9 @@ _WHAT_IT_DOES_NOT_KNOW = {
     "timeout: this report is of no use to it.",
 }
 _ADVICE = {
-    "UnknownOperationException": "Address and protocol don't match: an address with `-secure` needs "
-    "enable_auth_policy: true in the agent's settings, any other needs it to be false.",
+    "UnknownOperationException": "The agent speaks the protocol {protocol}, and this address another one. An address "
+    "of codedeploy-commands-secure needs enable_auth_policy: true in the agent's settings, one of codedeploy-commands "
+    "needs false; check deploy_control_endpoint, too.",
     "InvalidSignatureException": "Check the secret key ({credentials}) and the clock of this host.",
     "RequestTimeTooSkewedException": "Set the clock of this host: run timedatectl, and let NTP keep it right.",
     "UnrecognizedClientException": "The access key is unknown there; check {credentials}.",
@@ -49,15 +51,15 @@ _OTHER_ADVICE = "Compare address, credentials and clock of this host with what t
 class Refusals:
     """Turns the refusals of one endpoint into errors."""
 
-    def __init__(self, url: str, identity: HostIdentity, went_through: Callable[[], str]) -> None:
+    def __init__(self, stack: Stack, identity: HostIdentity, went_through: Callable[[], str]) -> None:
         """Make it.
 
         Args:
-            url: of the endpoint.
+            stack: of the endpoint.
             identity: of this host.
             went_through: names the proxy on the way, in a sentence; empty without one.
         """
-        self._url = url
+        self._stack = stack
         self._identity = identity
         self._went_through = went_through
 
@@ -65,9 +67,7 @@ class Refusals:
         """The error that an answer other than 200 stands for."""
         error_type, said = _error_body(response)
         request_id = response.headers.get("x-amzn-RequestId", "")
-        about = (
-            f"{operation} at {self._url} was refused with {response.status} {error_type or 'without a type'}"
-        )
+        about = f"{operation} at {self._stack.url} was refused with {response.status} {error_type or 'without a type'}"
         about += f": {said.rstrip('.')}" if said else ""
         about += f" (request id {request_id})." if request_id else "."
         way = self._went_through()
@@ -96,6 +96,7 @@ class Refusals:
             advice = _ADVICE.get(error_type, _OTHER_ADVICE)
         return advice.format(
             host=self._identity.host_identifier,
+            protocol=self._stack.signing_name,
             credentials=self._identity.credential_source.describe(),
             action=f"codedeploy-commands-secure:{operation}",
         )

@@ -21,3 +21,8 @@ class Credentials:
     secret_access_key: Secret
     session_token: Secret | None = None
     expires_at: float | None = None
+
+
+def can_be_key(text: str) -> bool:
+    """Whether this may be a key, a secret or a token: anything else can't even be put into a header."""
+    return text.isascii() and text.isprintable() and bool(text) and " " not in text

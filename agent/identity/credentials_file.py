@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from agent.errors import IdentityError
-from agent.identity.credentials import Credentials
+from agent.errors import CredentialsUnavailable
+from agent.identity.credentials import Credentials, can_be_key
 from agent.protocol import Secret
 
 if TYPE_CHECKING:
@@ -26,18 +26,21 @@ class CredentialsFile:
         self._path = path
         self._read_as: tuple[int, int, int] | None = None
         self._credentials: Credentials | None = None
+        self._trouble = ""
 
     def current(self) -> Credentials:
         """The newest complete set: a file that is just being written doesn't take away the one before.
 
         Raises:
-            IdentityError: there has never been a complete set.
+            CredentialsUnavailable: there has never been a complete set.
         """
         try:
             self._read_if_changed()
-        except IdentityError:
+            self._trouble = ""
+        except CredentialsUnavailable as error:
             if self._credentials is None:
                 raise
+            self._trouble = error.message
         if self._credentials is None:
             raise AssertionError("a file that was read without an error has credentials")
         return self._credentials
@@ -47,8 +50,9 @@ class CredentialsFile:
         self._read_as = None
 
     def describe(self) -> str:
-        """Where the credentials come from."""
-        return f"profile {_PROFILE} in {self._path}"
+        """Where the credentials come from, and why they are old ones, if they are."""
+        place = f"profile {_PROFILE} in {self._path}"
+        return f"{place} as it was before: {self._trouble.rstrip('.')}" if self._trouble else place
 
     def _read_if_changed(self) -> None:
         try:
@@ -59,7 +63,7 @@ class CredentialsFile:
                     return
                 text = stream.read()
         except OSError as error:
-            raise IdentityError(
+            raise CredentialsUnavailable(
                 f"No usable credentials: the credentials file {self._path} can't be read ({error.strerror}). "
                 "Check aws_credentials_file in the on-premises file, and the process that writes it."
             ) from error
@@ -71,16 +75,22 @@ def parse_credentials(text: bytes, path: Path) -> Credentials:
     """The profile `default`. When these credentials expire, the file does not say.
 
     Raises:
-        IdentityError: the profile is missing or not complete.
+        CredentialsUnavailable: the profile is missing or not complete.
     """
     values = _profile(text.decode("utf-8", "replace"))
     missing = [name for name in _REQUIRED if not values.get(name)]
     if missing:
-        raise IdentityError(
+        raise CredentialsUnavailable(
             f"No usable credentials: the profile [{_PROFILE}] of {path} lacks {' and '.join(missing)}. "
             "Check the process that writes this file."
         )
     token = values.get("aws_session_token")
+    odd = [name for name in (*_REQUIRED, "aws_session_token") if not can_be_key(values.get(name) or "-")]
+    if odd:
+        raise CredentialsUnavailable(
+            f"No usable credentials: in the profile [{_PROFILE}] of {path}, {' and '.join(odd)} has characters in it "
+            "that no key has. Check the process that writes this file."
+        )
     return Credentials(
         access_key_id=values["aws_access_key_id"],
         secret_access_key=Secret(values["aws_secret_access_key"]),

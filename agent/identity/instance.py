@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from agent.errors import IdentityError
-from agent.identity.credentials import Credentials
+from agent.errors import CredentialsUnavailable, IdentityError
+from agent.identity.credentials import Credentials, can_be_key
 from agent.identity.endpoints import partition_of
 from agent.identity.metadata import MetadataAbsent
 from agent.protocol import Secret
@@ -75,7 +75,7 @@ def _identity_document(metadata: InstanceMetadata) -> dict[str, str]:
 def _foreign(metadata: InstanceMetadata, reason: str) -> IdentityError:
     return IdentityError(
         f"What answers at {metadata.endpoint} is not the metadata service of EC2: {reason}. "
-        "Other clouds and emulators use the same address. If this host is not on EC2, write an on-premises file."
+        f"Other clouds and emulators use the same address. {metadata.advice_elsewhere}"
     )
 
 
@@ -133,9 +133,10 @@ class RoleCredentials:
         if role and not _ROLE.fullmatch(role):
             raise _foreign(self._metadata, f"it names a role {role[:40]!r}")
         if not role:
-            raise IdentityError(
+            raise CredentialsUnavailable(
                 f"No usable credentials. Tried: the metadata service at {self._metadata.endpoint}, which answers, "
-                "but no role is attached to this instance. Attach an instance profile, or write an on-premises file."
+                "but no role is attached to this instance. Attach an instance profile. "
+                f"{self._metadata.advice_elsewhere}"
             )
         return _role_credentials(self._metadata.members(_ROLES + role), role)
 
@@ -143,16 +144,22 @@ class RoleCredentials:
 def _role_credentials(members: dict[str, Any], role: str) -> Credentials:
     code = members.get("Code", "Success")
     if code != "Success":
-        raise IdentityError(
+        raise CredentialsUnavailable(
             f"No usable credentials: the metadata service says {code} for the role {role}. "
             "Check that the trust policy of the role allows ec2.amazonaws.com to assume it."
         )
     names = ("AccessKeyId", "SecretAccessKey", "Token", "Expiration")
     missing = [name for name in names if not isinstance(members.get(name), str)]
     if missing:
-        raise IdentityError(
+        raise CredentialsUnavailable(
             f"No usable credentials: the metadata service's answer for the role {role} lacks {', '.join(missing)}. "
             "It is tried again."
+        )
+    odd = [name for name in names[:3] if not can_be_key(members[name])]
+    if odd:
+        raise CredentialsUnavailable(
+            f"No usable credentials: in the metadata service's answer for the role {role}, {', '.join(odd)} has "
+            "characters in it that no key has. It is tried again."
         )
     return Credentials(
         access_key_id=members["AccessKeyId"],
@@ -166,7 +173,7 @@ def _timestamp(text: str, role: str) -> float:
     try:
         moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError as error:
-        raise IdentityError(
+        raise CredentialsUnavailable(
             f'No usable credentials: those of the role {role} expire at "{text}", which is no time. It is tried again.'
         ) from error
     return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()

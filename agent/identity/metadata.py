@@ -6,6 +6,7 @@ import http.client
 import json
 import re
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ from agent.errors import ConfigurationError, IdentityError, Problem
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+DEFAULT_ON_PREMISES_FILE = Path("/etc/codedeploy-agent/conf/codedeploy.onpremises.yml")
 IPV4_ENDPOINT = "http://169.254.169.254"
 IPV6_ENDPOINT = "http://[fd00:ec2::254]"
 
@@ -76,11 +78,23 @@ class InstanceMetadata:
         *,
         endpoint: str = IPV4_ENDPOINT,
         disable_v1: bool = False,
+        on_premises_file: Path = DEFAULT_ON_PREMISES_FILE,
         timeout_s: float = _TIMEOUT_S,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        """Make a client.
+
+        Args:
+            endpoint: URL of the service.
+            disable_v1: never ask without a token.
+            on_premises_file: what a host that is not on EC2 has instead of the service; for messages.
+            timeout_s: of one attempt.
+            monotonic: a clock.
+            sleep: waits before another attempt.
+        """
         parts = urlsplit(endpoint)
+        self.advice_elsewhere = f"If this host is not on EC2, write the on-premises file {on_premises_file}."
         self.endpoint = endpoint
         self.version = 0
         self._host = parts.hostname or ""
@@ -128,8 +142,7 @@ class InstanceMetadata:
             return value
         raise IdentityError(
             f"The metadata service at {self.endpoint} answers {path} with something else than a JSON object, "
-            f"which starts with {text[:40]!r}. This is not the metadata service of EC2; "
-            "if this host is not on EC2, write an on-premises file."
+            f"which starts with {text[:40]!r}. This is not the metadata service of EC2. {self.advice_elsewhere}"
         )
 
     def _get(self, path: str) -> tuple[int, bytes]:
@@ -187,8 +200,8 @@ class InstanceMetadata:
         except (OSError, http.client.HTTPException) as error:
             raise IdentityError(
                 f"The metadata service at {self.endpoint} can't be reached ({_reason(error)}). "
-                "If this host is on EC2, check that its metadata service is switched on and not blocked; "
-                "if it is not, write an on-premises file."
+                "If this host is on EC2, check that its metadata service is switched on and not blocked. "
+                f"{self.advice_elsewhere}"
             ) from error
 
     def _request_once(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
@@ -196,22 +209,29 @@ class InstanceMetadata:
         try:
             connection.request(method, self._prefix + path, headers=headers)
             response = connection.getresponse()
-            return response.status, response.read(_LONGEST_ANSWER)
+            body = response.read(_LONGEST_ANSWER)
+            if response.length and len(body) < _LONGEST_ANSWER:
+                # Half of a name would be taken for the whole one.
+                raise http.client.IncompleteRead(body, response.length)
+            return response.status, body
         finally:
             connection.close()
 
     def _hint(self, status: int) -> str:
         if status == http.HTTPStatus.FORBIDDEN:
-            return "Switch it on in the metadata options of the instance."
+            on_ec2 = "If this host is on EC2, switch the service on in the metadata options of the instance."
+            return f"{on_ec2} {self.advice_elsewhere}"
         if status == http.HTTPStatus.UNAUTHORIZED and not self._token:
             return (
                 "It wants a token but gave none: in a container, raise the hop limit in the metadata options "
-                "of the instance."
+                f"of the instance. {self.advice_elsewhere}"
             )
-        return "If this host is not on EC2, write an on-premises file."
+        return self.advice_elsewhere
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, http.client.IncompleteRead):
+        return "its answer broke off"
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, OSError) and error.strerror:

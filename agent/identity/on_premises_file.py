@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from agent.errors import ConfigurationError, Problem
+from agent.identity.credentials import can_be_key
 from agent.identity.on_premises import IamSession, IamUser, OnPremisesIdentity
 from agent.protocol import Secret
 
@@ -80,10 +81,21 @@ def read_on_premises(path: Path) -> OnPremisesFile | None:
         with path.open("rb") as stream:
             mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
             text = stream.read()
-    except FileNotFoundError:
-        return None
+    except FileNotFoundError as error:
+        dangling = next(
+            (place for place in (path, *path.parents) if place.is_symlink() and not place.exists()), None
+        )
+        if dangling is None:
+            return None
+        # Somebody has said who this host is, and what says it is not there yet, as a disk that is not mounted.
+        why = f"{dangling} is a link to {dangling.readlink()}, where nothing is. Mount or write that, or remove the link."
+        raise ConfigurationError(str(path), [Problem(message=why)]) from error
     except OSError as error:
-        raise ConfigurationError(str(path), [Problem(message=f"{error.strerror}.")]) from error
+        why = f"It can't be read by this user (uid {os.geteuid()}): {error.strerror}. It says who this host is: "
+        why += (
+            f"put a file there that the agent can read (`ls -l {path}`), or remove it if this host is on EC2."
+        )
+        raise ConfigurationError(str(path), [Problem(message=why)]) from error
     parsed = parse_on_premises(text, str(path))
     if not isinstance(parsed.identity, IamUser) or not mode & 0o077:
         return parsed
@@ -252,7 +264,7 @@ def _check_form(entry: _Entry, form: _Form, problems: list[Problem]) -> None:
 
 def _check_key(entry: _Entry, problems: list[Problem]) -> None:
     """Without showing the value: the two keys are easily swapped."""
-    if not entry.text.isascii() or not entry.text.isprintable() or " " in entry.text:
+    if not can_be_key(entry.text):
         problems.append(
             Problem(
                 message=f"{entry.key} has characters in it that no key has; write it in one line, as AWS gave it.",

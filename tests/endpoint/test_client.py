@@ -129,6 +129,11 @@ def test_no_command_is_none(
         (b'{"HostCommand": false}', {}, "HostCommand is not an object"),
         (b'{"HostCommand": {}}', {}, "the command has no HostCommandIdentifier"),
         (b'{"HostCommand": {"HostCommandIdentifier": "c"}}', {}, "the command has no HostIdentifier"),
+        (
+            b'{"HostCommand": {"HostCommandIdentifier": "c", "HostIdentifier": "h", "CommandName": ""}}',
+            {},
+            "the command has no CommandName",
+        ),
     ],
 )
 def test_what_the_service_never_says_is_not_taken_for_no_command(
@@ -202,6 +207,42 @@ def test_refused_credentials_are_named_with_the_place_that_they_come_from(
         server.script.put(Answer.of(403, __type=error_type))
     with pytest.raises(RequestRefused, match="the keys in /etc/keys"):
         client.poll_host_command()
+
+
+@pytest.mark.parametrize("sent", [b"", b"{"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.poll_host_command(),
+        lambda client: client.acknowledge("c-1", is_noop=False),
+        lambda client: client.complete("c-1", CommandStatus.SUCCEEDED, "{}"),
+    ],
+    ids=["poll", "acknowledgement", "report"],
+)
+def test_an_answer_that_breaks_off_is_none(
+    client: HostCommandClient,
+    server: ScriptedServer,
+    call: Callable[[HostCommandClient], object],
+    sent: bytes,
+) -> None:
+    """Cut off before its first byte, it looks like an empty one: a report would count as taken."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-amz-json-1.1\r\nContent-Length: 2\r\n\r\n"
+    server.script.put(Answer(raw=head + sent, then_close=True))
+    with pytest.raises(EndpointUnavailable, match="its answer broke off"):
+        call(client)
+
+
+@pytest.mark.parametrize("date", ["Fri, 31 Dec 9999 23:59:59 GMT", "Mon, 01 Jan 1990 00:00:00 GMT"])
+def test_a_time_that_can_not_be_is_not_gone_by(
+    client: HostCommandClient, server: ScriptedServer, date: str
+) -> None:
+    """A device on the way without a clock must not put ours out of order, nor end the agent."""
+    server.script.put(Answer(status=403, body=b"", headers={"Date": date}))
+    with pytest.raises(EndpointUnavailable):
+        client.poll_host_command()
+    assert client.poll_host_command() is None
+    signed = [request.headers["x-amz-date"][:4] for request in server.requests]
+    assert [str(datetime.now(timezone.utc).year)] * 2 == signed
 
 
 @pytest.mark.parametrize("status", [400, 500])

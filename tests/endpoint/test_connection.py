@@ -105,6 +105,16 @@ def connection(url: str, **options: object) -> Connection:
     return Connection(url, **{"read_timeout_s": 10.0, **options})  # type: ignore[arg-type]
 
 
+def test_an_address_with_a_path_is_asked_at_that_path(server: ScriptedServer) -> None:
+    """A gateway serves several services below one name; the signature is for that path, too."""
+    for path in ("", "/", "/deploy", "/deploy/"):
+        client = connection(server.url + path)
+        client.post({}, b"")
+        client.close()
+    lines = [request.line for request in server.requests]
+    assert ["POST / HTTP/1.1"] * 2 + ["POST /deploy/ HTTP/1.1"] * 2 == lines
+
+
 def test_requests_share_one_connection(server: ScriptedServer) -> None:
     """A poll a second must not cost a handshake a second."""
     client = connection(server.url)
@@ -206,7 +216,7 @@ def test_private_cas_are_named_by_the_environment(tmp_path: Path, variable: str)
         with pytest.raises(EndpointUnavailable) as caught:
             connection(server.url, tls=tls_context({}), cas=trusted).post({}, b"")
     said = caught.value.message
-    assert f"Trusted are the CAs in {trusted.path}, which AWS_CA_BUNDLE names." in said
+    assert f"Trusted are only the CAs in {trusted.path}, which AWS_CA_BUNDLE names." in said
     assert "update-ca-certificates (Debian, Ubuntu)" in said
     assert "endpoint-untrusted" == caught.value.error_id
 

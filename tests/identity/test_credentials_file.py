@@ -93,6 +93,19 @@ def test_the_old_set_serves_until_the_new_one_is_complete(text: str | None, file
     assert (during, source.current().access_key_id) == ("ASIA1", "ASIA2")
 
 
+def test_old_credentials_are_described_as_such_with_the_reason(file: Path) -> None:
+    """When the service refuses them, that is what somebody has to know."""
+    source = CredentialsFile(file)
+    source.current()
+    file.unlink()
+    source.current()
+    assert f"{file} as it was before: No usable credentials: the credentials file" in source.describe()
+    assert "No such file" in source.describe()
+    file.write_text(profile(2))
+    source.current()
+    assert f"profile default in {file}" == source.describe()
+
+
 def test_a_file_that_did_not_change_is_not_parsed_again(file: Path) -> None:
     """Every poll asks."""
     source = CredentialsFile(file)
@@ -116,6 +129,14 @@ def test_credentials_that_the_service_refused_are_read_anew(file: Path) -> None:
         (None, "can't be read .No such file"),
         ("[other]\n", r"profile \[default\] .* lacks aws_access_key_id and aws_secret_access_key"),
         ("[default]\naws_access_key_id=A\n", "lacks aws_secret_access_key"),
+        (
+            "[default]\naws_access_key_id=A\u20ac\naws_secret_access_key=s\n",
+            "aws_access_key_id has characters in it",
+        ),
+        (
+            "[default]\naws_access_key_id=A B\naws_secret_access_key=s\n",
+            "aws_access_key_id has characters in it",
+        ),
     ],
 )
 def test_a_first_set_that_is_not_there_is_told_with_its_file(

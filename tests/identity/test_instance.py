@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.errors import IdentityError
+from agent.errors import CredentialsUnavailable, IdentityError
 from agent.identity.credentials import Credentials
 from agent.identity.instance import Instance, RoleCredentials, read_instance
 from agent.protocol import Secret
@@ -225,7 +225,9 @@ def test_an_instance_without_a_role_is_told_so(
     """The most frequent cause of all for an agent that can't sign."""
     del metadata_server.texts[ROLES]
 
-    with pytest.raises(IdentityError, match="Tried: .*no role is attached.*Attach an instance profile"):
+    with pytest.raises(
+        CredentialsUnavailable, match="no role is attached.*Attach an instance profile.*file /etc"
+    ):
         RoleCredentials(metadata).current()
 
 
@@ -240,6 +242,8 @@ ODD_ROLE_ANSWERS = {
     ),
     "no time": (role_credentials(expiration="soon"), '"soon", which is no time'),
     "no JSON": ("<html>", "not the metadata service of EC2"),
+    "no key": (role_credentials().replace("secret-1", "sécret"), "SecretAccessKey has characters in it"),
+    "two lines": (role_credentials().replace("token-1", "token\\n-1"), "Token has characters in it"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,7 @@ from agent.identity.metadata import (
     MetadataAbsent,
     metadata_endpoint,
 )
+from tests.endpoint.scripted_server import Answer, ScriptedServer
 from tests.identity.metadata_server import DOCUMENT, DOMAIN, TOKEN, MetadataServer
 
 if TYPE_CHECKING:
@@ -133,8 +135,39 @@ def test_a_service_that_is_switched_off_is_told_with_the_remedy(metadata_server:
     """HTTP 403 means that the instance's metadata options say no."""
     metadata_server.token_status = 403
 
-    with pytest.raises(IdentityError, match="HTTP 403.*Switch it on in the metadata options"):
+    with pytest.raises(IdentityError, match="HTTP 403.*switch the service on in the metadata options"):
         strict(metadata_server).text(DOMAIN)
+
+
+@pytest.mark.parametrize("status", [400, 403, 418])
+def test_a_refusal_is_told_with_the_file_that_a_host_outside_of_ec2_needs(
+    metadata_server: MetadataServer, status: int
+) -> None:
+    """Other clouds refuse what lacks a header of theirs: nothing is to be switched on there."""
+    metadata_server.statuses = [status]
+    file = Path("/srv/conf/onpremises.yml")
+    metadata = InstanceMetadata(endpoint=metadata_server.url, on_premises_file=file, sleep=lambda _: None)
+    said = f"If this host is not on EC2, write the on-premises file {file}."
+    with pytest.raises(IdentityError) as caught:
+        metadata.text(DOMAIN)
+    assert caught.value.message.endswith(said)
+
+
+def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one() -> None:
+    """`amazonaws.co` would be somebody else's domain."""
+    with ScriptedServer() as server:
+        whole = b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\namazonaws.com"
+        server.script.put(Answer(status=404))
+        server.script.put(Answer(raw=whole[:-1], then_close=True))
+        server.script.put(Answer(raw=whole))
+        metadata = InstanceMetadata(endpoint=server.url, sleep=lambda _: None)
+
+        assert metadata.text(DOMAIN) == "amazonaws.com"
+
+        for _ in range(3):
+            server.script.put(Answer(raw=whole[:-13], then_close=True))
+        with pytest.raises(IdentityError, match="its answer broke off"):
+            metadata.text(DOMAIN)
 
 
 def test_a_service_that_wants_tokens_but_gives_none_is_told_with_the_remedy(

@@ -86,8 +86,21 @@ def test_a_file_that_is_not_there_is_no_mistake(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_read_is_told_with_the_reason(tmp_path: Path) -> None:
     """Going on as if it were absent would make the host somebody else."""
-    with pytest.raises(ConfigurationError, match="Is a directory"):
+    with pytest.raises(ConfigurationError, match="can't be read by this user .*Is a directory.*ls -l"):
         read_on_premises(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["link.yml", "link/codedeploy.onpremises.yml"])
+def test_a_link_to_where_nothing_is_yet_is_not_taken_for_a_file_that_is_absent(
+    tmp_path: Path, name: str
+) -> None:
+    """The disk of the configuration is mounted late; until then this host must not be an instance of EC2."""
+    link = tmp_path / name.partition("/")[0]
+    link.symlink_to(tmp_path / "not-mounted")
+    with pytest.raises(
+        ConfigurationError, match=f"{link} is a link to {tmp_path}/not-mounted, where nothing is"
+    ):
+        read_on_premises(tmp_path / name)
 
 
 @pytest.mark.parametrize(
