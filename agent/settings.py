@@ -186,6 +186,7 @@ class Settings:
     # Bundles
     s3_endpoint_override: str | None = _setting(None, _url)
     github_api_endpoint: str = _setting("https://api.github.com", _url)
+    download_patience_seconds: float = _setting(300.0, _seconds(0, 86400))
     max_revisions: int = _setting(5, _whole(1))
     enable_archive_reuse: bool = _setting(True, _flag)
     archive_max_extraction_size: int | None = _setting(None, _size)

@@ -54,11 +54,15 @@ def make_deployment_archive(
         return FetchedBundle(bundle_type=BundleType.DIRECTORY, size_bytes=size)
     fetched = fetch_bundle(revision, sources, bundle)
     fetched_at = time.monotonic()
+    if fetched.doubt:
+        log.warning("bundle_etag_differs", doubt=fetched.doubt)
     try:
         unpack_bundle(bundle, fetched.bundle_type, archive, limits, appspec_names)
     except CommandFailure as failure:
         # The file on this host is only a copy: what has to be mended is where it came from.
         failure.add(f"It came from {_name_of(revision)}.")
+        if fetched.doubt:
+            failure.add(f"It may have been damaged on the way: {fetched.doubt}.")
         raise
     log.info(
         "bundle_unpacked",

@@ -1,44 +1,35 @@
-"""A bundle over HTTP onto the disk: streamed, resumed where it broke off, tried again within bounds."""
+"""A bundle over HTTP onto the disk: streamed, resumed where it broke off, and checked against what was announced."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import re
-import ssl
-import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 from urllib.parse import urlsplit
 
-import requests
-import tenacity
-import urllib3
-from requests.utils import get_environ_proxies, should_bypass_proxies
-
-from agent.bundle.failures import disk_full, not_written
-from agent.errors import CommandFailure
+from agent.bundle.answers import AnswerSenseless, Part, Validators, part_of, validators_of
+from agent.bundle.digests import DigestThread
+from agent.bundle.failures import content_mismatch, disk_full, not_written
+from agent.bundle.inflate import has_checksums
+from agent.bundle.perseverance import Perseverance
+from agent.bundle.session import Session, proxy_for, translated_errors
+from agent.bundle.trouble import StartAnew, Trouble, TryAgain
 from agent.files import write_all
 from agent.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Mapping
     from pathlib import Path
 
+    import requests
+
+    from agent.bundle.digests import Announced, Mismatch
     from agent.bundle.sources import BundleSources
 
 log = get_logger()
 
 _PIECE_BYTES = 256 * 1024
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
-
-
-class TryAgain(Exception):
-    """This attempt came to nothing, but another one may succeed; the message is a clause for people."""
-
-
-class StartAnew(TryAgain):
-    """The same, and what has arrived is of no use any more."""
+_NO_VALIDATORS = Validators(etag=None, version=None)
 
 
 class Remote(Protocol):
@@ -48,13 +39,17 @@ class Remote(Protocol):
     def name(self) -> str:
         """What to call it in messages."""
 
+    @property
+    def address(self) -> str:
+        """URL that is asked."""
+
     def open(self, session: Session, *, start: int, etag: str | None) -> requests.Response:
-        """An answer with the bundle: 206 = from byte `start` on, 200 = all of it; its body isn't read yet.
+        """An answer with the bundle, or with a part of it; its body isn't read yet.
 
         Args:
             session: to ask with.
-            start: how many bytes are there already.
-            etag: the (quoted) ETag of those; None = start anew.
+            start: how many bytes are there already; 0 = all of it is wanted.
+            etag: the (quoted) ETag of those.
 
         Raises:
             TryAgain: nothing wrong with the request.
@@ -62,63 +57,8 @@ class Remote(Protocol):
             CommandFailure: no use in trying again.
         """
 
-
-class Session(requests.Session):
-    """Uses no environment but the proxies', and no request is without timeouts.
-
-    `.netrc` would replace our Authorization, and REQUESTS_CA_BUNDLE our CAs.
-    """
-
-    def __init__(self, sources: BundleSources) -> None:
-        super().__init__()
-        self.trust_env = False
-        # An object with Content-Encoding must arrive as it is stored.
-        self.headers.update({"Accept-Encoding": "identity", "User-Agent": "codedeploy-host-agent"})
-        self._ca_path = (
-            requests.utils.DEFAULT_CA_BUNDLE_PATH if sources.ca_path is None else str(sources.ca_path)
-        )
-        self._proxy_uri = sources.proxy_uri
-        self._timeouts = (sources.patience.connect_timeout_s, sources.patience.stall_timeout_s)
-
-    def get_streamed(self, url: str, headers: dict[str, str]) -> requests.Response:
-        """The answer, with its body unread, and redirects left to the caller.
-
-        Raises:
-            TryAgain: there is none.
-            CommandFailure: `bundle-certificate-untrusted`, `bundle-address-invalid`.
-        """
-        self._check_certificates(url)
-        with translated_errors(urlsplit(url).netloc):
-            request = self.prepare_request(requests.Request("GET", url, headers))
-            request.url = url  # as it was signed: keys in S3 may hold `..` and `//`
-            return self.send(
-                request,
-                stream=True,
-                allow_redirects=False,
-                verify=self._ca_path,
-                proxies=self._proxies(url),
-                timeout=self._timeouts,
-            )
-
-    def _check_certificates(self, url: str) -> None:
-        if url.startswith("https:") and not os.path.exists(self._ca_path):
-            raise CommandFailure(
-                "bundle-certificate-untrusted",
-                f"The server of {urlsplit(url).netloc} can't be trusted, because the CA certificates of this host are not"
-                f" there: {self._ca_path}. Install the package ca-certificates, or name the CAs in AWS_CA_BUNDLE, and"
-                " restart the agent.",
-            )
-
-    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002 - the parent's
-        """None, always: else requests reads the body of a redirect, and follows it with our headers."""
-        return None
-
-    def _proxies(self, url: str) -> dict[str, str]:
-        if self._proxy_uri is None:
-            return dict(get_environ_proxies(url))
-        if should_bypass_proxies(url, no_proxy=None):
-            return {}
-        return {"http": self._proxy_uri, "https": self._proxy_uri}
+    def digests(self, headers: Mapping[str, str]) -> tuple[Announced, ...]:
+        """What the whole bundle's digests are, as far as an answer with these headers says."""
 
 
 class Download:
@@ -126,90 +66,176 @@ class Download:
 
     Attributes:
         size_bytes: received so far.
-        etag: as the server sent it, quotes included.
+        doubt: what speaks against this being the right bundle, without being certain.
     """
 
     def __init__(self, remote: Remote, sources: BundleSources, descriptor: int) -> None:
         self.size_bytes = 0
-        self.etag: str | None = None
+        self.doubt: Mismatch | None = None
         self._remote = remote
         self._sources = sources
         self._descriptor = descriptor
-        self._sha256 = hashlib.sha256()
+        self._validators = _NO_VALIDATORS
+        self._digests = DigestThread(())
         self._total: int | None = None
-        self._most = 0  # bytes that any attempt got to
-        self._fruitless = 0  # attempts in a row that did not get further
+        # An object's size never changes; one that has another ETag is another object.
+        self._totals: dict[str, int] = {}
+        self._takes_ranges = True
+        self._mismatched_sha256: str | None = None
+        self._perseverance = Perseverance(remote.name, self._way, sources)
+
+    @property
+    def etag(self) -> str | None:
+        """As the server sent it, quotes included."""
+        return self._validators.etag
 
     @property
     def sha256(self) -> str:
-        """Of what was received so far, in hexadecimal."""
-        return self._sha256.hexdigest()
+        """Of what was received, in hexadecimal."""
+        return self._digests.sha256()
 
     def run(self) -> None:
         """Afterwards the bundle is in the file, whole.
 
         Raises:
-            CommandFailure: `bundle-download-failed` when patience is at its end, or what the remote raises.
+            CommandFailure: patience is at its end, the content is not what was announced, or what the remote raises.
         """
-        began = time.monotonic()
-        attempts = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(TryAgain),
-            stop=self._is_given_up,
-            wait=self._wait_s,
-            before_sleep=self._report_attempt,
-            reraise=True,
-        )
-        try:
-            with Session(self._sources) as session:
-                attempts(self._attempt, session)
-        except TryAgain as error:
-            raise self._failure(error, attempts, time.monotonic() - began) from error
+        with Session(self._sources) as session, contextlib.ExitStack() as ending:
+            ending.callback(lambda: self._digests.close())  # noqa: PLW0108 - the last ones, not the first
+            self._perseverance.run(lambda: self._attempt(session))
+
+    def _way(self) -> str:
+        proxy = proxy_for(self._remote.address, self._sources.proxy_uri)
+        return "" if proxy is None else f" through {proxy}"
 
     def _attempt(self, session: Session) -> None:
         try:
-            # Without an ETag nobody knows whether the rest belongs to the same bundle.
-            if self.etag is None:
-                self._start_anew()
-            with self._remote.open(session, start=self.size_bytes, etag=self.etag) as response:
-                self._accept(response)
-                self._receive(response)
-        except StartAnew:
-            self.etag = None
+            if not (self._takes_ranges and self._validators.can_resume):
+                self._forget()
+            self._receive_part(session)
+            # A server may hand out less at a time than it was asked for.
+            while self._total is not None and self.size_bytes < self._total:
+                before = self.size_bytes
+                self._receive_part(session)
+                if self.size_bytes <= before:
+                    self._contradiction("a part of the bundle is empty")
+            self._verify()
+        except StartAnew as error:
+            if error.trouble is Trouble.REPLACED:
+                self._perseverance.note_other_object()
+            self._forget()
             raise
         finally:
-            self._fruitless = 0 if self.size_bytes > self._most else self._fruitless + 1
-            self._most = max(self._most, self.size_bytes)
+            self._perseverance.note_arrived(self.size_bytes, self._total)
 
-    def _accept(self, response: requests.Response) -> None:
-        """Make this answer's body what comes next in the file."""
-        found = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
-        if response.status_code == requests.codes.partial_content:
-            if found is None or int(found[1]) != self.size_bytes:
-                raise StartAnew("the server sent another range than it was asked for")
+    def _receive_part(self, session: Session) -> None:
+        start = self.size_bytes
+        with self._remote.open(session, start=start, etag=self.etag if start else None) as response:
+            part = self._accepted(response)
+            self._perseverance.note_answer()
+            self._receive(response, part)
+
+    def _accepted(self, response: requests.Response) -> Part:
+        """Make this answer's body what comes next in the file, if that is what it is."""
+        try:
+            part = part_of(response.status_code, response.headers)
+        except AnswerSenseless as error:
+            self._contradiction(f"its answer can't be used: {error}")
+        validators = validators_of(response.headers)
+        self._check_total(validators, part)
+        if part.start == 0:
+            self._begin(response, validators, part)
+        elif part.start != self.size_bytes:
+            self._contradiction(
+                f"it was asked for what follows byte {self.size_bytes}, and sends what follows {part.start}"
+            )
+        elif validators.etag is None or not validators.are_of(self._validators):
+            self._takes_ranges = validators.etag is not None and self._takes_ranges
+            raise StartAnew(
+                f"the object was replaced in the middle of the transfer (its ETag was {self.etag}, and is"
+                f" {validators.etag or 'not said'})",
+                Trouble.REPLACED if validators.etag else Trouble.CONTRADICTION,
+            )
+        elif self._total is None:
+            self._total = part.total
+        if part.end is not None and self._total is not None and part.end > self._total:
+            self._contradiction(f"it sends a part up to byte {part.end} of a bundle of {self._total}")
+        return part
+
+    def _check_total(self, validators: Validators, part: Part) -> None:
+        if part.total is None or validators.etag is None or not validators.can_resume:
             return
-        self._start_anew()
-        self.etag = response.headers.get("ETag")
-        length = response.headers.get("Content-Length", "")
-        self._total = int(length) if length.isdigit() else None
+        known = self._totals.setdefault(validators.etag, part.total)
+        if known != part.total:
+            self._contradiction(
+                f"it says that the bundle with the ETag {validators.etag} has {part.total} bytes, and said {known} before"
+            )
+
+    def _begin(self, response: requests.Response, validators: Validators, part: Part) -> None:
+        if self._validators.etag is not None and validators.etag != self._validators.etag:
+            self._perseverance.note_other_object()
+        self._forget()
+        self._validators, self._total = validators, part.total
+        self._digests = DigestThread(self._remote.digests(response.headers))
         self._check_room()
 
-    def _start_anew(self) -> None:
+    def _forget(self) -> None:
+        """Afterwards nothing has arrived."""
+        self._digests.close()
         os.ftruncate(self._descriptor, 0)
         os.lseek(self._descriptor, 0, os.SEEK_SET)
-        self._sha256 = hashlib.sha256()
+        self._digests = DigestThread(())
+        self._validators, self._total = _NO_VALIDATORS, None
         self.size_bytes = 0
 
-    def _receive(self, response: requests.Response) -> None:
+    def _receive(self, response: requests.Response, part: Part) -> None:
         while True:
-            with translated_errors(self._remote.name):
+            with translated_errors(urlsplit(self._remote.address).netloc):
                 piece = response.raw.read(_PIECE_BYTES, decode_content=False)
             if not piece:
                 break
+            if part.end is not None and self.size_bytes + len(piece) > part.end:
+                self._contradiction(f"it sends more than the {part.end} bytes that it announced")
             write_all(self._descriptor, piece)
-            self._sha256.update(piece)
+            self._digests.update(piece)
             self.size_bytes += len(piece)
-        if self._total is not None and self.size_bytes != self._total:
-            raise TryAgain(f"the transfer ended after {self.size_bytes} of {self._total} bytes")
+            self._perseverance.check_wanted()
+        if part.end is not None and self.size_bytes != part.end:
+            raise TryAgain(
+                f"the transfer ended after {self.size_bytes} of {part.total or part.end} bytes",
+                Trouble.INTERRUPTED,
+            )
+
+        if not self.size_bytes and part.end is None:
+            raise TryAgain("the answer has no length, and ended before its first byte", Trouble.INTERRUPTED)
+
+    def _contradiction(self, what: str) -> NoReturn:
+        """Nothing of this server's ranges is believed any more."""
+        self._takes_ranges = False
+        raise StartAnew(
+            f"{urlsplit(self._remote.address).netloc} contradicts itself: {what}", Trouble.CONTRADICTION
+        )
+
+    def _verify(self) -> None:
+        """Hold what has arrived against what was announced of it."""
+        mismatches = self._digests.mismatches()
+        self.doubt = next(iter(mismatches), None)
+        if not any(each.announced.is_certain for each in mismatches) and self._checks_itself():
+            return
+        if not mismatches:
+            return
+        # It may have been damaged on its way: once more, from the beginning.
+        if self._mismatched_sha256 is not None:
+            raise content_mismatch(
+                self._remote.name, str(mismatches[0]), is_same=self._mismatched_sha256 == self.sha256
+            )
+        self._mismatched_sha256 = self.sha256
+        self._takes_ranges = False
+        raise StartAnew(f"what has arrived is damaged: {mismatches[0]}", Trouble.INTERRUPTED)
+
+    def _checks_itself(self) -> bool:
+        """Whether unpacking will find damage: then an ETag that may be no digest needn't decide."""
+        return has_checksums(os.pread(self._descriptor, 16, 0))
 
     def _check_room(self) -> None:
         room = os.fstatvfs(self._descriptor)
@@ -218,43 +244,6 @@ class Download:
             raise disk_full(
                 f"the bundle {self._remote.name}", f"{self._total} bytes are", f"{free} bytes are"
             )
-
-    def _is_given_up(self, state: tenacity.RetryCallState) -> bool:
-        patience = self._sources.patience
-        return self._fruitless >= patience.attempts or state.attempt_number >= patience.all_attempts
-
-    def _wait_s(self, state: tenacity.RetryCallState) -> float:
-        """Any time up to a bound that doubles while nothing gets better, so that hosts don't come in step."""
-        patience = self._sources.patience
-        bound = patience.first_wait_s * 2 ** max(0, self._fruitless - 1)
-        return tenacity.wait_random(0, min(bound, patience.longest_wait_s))(state)
-
-    def _report_attempt(self, state: tenacity.RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        log.warning(
-            "bundle_download_interrupted",
-            source=self._remote.name,
-            reason=str(error),
-            attempt=state.attempt_number,
-            received_bytes=self.size_bytes,
-            total_bytes=self._total,
-            retry_in_s=round(state.upcoming_sleep, 2),
-        )
-
-    def _failure(self, error: TryAgain, attempts: tenacity.Retrying, elapsed_s: float) -> CommandFailure:
-        number = attempts.statistics.get("attempt_number", 1)
-        total = "an unknown number of" if self._total is None else str(self._total)
-        through = (
-            f" through the proxy {_without_password(self._sources.proxy_uri)}"
-            if self._sources.proxy_uri
-            else ""
-        )
-        return CommandFailure(
-            "bundle-download-failed",
-            f"The bundle {self._remote.name} could not be downloaded{through}: {error}. {self.size_bytes} of {total}"
-            f" bytes had arrived after {number} attempts in {elapsed_s:.0f} s."
-            " Check route, proxy and DNS of this host, and deploy again.",
-        )
 
 
 def download(remote: Remote, destination: Path, sources: BundleSources) -> Download:
@@ -279,76 +268,3 @@ def download(remote: Remote, destination: Path, sources: BundleSources) -> Downl
     except OSError as error:
         raise not_written(destination, error) from error
     return result
-
-
-@contextlib.contextmanager
-def translated_errors(where: str) -> Iterator[None]:
-    """What requests and urllib3 raise, as a decision: try again, or fail.
-
-    Raises:
-        TryAgain: it may go better the next time.
-        CommandFailure: `bundle-certificate-untrusted`, `bundle-address-invalid`.
-    """
-    try:
-        yield
-    except (
-        requests.exceptions.InvalidURL,
-        requests.exceptions.MissingSchema,
-        requests.exceptions.InvalidSchema,
-    ) as error:
-        raise CommandFailure(
-            "bundle-address-invalid",
-            f"{where} can't be asked for a bundle: {_shown(error)}. Check s3_endpoint_override, github_api_endpoint and"
-            " proxy_uri in the agent's configuration.",
-        ) from error
-    except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
-        untrusted = _certificate_error(error)
-        if untrusted is None:
-            raise TryAgain(_reason(error)) from error
-        raise CommandFailure(
-            "bundle-certificate-untrusted",
-            f"The server of {where} shows a certificate that this host doesn't trust:"
-            f" {untrusted.verify_message}. If a proxy or a server of your own is in between, name its CA in"
-            " AWS_CA_BUNDLE, and restart the agent.",
-        ) from error
-
-
-def _certificate_error(error: BaseException) -> ssl.SSLCertVerificationError | None:
-    """The real reason, which requests and urllib3 wrap several times."""
-    reasons: list[BaseException] = [error]
-    while reasons:
-        reason = reasons.pop()
-        if isinstance(reason, ssl.SSLCertVerificationError):
-            return reason
-        inner = [*reason.args, getattr(reason, "reason", None)]
-        reasons.extend(each for each in inner if isinstance(each, BaseException))
-    return None
-
-
-def _reason(error: Exception) -> str:
-    match error:
-        case requests.exceptions.ProxyError():
-            return "the proxy can't be reached or refuses the connection"
-        case requests.exceptions.ConnectTimeout():
-            return "no connection within the time allowed"
-        case requests.exceptions.ReadTimeout() | urllib3.exceptions.ReadTimeoutError():
-            return "no data came for too long"
-        case requests.exceptions.ConnectionError():
-            return f"no connection ({_innermost(error)})"
-        case _:
-            return f"the transfer broke off ({_innermost(error)})"
-
-
-def _innermost(error: BaseException) -> str:
-    while error.__context__ is not None:
-        error = error.__context__
-    return _shown(error)
-
-
-def _shown(error: BaseException) -> str:
-    """Its text without the queries of addresses, in which GitHub puts tokens."""
-    return re.sub(r"\?[^\s'\")]+", "?...", str(error)) or type(error).__name__
-
-
-def _without_password(uri: str) -> str:
-    return re.sub(r"//[^/@]*@", "//***@", uri)

@@ -28,6 +28,21 @@ def corrupt(bundle: Path, what: str) -> CommandFailure:
     )
 
 
+def content_mismatch(name: str, mismatch: str, *, is_same: bool) -> CommandFailure:
+    """What was downloaded, twice by now, isn't what its server has announced; `mismatch` is a clause."""
+    times = (
+        "Two downloads brought the same bytes, so the object itself is damaged in the store, or its server says"
+        " something wrong of it: upload the bundle again."
+        if is_same
+        else "Two downloads brought different bytes, so something damages them on their way: check proxies and the"
+        " network, and deploy again."
+    )
+    return CommandFailure(
+        "bundle-content-mismatch",
+        f"The bundle {name} was downloaded, and is not what was announced: {mismatch}. {times}",
+    )
+
+
 def outside(name: bytes, why: str) -> CommandFailure:
     """A member would be written, or would reach, outside of the deployment archive."""
     return CommandFailure(

@@ -49,6 +49,7 @@ def _fetch_from_s3(revision: S3Revision, sources: BundleSources, bundle: Path) -
         size_bytes=result.size_bytes,
         etag=None if result.etag is None else bare_etag(result.etag),
         sha256=result.sha256,
+        doubt=None if result.doubt is None else str(result.doubt),
     )
 
 

@@ -6,14 +6,19 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urljoin, urlsplit
 
-from agent.bundle.download import TryAgain
+from agent.bundle.answers import retry_after_s
+from agent.bundle.session import proxy_for
+from agent.bundle.trouble import Trouble, TryAgain
 from agent.errors import CommandFailure
 from agent.protocol import BundleType
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import requests
 
-    from agent.bundle.download import Session
+    from agent.bundle.digests import Announced
+    from agent.bundle.session import Session
     from agent.bundle.sources import BundleSources
     from agent.specification import GitHubRevision
 
@@ -40,6 +45,7 @@ class GitHubArchive:
         )
         path = "/".join(quote(part, safe="") for part in parts)
         self._revision = revision
+        self._sources = sources
         self._token = sources.github_token
         self._endpoint = sources.github_api_endpoint.rstrip("/")
         self._url = f"{self._endpoint}/repos/{path}"
@@ -49,6 +55,16 @@ class GitHubArchive:
         """Account, repository and commit."""
         revision = self._revision
         return f"github.com/{revision.account}/{revision.repository} at {revision.commit_id}"
+
+    @property
+    def address(self) -> str:
+        """See `download.Remote`."""
+        return self._url
+
+    def digests(self, headers: Mapping[str, str]) -> tuple[Announced, ...]:
+        """See `download.Remote`; GitHub announces none."""
+        del headers
+        return ()
 
     def open(self, session: Session, *, start: int, etag: str | None) -> requests.Response:
         """See `download.Remote`; GitHub makes the archive while it sends it, so always all of it."""
@@ -61,6 +77,23 @@ class GitHubArchive:
             with response:
                 url = self._redirected(url, response.headers.get("Location", ""))
         raise self._redirect_refused(f"there are more than {_MAX_REDIRECTS} redirects")
+
+    @property
+    def _server(self) -> str:
+        return f"GitHub at {self._endpoint}"
+
+    @property
+    def _server_and_way(self) -> str:
+        proxy = proxy_for(self._url, self._sources.proxy_uri)
+        return self._server if proxy is None else f"{self._server}, through {proxy},"
+
+    def _wait_s(self, response: requests.Response) -> float:
+        """How long GitHub wants to be left alone; 0 = it doesn't say, or for longer than there is patience."""
+        if response.headers.get("X-RateLimit-Remaining") == "0":
+            reset = response.headers.get("X-RateLimit-Reset", "")
+            wait_s = int(reset) - time.time() if reset.isascii() and reset.isdigit() else 0.0
+            return wait_s if 0 < wait_s <= self._sources.patience.give_up_after_s else 0.0
+        return retry_after_s(response.headers.get("Retry-After"))
 
     def _headers(self, url: str) -> dict[str, str]:
         """The token goes to the API and to nobody it sends us to: they know us by their address."""
@@ -92,20 +125,27 @@ class GitHubArchive:
         if status == 200:
             return response
         response.close()
-        if status >= 500 or status == 429:
-            raise TryAgain(f"GitHub answers {status}")
+        wait_s = self._wait_s(response)
+        if status == 429 or (status == 403 and wait_s > 0):
+            raise TryAgain(
+                f"{self._server} asks for fewer requests: it answers {status}",
+                Trouble.THROTTLED,
+                wait_s=wait_s,
+            )
+        if status >= 500 or status == 408:
+            raise TryAgain(f"{self._server} answers {status}", Trouble.SERVER_ERROR, wait_s=wait_s)
         if status == 404:
             advice = (
                 "" if self._token else " A private repository needs a token, and this deployment has none."
             )
             raise CommandFailure(
                 "bundle-not-found",
-                f"There is no bundle {self.name}, or no access to it: GitHub at {self._endpoint} answers 404."
+                f"There is no bundle {self.name}, or no access to it: {self._server_and_way} answers 404."
                 f"{advice} Check account, repository, commit and token.",
             )
         raise CommandFailure(
             "bundle-github-refused",
-            f"The bundle {self.name} could not be downloaded: GitHub at {self._endpoint} answers {status}."
+            f"The bundle {self.name} could not be downloaded: {self._server_and_way} answers {status}."
             f" {_advice(response)}",
         )
 

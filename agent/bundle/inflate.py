@@ -114,3 +114,8 @@ def compression_of(beginning: bytes) -> Callable[[], Decompressor] | None:
         if beginning.startswith(magic):
             return decompressor
     return None
+
+
+def has_checksums(beginning: bytes) -> bool:
+    """Whether a file that begins so is of a kind whose every byte is verified when it is unpacked."""
+    return beginning.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"PK\3\4"))

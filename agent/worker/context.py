@@ -29,7 +29,7 @@ class HostContext:
         on_script_started: told of each hook script, see `HookContext.on_started`.
         on_script_ended: told when it runs no more.
         on_step: told of each step beyond `run` that Install is about to take: `commit`, `undo`.
-        is_cancelled: asked often while a hook script runs; once True, the script is ended.
+        is_cancelled: asked often while a hook script runs or a bundle is downloaded; once True, that is ended.
         hook_identity: AWS_REGION and AWS_HOST_IDENTIFIER for hooks.
     """
 

@@ -32,19 +32,28 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What to send: the body ends early after `cut_at` bytes, and the connection with it."""
+    """What to send: the body ends early after `cut_at` bytes, and the connection with it.
+
+    A header that is None is left out, also one that would be there by itself.
+    """
 
     status: int = 200
     body: bytes = b""
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str | None] = field(default_factory=dict)
     cut_at: int | None = None
 
 
-def s3_error(status: int, code: str, message: str = "", **headers: str) -> Answer:
-    """An error as S3 writes it; underscores in header names stand for hyphens."""
+def chunked(body: bytes, *, last: bytes = b"0\r\n\r\n") -> bytes:
+    """The body as `Transfer-Encoding: chunked` has it, in chunks of 64 KiB."""
+    pieces = (body[at : at + 65536] for at in range(0, len(body), 65536))
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + last
+
+
+def s3_error(status: int, code: str, message: str = "", more: str = "", **headers: str) -> Answer:
+    """An error as S3 writes it; underscores in header names stand for hyphens, `more` is further XML."""
     body = (
         f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>{message}</Message>'
-        "<RequestId>REQ1</RequestId></Error>"
+        f"<RequestId>REQ1</RequestId>{more}</Error>"
     )
     return Answer(status, body.encode(), {name.replace("_", "-"): value for name, value in headers.items()})
 
@@ -72,6 +81,9 @@ class Server:
             def log_message(self, *args: object) -> None:
                 pass
 
+            def do_CONNECT(self) -> None:
+                self.do_GET()
+
             def do_GET(self) -> None:
                 with server._lock:
                     headers = {name.lower(): value for name, value in self.headers.items()}
@@ -80,7 +92,8 @@ class Server:
                     answer = server.answer(request)
                 self.send_response_only(answer.status)
                 for name, value in {"Content-Length": str(len(answer.body)), **answer.headers}.items():
-                    self.send_header(name, value)
+                    if value is not None:
+                        self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(answer.body[: answer.cut_at])
                 if answer.cut_at is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +16,8 @@ from agent.protocol import BundleType, Secret
 from agent.specification import GitHubRevision
 from tests.bundle.conftest import APPSPEC_NAMES
 from tests.bundle.packing import directory, file, tgz_bytes, tree_of, zip_bytes
-from tests.bundle.servers import Answer, Authority, Request, Server, make_authority
+from tests.bundle.servers import Answer, Authority, Request, Server, chunked, make_authority
+from tests.bundle.transfers import MovedClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +37,8 @@ class GitHub:
 
     def __init__(self, authority: Authority) -> None:
         self.ca_file = authority.ca_file
+        self.patience = Patience()
+        self.clock = MovedClock()
         self.downloads = Server(self._download, authority.context)
         self.api = Server(self._redirect, authority.context)
 
@@ -62,7 +67,8 @@ class GitHub:
             github_api_endpoint=f"{self.api.url}/",
             github_token=None if token is None else Secret(token),
             ca_path=self.ca_file,
-            patience=Patience(first_wait_s=0.001, longest_wait_s=0.01),
+            patience=self.patience,
+            clock=self.clock,
         )
 
 
@@ -230,3 +236,54 @@ def test_what_stands_in_a_redirect_does_not_stand_in_messages(deployment: Deploy
 
     assert "bundle-download-failed" == failure.value.error_id
     assert "private" not in failure.value.message
+
+
+def test_an_archive_whose_chunks_end_early_is_asked_for_again(deployment: Deployment, github: GitHub) -> None:
+    """GitHub says no length: only the last chunk tells a whole archive from half of one."""
+    content = tgz_bytes(*MEMBERS, file("acme-shop-0123456/large", os.urandom(300_000)))
+    streamed: dict[str, str | None] = {"Transfer-Encoding": "chunked", "Content-Length": None}
+    github.downloads.answer = lambda request: (
+        Answer(200, chunked(content[:200_000], last=b""), streamed, cut_at=1 << 20)
+        if request.number == 1
+        else Answer(200, chunked(content), streamed)
+    )
+
+    fetched = fetch_bundle(revision(), github.sources(), deployment.bundle)
+
+    assert len(content) == fetched.size_bytes
+    assert content == deployment.bundle.read_bytes()
+
+
+def test_a_part_of_an_archive_is_not_taken_for_one(deployment: Deployment, github: GitHub) -> None:
+    """Nothing was asked for but all of it; a cache that answers with a range of its own is at fault."""
+    content = tgz_bytes(*MEMBERS)
+    odd = {"Content-Range": f"bytes 10-{len(content) - 1}/{len(content)}"}
+    github.downloads.answer = lambda _: Answer(200, content[10:], odd)
+
+    with pytest.raises(CommandFailure) as failure:
+        fetch_bundle(revision(), github.sources(), deployment.bundle)
+
+    assert "bundle-answers-inconsistent" == failure.value.error_id
+    assert [] == deployment.left()
+
+
+def test_a_short_rate_limit_is_waited_for_and_a_long_one_is_named(
+    deployment: Deployment, github: GitHub
+) -> None:
+    """What comes back within the patience of a download is worth the wait; an hour is not."""
+    limited = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(time.time()) + 100)}
+    github.api.answer = lambda request: (
+        Answer(403, b"", limited) if request.number == 1 else Answer(200, tgz_bytes(*MEMBERS))
+    )
+
+    fetch_bundle(revision(), github.sources(), deployment.bundle)
+
+    assert 2 == len(github.api.requests)
+    assert 90 < github.clock.now <= 100
+
+    limited["X-RateLimit-Reset"] = str(int(time.time()) + 3000)
+    github.api.answer = lambda _: Answer(403, b"", limited)
+    with pytest.raises(CommandFailure, match="rate limit is used up until") as failure:
+        fetch_bundle(revision(), github.sources(), deployment.bundle)
+    assert "bundle-github-refused" == failure.value.error_id
+    assert 3 == len(github.api.requests)

@@ -545,7 +545,9 @@ def test_nothing_is_left_when_it_is_broken_off(host: Host, number: signal.Signal
     with contextlib.ExitStack() as closing:
         server = closing.enter_context(socket.create_server(("127.0.0.1", 0)))
         server.settimeout(20)
-        host.configure(github_api_endpoint=f"http://127.0.0.1:{server.getsockname()[1]}")
+        host.configure(
+            github_api_endpoint=f"http://127.0.0.1:{server.getsockname()[1]}", download_patience_seconds=0
+        )
         process = closing.enter_context(
             subprocess.Popen(
                 [AGENTCTL, "plan", "https://github.com/a/b", "-c", host.config_file],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agent.appspec import appspec_names
-from agent.bundle import ArchiveLimits, BundleSources, make_deployment_archive, reuse_archive
+from agent.bundle import ArchiveLimits, BundleSources, Patience, make_deployment_archive, reuse_archive
 from agent.certificates import trusted_cas
 from agent.deployments.pointers import write_pointer
 from agent.deployments.retention import remove_expired
@@ -101,10 +101,14 @@ class DownloadRun:
             s3_endpoint=self._host.s3_url,
             region=identity.region if identity else "",
             credentials=self._credentials,
+            renew_credentials=self._renew_credentials,
+            credentials_source=identity.credential_source.describe() if identity else "nowhere",
             github_api_endpoint=settings.github_api_endpoint,
             github_token=self._specification.github_token,
             proxy_uri=settings.proxy_uri,
             ca_path=_ca_path(self._host.environment),
+            patience=Patience(give_up_after_s=settings.download_patience_seconds),
+            is_cancelled=self._host.is_cancelled,
         )
 
     def _credentials(self) -> Credentials:
@@ -114,6 +118,10 @@ class DownloadRun:
                 "Write the on-premises file, or attach a role to the instance."
             )
         return self._host.identity.credentials()
+
+    def _renew_credentials(self) -> None:
+        if self._host.identity is not None:
+            self._host.identity.credential_source.forget()
 
     def _limits(self) -> ArchiveLimits:
         settings = self._host.settings

@@ -1,0 +1,263 @@
+"""Requests for bundles: through the right proxy, with the right CAs, and their failures as decisions."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from requests.utils import get_environ_proxies, select_proxy, should_bypass_proxies
+
+from agent.bundle.trouble import Trouble, TryAgain
+from agent.bundle.whole_heads import WholeHeadAdapter
+from agent.errors import CommandFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agent.bundle.sources import BundleSources
+
+E = TypeVar("E", bound=BaseException)
+
+# What http.client makes of a proxy's answer to CONNECT: the status is nowhere but in this text.
+_TUNNEL_REFUSED = re.compile(r"Tunnel connection failed: (\d{3})")
+_PASSING_TUNNEL_STATUSES = frozenset([408, 429, 500, 502, 503, 504])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proxy:
+    """A proxy that requests go through.
+
+    Attributes:
+        uri: its address, with the password if there is one.
+        origin: where this host has it from.
+    """
+
+    uri: str
+    origin: str
+
+    def __str__(self) -> str:
+        return f"the proxy {without_secrets(self.uri)} ({self.origin})"
+
+
+class Session(requests.Session):
+    """Uses no environment but the proxies', and no request is without timeouts.
+
+    `.netrc` would replace our Authorization, and REQUESTS_CA_BUNDLE our CAs.
+    """
+
+    def __init__(self, sources: BundleSources) -> None:
+        super().__init__()
+        self.trust_env = False
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, WholeHeadAdapter())
+        # An object with Content-Encoding must arrive as it is stored.
+        self.headers.update({"Accept-Encoding": "identity", "User-Agent": "codedeploy-host-agent"})
+        self._ca_path = (
+            requests.utils.DEFAULT_CA_BUNDLE_PATH if sources.ca_path is None else str(sources.ca_path)
+        )
+        self._proxy_uri = sources.proxy_uri
+        self._timeouts = (sources.patience.connect_timeout_s, sources.patience.stall_timeout_s)
+
+    def get_streamed(self, url: str, headers: dict[str, str]) -> requests.Response:
+        """The answer, with its body unread, and redirects left to the caller.
+
+        Raises:
+            TryAgain: there is none.
+            CommandFailure: `bundle-certificate-untrusted`, `bundle-address-invalid`, `bundle-proxy-refused`.
+        """
+        self._check_certificates(url)
+        proxy = proxy_for(url, self._proxy_uri)
+        with translated_errors(_host_of(url), proxy):
+            request = self.prepare_request(requests.Request("GET", url, headers))
+            request.url = url  # as it was signed: keys in S3 may hold `..` and `//`
+            response = self.send(
+                request,
+                stream=True,
+                allow_redirects=False,
+                verify=self._ca_path,
+                proxies={} if proxy is None else {"http": proxy.uri, "https": proxy.uri},
+                timeout=self._timeouts,
+            )
+        if response.status_code == requests.codes.proxy_authentication_required and proxy is not None:
+            response.close()
+            raise _proxy_refusal(proxy, _host_of(url), response.status_code)
+        return response
+
+    def _check_certificates(self, url: str) -> None:
+        if url.startswith("https:") and not os.path.exists(self._ca_path):
+            raise CommandFailure(
+                "bundle-certificate-untrusted",
+                f"The server of {urlsplit(url).netloc} can't be trusted, because the CA certificates of this host are not"
+                f" there: {self._ca_path}. Install the package ca-certificates, or name the CAs in AWS_CA_BUNDLE, and"
+                " restart the agent.",
+            )
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002 - the parent's
+        """None, always: else requests reads the body of a redirect, and follows it with our headers."""
+        return None
+
+
+def proxy_for(url: str, proxy_uri: str | None) -> Proxy | None:
+    """The proxy that a request for this address goes through; None = it goes straight there.
+
+    Args:
+        url: what is asked for.
+        proxy_uri: the administrator's proxy; None = as the environment says. NO_PROXY counts in either case.
+    """
+    if proxy_uri is not None:
+        if should_bypass_proxies(url, no_proxy=None):
+            return None
+        return Proxy(uri=proxy_uri, origin="proxy_uri in the agent's configuration")
+    uri = select_proxy(url, dict(get_environ_proxies(url)))
+    if uri is None:
+        return None
+    return Proxy(uri=uri, origin=f"{_proxy_variable(url)} in the agent's environment")
+
+
+def without_secrets(uri: str) -> str:
+    """An address without the user and password in it."""
+    return re.sub(r"^(\w+://|)[^/@]*@", r"\1***@", uri)
+
+
+@contextlib.contextmanager
+def translated_errors(where: str, proxy: Proxy | None = None) -> Iterator[None]:
+    """What requests and urllib3 raise, as a decision: try again, or fail.
+
+    Args:
+        where: host (and port) that was asked.
+        proxy: what it was asked through.
+
+    Raises:
+        TryAgain: it may go better the next time.
+        CommandFailure: `bundle-certificate-untrusted`, `bundle-address-invalid`, `bundle-proxy-refused`.
+    """
+    try:
+        yield
+    except (
+        requests.exceptions.InvalidURL,
+        requests.exceptions.MissingSchema,
+        requests.exceptions.InvalidSchema,
+        urllib3.exceptions.LocationParseError,
+    ) as error:
+        raise CommandFailure(
+            "bundle-address-invalid",
+            f"{where} can't be asked for a bundle: {_shown(error)}. Check s3_endpoint_override, github_api_endpoint and"
+            " proxy_uri in the agent's configuration.",
+        ) from error
+    except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
+        _check_trust(error, where)
+        if isinstance(error, requests.exceptions.ProxyError) and proxy is not None:
+            raise _proxy_trouble(error, where, proxy) from error
+        raise _trouble(error, where) from error
+
+
+def _check_trust(error: Exception, where: str) -> None:
+    untrusted = _cause(error, ssl.SSLCertVerificationError)
+    if untrusted is not None:
+        raise CommandFailure(
+            "bundle-certificate-untrusted",
+            f"The server of {where} shows a certificate that this host doesn't trust:"
+            f" {untrusted.verify_message}. If a proxy or a server of your own is in between, name its CA in"
+            " AWS_CA_BUNDLE, and restart the agent.",
+        ) from error
+
+
+def _proxy_trouble(error: Exception, where: str, proxy: Proxy) -> Exception:
+    """A proxy's refusal is final, unless it says that it will pass."""
+    refused = next(filter(None, (_TUNNEL_REFUSED.search(str(cause)) for cause in _causes(error))), None)
+    if refused is not None:
+        status = int(refused[1])
+        if status in _PASSING_TUNNEL_STATUSES:
+            return TryAgain(f"{proxy} answers {status} when asked for {where}", Trouble.PROXY)
+        return _proxy_refusal(proxy, where, status)
+    if _cause(error, socket.gaierror) is not None:
+        return TryAgain(f"the name of {proxy} can't be resolved", Trouble.PROXY)
+    return TryAgain(f"{proxy} can't be reached ({_innermost(error)})", Trouble.PROXY)
+
+
+def _proxy_refusal(proxy: Proxy, where: str, status: int) -> CommandFailure:
+    if status == requests.codes.proxy_authentication_required:
+        why = "it asks for a user and a password, and " + (
+            "does not take those in its address" if "@" in proxy.uri else "there are none in its address"
+        )
+        advice = "Write it as http://user:password@host:port"
+    else:
+        why = f"it answers {status}"
+        advice = "Allow this host to reach that address through it, or name the address in NO_PROXY"
+    return CommandFailure(
+        "bundle-proxy-refused",
+        f"{where} can't be asked for the bundle, because {proxy} does not let the request through: {why}."
+        f" {advice}, and restart the agent.",
+    )
+
+
+def _trouble(error: Exception, where: str) -> TryAgain:
+    match error:
+        case requests.exceptions.ConnectTimeout():
+            return TryAgain(f"{where} did not take a connection within the time allowed", Trouble.UNREACHABLE)
+        case requests.exceptions.ReadTimeout() | urllib3.exceptions.ReadTimeoutError():
+            return TryAgain(f"no data came from {where} for too long", Trouble.INTERRUPTED)
+        case requests.exceptions.ConnectionError():
+            return _no_connection(error, where)
+        case _:
+            return TryAgain(f"the transfer broke off ({_innermost(error)})", Trouble.INTERRUPTED)
+
+
+def _no_connection(error: Exception, where: str) -> TryAgain:
+    if _cause(error, socket.gaierror) is not None:
+        return TryAgain(f"the name {where} can't be resolved ({_innermost(error)})", Trouble.UNRESOLVED)
+    if _cause(error, urllib3.exceptions.ProtocolError) is not None:
+        return TryAgain(
+            f"the connection to {where} ended before an answer came ({_innermost(error)})",
+            Trouble.INTERRUPTED,
+        )
+    return TryAgain(f"no connection to {where} ({_innermost(error)})", Trouble.UNREACHABLE)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and all that it was made of, which requests and urllib3 wrap several times."""
+    waiting: list[BaseException] = [error]
+    seen: set[int] = set()
+    while waiting:
+        cause = waiting.pop()
+        if id(cause) in seen:
+            continue
+        seen.add(id(cause))
+        yield cause
+        inner = [*cause.args, getattr(cause, "reason", None), cause.__cause__, cause.__context__]
+        waiting.extend(each for each in inner if isinstance(each, BaseException))
+
+
+def _cause(error: BaseException, kind: type[E]) -> E | None:
+    return next((cause for cause in _causes(error) if isinstance(cause, kind)), None)
+
+
+def _innermost(error: BaseException) -> str:
+    while error.__context__ is not None:
+        error = error.__context__
+    return _shown(error)
+
+
+def _shown(error: BaseException) -> str:
+    """Its text without the queries of addresses, in which GitHub puts tokens, and without passwords."""
+    text = re.sub(r"\?[^\s'\")]+", "?...", str(error))
+    return re.sub(r"//[^/@\s]*@", "//***@", text) or type(error).__name__
+
+
+def _host_of(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def _proxy_variable(url: str) -> str:
+    """The variable that requests takes the proxy for this address from."""
+    scheme = urlsplit(url).scheme
+    names = [f"{scheme}_proxy", f"{scheme}_proxy".upper(), "all_proxy", "ALL_PROXY"]
+    return next((name for name in names if os.environ.get(name)), names[0])
