@@ -143,10 +143,11 @@ class HostCommandClient:
         try:
             return self._exchange(operation, body)
         except RequestRefused as error:
+            # Whatever renews the credentials may have done so since they were read; whoever repairs this
+            # may attach another role.
+            self._identity.credential_source.forget()
             if error.error_type not in _STALE_CREDENTIALS:
                 raise
-        # Whatever renews the credentials may have done so since they were read.
-        self._identity.credential_source.forget()
         return self._exchange(operation, body)
 
     def _exchange(self, operation: str, body: bytes) -> dict[str, Any]:
@@ -249,4 +250,11 @@ def _object(value: Any) -> Mapping[str, Any]:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+    """Empty, too, where JSON has half of a character: neither a file nor a message can hold that."""
+    if not isinstance(value, str):
+        return ""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return ""
+    return value

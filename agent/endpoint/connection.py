@@ -156,7 +156,11 @@ class Connection:
         connection.request("POST", self._target, body=body, headers={**headers, **self._for_proxy})
         sock.setblocking(False)
         with connection.getresponse() as answer:
-            content = answer.read(_MAX_ANSWER_BYTES + 1)
+            try:
+                content = answer.read(_MAX_ANSWER_BYTES + 1)
+            except ValueError as error:
+                # What http.client makes of a chunk whose length is negative.
+                raise http.client.HTTPException(str(error)) from error
         if len(content) > _MAX_ANSWER_BYTES:
             raise http.client.HTTPException(f"the answer is longer than {_MAX_ANSWER_BYTES} bytes")
         if answer.length:

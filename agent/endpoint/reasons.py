@@ -22,7 +22,7 @@ REASONS: tuple[tuple[type[BaseException], str], ...] = (
     ),
     (socket.gaierror, "its name can't be resolved ({0}); {1}"),
     (ConnectionRefusedError, "nothing listens there ({0}); check address, port and firewall"),
-    (TimeoutError, "no answer came in time; check route, security groups and firewall"),
+    (TimeoutError, "no answer came in time; check route, security groups and firewall{2}"),
     (http.client.RemoteDisconnected, "it closed the connection without an answer"),
     (ConnectionError, "the connection broke ({0})"),
     (http.client.IncompleteRead, "its answer broke off ({0}); check proxies and load balancers on the way"),
@@ -61,7 +61,10 @@ def unavailable(
     if isinstance(error, ssl.SSLCertVerificationError):
         why = f"The control endpoint {url} can't be trusted: {_certificate_reason(error, cas)}"
         return EndpointUnavailable(f"{why}{went_through(proxy)}", error_id="endpoint-untrusted")
-    reason = _reason(error, "check DNS, the region, and deploy_control_endpoint if it is set")
+    needs_proxy = "" if proxy else ", and whether the way out is a proxy (proxy_uri)"
+    reason = _reason(
+        error, f"check DNS, the region, and deploy_control_endpoint if it is set{needs_proxy}", needs_proxy
+    )
     return EndpointUnavailable(f"The control endpoint {url} gave no answer: {reason}.{went_through(proxy)}")
 
 
@@ -101,10 +104,10 @@ def proxy_refusal(proxy: Proxy, place: str, status: int, said: str) -> EndpointU
     )
 
 
-def _reason(error: BaseException, about_name: str) -> str:
+def _reason(error: BaseException, about_name: str, more: str = "") -> str:
     for kind, reason in REASONS:
         if isinstance(error, kind):
-            return reason.format(getattr(error, "strerror", None) or str(error), about_name)
+            return reason.format(getattr(error, "strerror", None) or str(error), about_name, more)
     raise AssertionError(f"{type(error).__name__} is in no row of the table") from error
 
 

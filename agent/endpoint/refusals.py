@@ -80,7 +80,9 @@ class Refusals:
         if not error_type:
             # The service always names a type: this was a proxy, a portal or a firewall, whatever it means.
             return EndpointUnavailable(
-                f"{about} {PORTAL_ADVICE}{way}", request_id=request_id, error_id="endpoint-answer-unusable"
+                f"{about} {_what_came(response)}{PORTAL_ADVICE}{way}",
+                request_id=request_id,
+                error_id="endpoint-answer-unusable",
             )
         return RequestRefused(
             f"{about} {self._advice(operation, error_type)}{way}",
@@ -100,6 +102,17 @@ class Refusals:
             credentials=self._identity.credential_source.describe(),
             action=f"codedeploy-commands-secure:{operation}",
         )
+
+
+def _what_came(response: Response) -> str:
+    """Whatever tells who has answered, as sentences; empty where there is nothing."""
+    said = ""
+    if location := response.headers.get("Location", ""):
+        # What follows a `?` may be meant for one visitor only.
+        said += f"It leads to {location.partition('?')[0][:100]}. "
+    if response.body:
+        said += f"It begins with {response.body[:60]!r}. "
+    return said
 
 
 def _error_body(response: Response) -> tuple[str, str]:

@@ -210,12 +210,15 @@ class InstanceMetadata:
             connection.request(method, self._prefix + path, headers=headers)
             response = connection.getresponse()
             body = response.read(_LONGEST_ANSWER)
-            if response.length and len(body) < _LONGEST_ANSWER:
-                # Half of a name would be taken for the whole one.
-                raise http.client.IncompleteRead(body, response.length)
-            return response.status, body
+        except ValueError as error:
+            # What the library makes of names such as `a..b`, and of a chunk whose length is negative.
+            raise http.client.HTTPException(str(error)) from error
         finally:
             connection.close()
+        if response.length and len(body) < _LONGEST_ANSWER:
+            # Half of a name would be taken for the whole one.
+            raise http.client.IncompleteRead(body, response.length)
+        return response.status, body
 
     def _hint(self, status: int) -> str:
         if status == http.HTTPStatus.FORBIDDEN:

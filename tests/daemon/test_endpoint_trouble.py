@@ -352,7 +352,10 @@ def test_what_answers_in_the_place_of_the_service_decides_nothing(
     assert 1 == len(server.completions(identifier))
     assert ["BeforeInstall of one"] == application.trace
     (line,) = [line for line in agent.logged("endpoint_trouble") if identifier in line]
-    assert "403 without a type. Check that no portal or proxy answers in its place" in line
+    assert (
+        "403 without a type. It begins with b'<html>blocked</html>'. Check that no portal or proxy answers"
+        in line
+    )
 
 
 @pytest.mark.parametrize("operation", [SPECIFICATION, ACKNOWLEDGE])

@@ -128,6 +128,11 @@ def test_no_command_is_none(
         ),
         (b'{"HostCommand": false}', {}, "HostCommand is not an object"),
         (b'{"HostCommand": {}}', {}, "the command has no HostCommandIdentifier"),
+        (
+            b'{"HostCommand": {"HostCommandIdentifier": "\\ud800"}}',
+            {},
+            "the command has no HostCommandIdentifier",
+        ),
         (b'{"HostCommand": {"HostCommandIdentifier": "c"}}', {}, "the command has no HostIdentifier"),
         (
             b'{"HostCommand": {"HostCommandIdentifier": "c", "HostIdentifier": "h", "CommandName": ""}}',
@@ -232,6 +237,17 @@ def test_an_answer_that_breaks_off_is_none(
         call(client)
 
 
+@pytest.mark.parametrize("length", [b"-2", b"zz", b"", b"fffffffffffff"])
+def test_chunks_of_impossible_length_are_no_answer(
+    client: HostCommandClient, server: ScriptedServer, length: bytes
+) -> None:
+    """A broken proxy must not end the agent."""
+    raw = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%s\r\n{}" % length
+    server.script.put(Answer(raw=raw, then_close=True))
+    with pytest.raises(EndpointUnavailable):
+        client.poll_host_command()
+
+
 @pytest.mark.parametrize("date", ["Fri, 31 Dec 9999 23:59:59 GMT", "Mon, 01 Jan 1990 00:00:00 GMT"])
 def test_a_time_that_can_not_be_is_not_gone_by(
     client: HostCommandClient, server: ScriptedServer, date: str
@@ -320,7 +336,11 @@ def test_a_completion_carries_status_and_diagnostics(
         ),
         (Answer(status=404, body=b""), EndpointUnavailable, "404 without a type.*portal or proxy"),
         (Answer(status=407, body=b"[]"), EndpointUnavailable, "407 without a type.*portal or proxy"),
-        (Answer(status=302, headers={"Location": "http://portal/"}), EndpointUnavailable, "portal or proxy"),
+        (
+            Answer(status=302, headers={"Location": "http://portal/login?for=secret"}),
+            EndpointUnavailable,
+            r"302 without a type. It leads to http://portal/login\. .*portal or proxy",
+        ),
         (Answer(status=204), EndpointUnavailable, "204 without a type.*portal or proxy"),
         (Answer.of(413, message="too large"), EndpointUnavailable, "too large.*portal or proxy"),
         (Answer.of(400, __type="NewException"), RequestRefused, "Compare address, credentials and clock"),
@@ -355,6 +375,18 @@ def test_credentials_that_have_expired_are_read_again_once(
         request.headers["authorization"].split("Credential=")[1].split("/")[0] for request in server.requests
     ]
     assert ["AKIA", "AKIANEW"] == keys
+
+
+def test_credentials_that_were_refused_are_not_kept(
+    client: HostCommandClient, server: ScriptedServer
+) -> None:
+    """Whoever attaches a role with more rights should not have to wait six hours, nor to restart the agent."""
+    server.script.put(Answer.of(400, __type="AccessDeniedException"))
+    with pytest.raises(RequestRefused):
+        client.poll_host_command()
+    client.poll_host_command()
+    assert 2 == len(server.requests)
+    assert "Credential=AKIANEW/" in server.requests[1].headers["authorization"]
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"DeploymentSpecification": {}}'])

@@ -153,6 +153,13 @@ def test_a_refusal_is_told_with_the_file_that_a_host_outside_of_ec2_needs(
     assert caught.value.message.endswith(said)
 
 
+def test_a_name_that_can_not_be_one_is_told() -> None:
+    """It must not end the agent."""
+    metadata = InstanceMetadata(endpoint="http://a..b", sleep=lambda _: None)
+    with pytest.raises(IdentityError, match=r"a\.\.b can't be reached"):
+        metadata.text(DOMAIN)
+
+
 def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one() -> None:
     """`amazonaws.co` would be somebody else's domain."""
     with ScriptedServer() as server:
@@ -163,6 +170,11 @@ def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one() -> None:
         metadata = InstanceMetadata(endpoint=server.url, sleep=lambda _: None)
 
         assert metadata.text(DOMAIN) == "amazonaws.com"
+
+        for _ in range(3):
+            server.script.put(Answer(raw=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-2\r\n{}"))
+        with pytest.raises(IdentityError, match="can't be reached"):
+            metadata.text(DOMAIN)
 
         for _ in range(3):
             server.script.put(Answer(raw=whole[:-13], then_close=True))
