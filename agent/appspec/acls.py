@@ -1,4 +1,4 @@
-"""One entry of `acls`: `[d[efault]:][u[ser]|g[roup]|m[ask]]:name:permissions`."""
+"""One entry of `acls`: `[d[efault]:][u[ser]|g[roup]|m[ask]|o[ther]]:name:permissions`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from agent.appspec.reading import Reading
 
 _DEFAULT = frozenset({"d", "default"})
-_OTHER = frozenset({"o", "other"})
+_NAMELESS = frozenset({AclKind.MASK, AclKind.OTHER})
 _KINDS = {
     "u": AclKind.USER,
     "user": AclKind.USER,
@@ -20,8 +20,12 @@ _KINDS = {
     "group": AclKind.GROUP,
     "m": AclKind.MASK,
     "mask": AclKind.MASK,
+    "o": AclKind.OTHER,
+    "other": AclKind.OTHER,
 }
 _BITS = {"r": 4, "w": 2, "x": 1, "-": 0}
+_NO_NAME = "\0"  # which no entry has: such texts are refused before
+_USE_MODE = "use mode for the owner, the group and others"
 _OCTAL = frozenset("01234567")
 
 
@@ -35,7 +39,7 @@ def read_acl(reading: Reading, node: Node) -> AclEntry | None:
     if is_default:
         del parts[0]
     parts = _with_all_parts(parts)
-    problem = _problem(reading, parts, text)
+    problem = _problem(reading, parts, text, is_default=is_default)
     if problem:
         reading.refuse(node, problem)
         return None
@@ -44,30 +48,43 @@ def read_acl(reading: Reading, node: Node) -> AclEntry | None:
 
 
 def _with_all_parts(parts: list[str]) -> list[str]:
-    """`bob:rw` is about the user bob, and `m:rw` about the mask, as `setfacl` has it."""
+    """`bob:rw` is about the user bob, `m:rw` about the mask and `o:r` about others, as `setfacl` has it."""
     if len(parts) != 2:
         return parts
     first, letters = parts
-    if first in _KINDS or first in _OTHER:
-        return [first, "", letters]
+    if first in _KINDS:
+        # Whether `u:rw` is about the owner, or about a user of that name, is not for us to guess.
+        return [first, "" if _KINDS[first] in _NAMELESS else _NO_NAME, letters]
     return ["user", first, letters]
 
 
-def _problem(reading: Reading, parts: list[str], text: str) -> str:
+def _problem(reading: Reading, parts: list[str], text: str, *, is_default: bool) -> str:
     if len(parts) != 3:
         return f"an entry of acls looks like u:bob:rw or d:g:staff:rx, not {quoted(text)}"
-    kind, name, letters = parts
-    if kind in _OTHER or (not name and kind in _KINDS and _KINDS[kind] is not AclKind.MASK):
-        return f"{quoted(text)} names no user or group; use mode for the owner, the group and others"
-    if kind not in _KINDS:
-        expected = "must start with u, g or m (or with d: before that)"
-        hint = reading.nearest(kind, ("user", "group", "mask"))
-        return f"{quoted(text)} {expected}, not with {quoted(kind)}{hint}"
-    if _KINDS[kind] is AclKind.MASK and name:
-        return f"{quoted(text)} gives the mask a name; write m::{letters}"
+    word, _name, letters = parts
+    kind = _KINDS.get(word)
+    if kind is None:
+        expected = "must start with u, g, m or o (or with d: before that)"
+        hint = reading.nearest(word, ("user", "group", "mask", "other"))
+        return f"{quoted(text)} {expected}, not with {quoted(word)}{hint}"
+    problem = _name_problem(kind, parts, text, is_default=is_default)
+    if problem:
+        return problem
     if _permissions(letters) is None:
         expected = "must be made of r, w, x and -, or be one octal digit"
         return f"the permissions {quoted(letters)} of {quoted(text)} {expected}"
+    return ""
+
+
+def _name_problem(kind: AclKind, parts: list[str], text: str, *, is_default: bool) -> str:
+    word, name, letters = parts
+    if name == _NO_NAME or (not is_default and not name and kind is not AclKind.MASK):
+        advice = f"for the owner or the owning group write d:{word}::{letters}" if is_default else _USE_MODE
+        return f"{quoted(text)} names no user or group; {advice}"
+    if name and kind is AclKind.MASK:
+        return f"{quoted(text)} gives the mask a name; write m::{letters}"
+    if name and kind is AclKind.OTHER:
+        return f"{quoted(text)} is about others, who have no name; use mode for them, or d:o::{letters}"
     return ""
 
 

@@ -32,6 +32,7 @@ class AclKind(Enum):
     USER = "user"
     GROUP = "group"
     MASK = "mask"
+    OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,8 @@ class AclEntry:
 
     Attributes:
         is_default: it is handed down to what is created in the directory later.
-        name: user or group, as written (a name or a number); empty for the mask.
+        name: user or group, as written (a name or a number); empty for the mask, and for default entries
+            of the owner, the owning group and others.
         permissions: 0 to 7, as in a mode.
     """
 

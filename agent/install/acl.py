@@ -11,6 +11,8 @@ import errno
 import os
 import struct
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING
 
 from agent.appspec import AclKind
@@ -25,35 +27,38 @@ _VERSION = 2
 _OWNER, _USER, _OWNING_GROUP, _GROUP, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 _NO_ID = 0xFFFFFFFF
 _NAMED = {AclKind.USER: _USER, AclKind.GROUP: _GROUP}
+_NAMELESS = {
+    AclKind.USER: _OWNER,
+    AclKind.GROUP: _OWNING_GROUP,
+    AclKind.MASK: _MASK,
+    AclKind.OTHER: _OTHER,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedEntry:
-    """An entry of an AppSpec with its user or group looked up; `id` is None for the mask."""
+    """An entry of an AppSpec with its user or group looked up; `id` is None for one without a name."""
 
     entry: AclEntry
     id: int | None
 
 
 def encode_acl(mode: int, entries: tuple[NamedEntry, ...]) -> bytes:
-    """Value of the attribute: these entries, and the base entries that the mode stands for.
+    """Value of the attribute: these entries, and the base entries that the mode stands for where they have none.
 
     Without a mask of its own the list gets one that takes nothing from any entry, as `setfacl` does it.
     """
-    found: list[tuple[int, int, int]] = [
-        (_OWNER, mode >> 6 & 7, _NO_ID),
-        (_OWNING_GROUP, mode >> 3 & 7, _NO_ID),
-        (_OTHER, mode & 7, _NO_ID),
-    ]
-    mask: int | None = None
-    widest = mode >> 3 & 7
-    for named in entries:
-        if named.entry.kind is AclKind.MASK or named.id is None:
-            mask = named.entry.permissions
-            continue
-        found.append((_NAMED[named.entry.kind], named.entry.permissions, named.id))
-        widest |= named.entry.permissions
-    found.append((_MASK, widest if mask is None else mask, _NO_ID))
+    base = {_OWNER: mode >> 6 & 7, _OWNING_GROUP: mode >> 3 & 7, _OTHER: mode & 7}
+    named = []
+    for item in entries:
+        if item.id is None:
+            base[_NAMELESS[item.entry.kind]] = item.entry.permissions
+        else:
+            named.append((_NAMED[item.entry.kind], item.entry.permissions, item.id))
+    if named:
+        widest = reduce(or_, (permissions for _tag, permissions, _id in named), base[_OWNING_GROUP])
+        base.setdefault(_MASK, widest)
+    found = [*named, *((tag, permissions, _NO_ID) for tag, permissions in base.items())]
     packed = [struct.pack("<HHI", *item) for item in sorted(found, key=lambda item: (item[0], item[2]))]
     return struct.pack("<I", _VERSION) + b"".join(packed)
 

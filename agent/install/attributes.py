@@ -61,7 +61,7 @@ def resolve_attributes(permission: Permission) -> Attributes:
 
 
 def _named_entry(entry: AclEntry, where: str) -> NamedEntry:
-    if entry.kind is AclKind.MASK:
+    if not entry.name:
         return NamedEntry(entry=entry, id=None)
     look_up = _user_id if entry.kind is AclKind.USER else _group_id
     return NamedEntry(entry=entry, id=look_up(entry.name, f"acls of {where}"))

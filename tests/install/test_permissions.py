@@ -294,6 +294,27 @@ def test_default_acls_need_no_type_and_files_get_the_other_entries(host: Any) ->
     assert ["default:user:nobody:rwx", "user:nobody:r-x"] == acls["sub"]
 
 
+def test_default_acls_may_say_what_owner_group_and_others_get(host: Any) -> None:
+    """As `setfacl -d` lets them: without that, new files get what the mode of the directory says."""
+    acls = "['d::rwx', 'd:g::rx', 'd:o::-', 'd:u:nobody:rwx']"
+    host.install(TREE, FILES + f"  - {{object: '@DEST@/app', mode: 711, type: [directory], acls: {acls}}}")
+
+    uid, none = pwd.getpwnam("nobody").pw_uid, 0xFFFFFFFF
+    assert [(0x01, 7, none), (0x02, 7, uid), (0x04, 5, none), (0x10, 7, none), (0x20, 0, none)] == acl(
+        host.dest / "app/sub", "default"
+    )
+    assert "system.posix_acl_access" not in os.listxattr(host.dest / "app/sub")
+
+
+def test_default_acls_without_names_need_no_mask(host: Any) -> None:
+    """Others are told by `d:o:`, and the rest by the mode, as `setfacl` does it."""
+    host.install(TREE, FILES + "  - {object: '@DEST@/app', mode: 750, type: [directory], acls: ['d:o:r']}")
+
+    none = 0xFFFFFFFF
+    assert [(0x01, 7, none), (0x04, 5, none), (0x20, 4, none)] == acl(host.dest / "app/sub", "default")
+    (host.dest / "app/sub/new").write_text("")
+
+
 def test_default_acls_for_one_file_are_refused(host: Any) -> None:
     """They would have no effect at all, and the deployment would look as if they had."""
     with pytest.raises(CommandFailure, match="is a file, and the entry default:user:nobody:rwx") as caught:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import CommandFailure
@@ -173,3 +173,56 @@ def test_an_id_that_is_taken_is_one_path_component(text: str) -> None:
         return
     assert Path("/root") / group_id != Path("/root")
     assert Path("/root", group_id).resolve().parent == Path("/root")
+
+
+EVERYTHING = json.loads((CASES / "good_everything.json").read_text())["specification"]
+
+
+def changed(document: Any, path: list[int], value: Any, *, key: str | None) -> Any:
+    """The document with this value somewhere in it, in the place of another or under a key of its own."""
+    if not path or not isinstance(document, list | dict) or not document:
+        return {**document, key: value} if key is not None and isinstance(document, dict) else value
+    if isinstance(document, list):
+        number = path[0] % len(document)
+        return [
+            changed(item, path[1:], value, key=key) if index == number else item
+            for index, item in enumerate(document)
+        ]
+    chosen = list(document)[path[0] % len(document)]
+    return {
+        name: changed(item, path[1:], value, key=key) if name == chosen else item
+        for name, item in document.items()
+    }
+
+
+@settings(max_examples=500, deadline=None, database=None)
+@given(st.lists(st.integers(0, 30), max_size=3), JSON, st.none() | NAMES)
+def test_a_changed_specification_is_whole_or_refused_with_what_to_do(
+    path: list[int], value: Any, key: str | None
+) -> None:
+    """An endpoint with a defect gets a report that names it, and nothing runs on half a specification."""
+    outcome = outcome_of(json.dumps(changed(EVERYTHING, path, value, key=key)).encode())
+
+    if isinstance(outcome, CommandFailure):
+        assert outcome.error_id in {"specification-invalid", "specification-local-revision"}
+        assert outcome.message.endswith(".")
+        return
+    assert all([outcome.deployment_id, outcome.deployment_group_id, outcome.deployment_group_name])
+    assert outcome.application_name
+    assert all(required_members(outcome.revision))
+    assert outcome.appspec_filename is None or not outcome.appspec_filename.startswith("..")
+
+
+def outcome_of(content: bytes) -> DeploymentSpecification | CommandFailure:
+    """The specification, or why it is refused."""
+    try:
+        return parse_specification(content)
+    except CommandFailure as failure:
+        return failure
+
+
+def required_members(revision: Any) -> list[str]:
+    """What a bundle can't be fetched without."""
+    if isinstance(revision, S3Revision):
+        return [revision.bucket, revision.key]
+    return [revision.account, revision.repository, revision.commit_id]
