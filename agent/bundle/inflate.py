@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import bz2
+import importlib
 import lzma
+import re
+import sys
 import zlib
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,16 +26,21 @@ __all__ = [
     "DAMAGED",
     "Decompressor",
     "ZlibDecompressor",
+    "bzip2_decompressor",
     "compression_of",
     "crc32",
     "deflate_decompressor",
     "gzip_decompressor",
+    "has_checksums",
 ]
 
 # What a decompressor raises on damaged data; bz2 says OSError.
 DAMAGED: tuple[type[Exception], ...] = (zlib.error, lzma.LZMAError, OSError, EOFError)
 if igzip is not None:
     DAMAGED = (*DAMAGED, igzip.IsalError)
+
+
+_ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
 
 
 class Decompressor(Protocol):
@@ -52,6 +60,38 @@ class Decompressor(Protocol):
 
     def decompress(self, data: bytes, max_length: int = -1) -> bytes:
         """At most `max_length` decompressed bytes; the rest stays for the next call."""
+
+
+class ZstdDecompressor:
+    """One frame of zstd in the shape of `bz2.BZ2Decompressor`, with its errors as those of the others."""
+
+    def __init__(self) -> None:
+        # Few bundles need it, and it is half a megabyte.
+        zstd = importlib.import_module(_ZSTD)
+        self._zstd: Any = zstd.ZstdDecompressor()
+        self._error: type[Exception] = zstd.ZstdError
+
+    @property
+    def eof(self) -> bool:
+        """See Decompressor."""
+        return bool(self._zstd.eof)
+
+    @property
+    def needs_input(self) -> bool:
+        """See Decompressor."""
+        return bool(self._zstd.needs_input)
+
+    @property
+    def unused_data(self) -> bytes:
+        """See Decompressor."""
+        return bytes(self._zstd.unused_data)
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
+        """See Decompressor."""
+        try:
+            return bytes(self._zstd.decompress(data, max_length))
+        except self._error as error:
+            raise EOFError(str(error)) from error
 
 
 class ZlibDecompressor:
@@ -105,7 +145,9 @@ COMPRESSIONS: dict[bytes, Callable[[], Decompressor]] = {
     b"\x1f\x8b": gzip_decompressor,
     b"BZh": bz2.BZ2Decompressor,
     b"\xfd7zXZ\x00": lzma.LZMADecompressor,
+    b"\x28\xb5\x2f\xfd": ZstdDecompressor,
 }
+_ZSTD_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # frames of notes that some programs add
 
 
 def compression_of(beginning: bytes) -> Callable[[], Decompressor] | None:
@@ -113,7 +155,12 @@ def compression_of(beginning: bytes) -> Callable[[], Decompressor] | None:
     for magic, decompressor in COMPRESSIONS.items():
         if beginning.startswith(magic):
             return decompressor
-    return None
+    return ZstdDecompressor if _ZSTD_SKIPPABLE.match(beginning) else None
+
+
+def bzip2_decompressor() -> Decompressor:
+    """For the members of a zip that are compressed with bzip2."""
+    return bz2.BZ2Decompressor()
 
 
 def has_checksums(beginning: bytes) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from agent.bundle.failures import corrupt
+from agent.bundle.failures import corrupt, printable
 from agent.bundle.inflate import DAMAGED, compression_of
 from agent.bundle.read_ahead import read_ahead
 
@@ -19,8 +19,23 @@ COMPRESSED_CHUNK_BYTES = 256 * 1024
 CHUNK_BYTES = 1024 * 1024
 
 
+class MemberPlace(NamedTuple):
+    """A member (one is made for each), and where its content starts and ends, in unpacked bytes."""
+
+    name: bytes
+    start: int
+    end: int
+
+
+class _Damaged(Exception):
+    """What is wrong with the compressed data, as a clause."""
+
+
 class ByteStream:
     """Reads a bundle from its beginning; whatever compression it has is recognised and taken off.
+
+    Attributes:
+        member: the one that was begun last; whoever reads members sets it.
 
     Args:
         descriptor: of the bundle, at its beginning; stays the caller's.
@@ -29,6 +44,7 @@ class ByteStream:
 
     def __init__(self, descriptor: int, bundle: Path) -> None:
         self.bundle = bundle
+        self.member: MemberPlace | None = None
         self._descriptor = descriptor
         self._chunk = b""
         self._at = 0
@@ -46,6 +62,16 @@ class ByteStream:
     def position(self) -> int:
         """How many (decompressed) bytes were read."""
         return self._before + self._at
+
+    @property
+    def place(self) -> str:
+        """Where among the members it stands, for messages."""
+        if self.member is None:
+            return "before its first member"
+        name, start, end = self.member
+        if self.position < end:
+            return f"after {max(0, self.position - start)} of the {end - start} bytes of its member {printable(name)}"
+        return f"after its member {printable(name)}"
 
     @property
     def is_compressed(self) -> bool:
@@ -102,8 +128,11 @@ class ByteStream:
 
     def _next_chunk(self) -> bool:
         self._before += len(self._chunk)
-        self._chunk = next(self._chunks, b"")
-        self._at = 0
+        self._chunk, self._at = b"", 0
+        try:
+            self._chunk = next(self._chunks, b"")
+        except _Damaged as damage:
+            raise corrupt(self.bundle, f"{damage}, {self.place}") from damage
         return bool(self._chunk)
 
     def _plain(self) -> Generator[bytes, None, None]:
@@ -115,7 +144,7 @@ class ByteStream:
         compressed = os.read(self._descriptor, COMPRESSED_CHUNK_BYTES)
         while compressed:
             if compression_of(compressed) is not compression:
-                raise corrupt(self.bundle, "something else follows the end of its compressed data")
+                raise _Damaged("something else follows the end of its compressed data")
             decompressor = compression()
             yield from self._one_part(decompressor, compressed)
             # Tapes and some tools fill up with zeros.
@@ -128,7 +157,8 @@ class ByteStream:
             try:
                 chunk = decompressor.decompress(compressed, CHUNK_BYTES)
             except DAMAGED as error:
-                raise self._damaged(f"its compressed data are damaged ({error})") from error
+                at = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+                raise _Damaged(f"its compressed data are damaged before byte {at} ({error})") from error
             if chunk:
                 yield chunk
             if decompressor.eof:
@@ -137,13 +167,12 @@ class ByteStream:
             if decompressor.needs_input:
                 compressed = os.read(self._descriptor, COMPRESSED_CHUNK_BYTES)
                 if not compressed:
-                    raise self._damaged("it is cut off in the middle of its compressed data")
-
-    def _damaged(self, what: str) -> Exception:
-        at = os.lseek(self._descriptor, 0, os.SEEK_CUR)
-        return corrupt(self.bundle, f"{what}, before byte {at} of {os.fstat(self._descriptor).st_size}")
+                    size = os.fstat(self._descriptor).st_size
+                    raise _Damaged(
+                        f"it is cut off: it ends at byte {size}, in the middle of its compressed data"
+                    )
 
     def _cut_off(self) -> Exception:
         return corrupt(
-            self.bundle, f"it is cut off: it ends at (unpacked) byte {self.position} within a member"
+            self.bundle, f"it is cut off: it ends at (unpacked) byte {self.position}, {self.place}"
         )

@@ -8,14 +8,17 @@ import pwd
 from typing import TYPE_CHECKING
 
 from agent.bundle.failures import corrupt, printable
+from agent.bundle.stream import MemberPlace
 from agent.bundle.tar_headers import BLOCK_BYTES, Header, HeaderInvalid, parse_header, parse_pax, with_pax
+from agent.bundle.tar_sparse import is_sparse, map_in_header, map_in_records, sparse_name
 from agent.bundle.tree import KEEP_OWNER, Attributes, clean_name
 from agent.errors import CommandFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from agent.bundle.stream import ByteStream
+    from agent.bundle.tar_sparse import SparseMap
     from agent.bundle.tree import Tree
 
 _SMALL_FILE_BYTES = 128 * 1024
@@ -27,7 +30,6 @@ _REFUSED = {
     b"4": "a block device",
     b"6": "a named pipe",
     b"M": "the rest of a file from another volume",
-    b"S": "a sparse file; pack it without --sparse",
 }
 
 
@@ -38,12 +40,17 @@ def unpack_tar(stream: ByteStream, tree: Tree, *, keeps_owners: bool) -> None:
         CommandFailure: `bundle-corrupt`, or what the tree refuses.
     """
     owners = _Owners() if keeps_owners else None
-    for header in _members(stream):
+    for header, sparse in _members(stream):
         name = clean_name(header.name)
         if not name:  # `./`: the archive itself is ours, and so are its attributes
             continue
         uid, gid = (KEEP_OWNER, KEEP_OWNER) if owners is None else owners.of(header)
-        _add(header, name, Attributes(header.mode, header.mtime_ns, uid, gid), stream, tree)
+        attributes = Attributes(header.mode, header.mtime_ns, uid, gid)
+        if sparse is None:
+            _add(header, name, attributes, stream, tree)
+        else:
+            content = ((offset, stream.pieces(length)) for offset, length in sparse.segments)
+            tree.add_sparse_file(name, attributes, sparse.size, content)
     if stream.is_compressed:  # only at its end is the checksum verified
         for size in stream.drain():
             tree.count(size)
@@ -104,7 +111,7 @@ def _bounded(number: int) -> int:
     return max(0, min(number, _MAX_ID))
 
 
-def _members(stream: ByteStream) -> Iterator[Header]:
+def _members(stream: ByteStream) -> Iterator[tuple[Header, SparseMap | None]]:
     """Each member's whole header; the stream then stands at its content, which need not be read."""
     common: dict[bytes, bytes] = {}
     own: dict[bytes, bytes] = {}
@@ -115,27 +122,63 @@ def _members(stream: ByteStream) -> Iterator[Header]:
             if header.type in b"xgLKX":
                 _extend(header, _extension(header, stream), common, own)
                 continue
-            if common or own:
-                header = _extended(header, {**common, **own})
+            records = {**common, **own} if common or own else own
+            if records:
+                header = with_pax(header, records)
+            if header.type == b"S" or is_sparse(records):
+                header, sparse, end = _sparse(header, block, records, stream)
+            else:
+                sparse = None
+                end = stream.position + (0 if header.type in _WITHOUT_CONTENT else _padded(header.size))
         except HeaderInvalid as error:
             raise corrupt(stream.bundle, f"{error}, at (unpacked) byte {at - BLOCK_BYTES}") from error
         own = {}
-        end = stream.position + (0 if header.type in _WITHOUT_CONTENT else _padded(header.size))
+        stream.member = MemberPlace(header.name, stream.position, end)
         if header.type != b"V":  # a volume's label
-            yield header
+            yield header, sparse
         stream.skip(end - stream.position)
 
 
-def _next_block(stream: ByteStream) -> bytes | None:
-    """The next header's block; None at the end, which is a block of zeros or simply the end."""
-    block = stream.read(BLOCK_BYTES)
-    if not block and stream.position == 0:
-        raise corrupt(stream.bundle, "it is empty")
-    if block and len(block) < BLOCK_BYTES:
-        raise corrupt(
-            stream.bundle, f"it is cut off: it ends at (unpacked) byte {stream.position} within a header"
+def _sparse(
+    header: Header, block: bytes, records: Mapping[bytes, bytes], stream: ByteStream
+) -> tuple[Header, SparseMap, int]:
+    """The header of a sparse file, its map, and where its data end; the stream then stands at the data."""
+
+    def read_block() -> bytes:
+        return stream.read_exactly(BLOCK_BYTES)
+
+    start = stream.position
+    if header.type == b"S":
+        sparse = map_in_header(block, read_block)
+        start = stream.position  # the blocks of its map don't count as content
+    else:
+        sparse = map_in_records(records, read_block)
+        header = header._replace(name=sparse_name(records) or header.name)
+    if stream.position - start + sparse.data_bytes != header.size:
+        raise HeaderInvalid(
+            f"a sparse file's map has {sparse.data_bytes} bytes, and its header {header.size}"
         )
-    return None if not block or (block[0] == 0 and not block.strip(b"\0")) else block
+    return header, sparse, start + _padded(header.size)
+
+
+def _next_block(stream: ByteStream) -> bytes | None:
+    """The next header's block; None at the end, which is a block of zeros."""
+    block = stream.read(BLOCK_BYTES)
+    if len(block) == BLOCK_BYTES:
+        return None if block[0] == 0 and not block.strip(b"\0") else block
+    if stream.position == 0:
+        raise corrupt(stream.bundle, "it is empty")
+    if block:
+        raise corrupt(
+            stream.bundle,
+            f"it is cut off: it ends at (unpacked) byte {stream.position}, within a header {stream.place}",
+        )
+    # A tar that was cut off between two members looks like this; whole ones end with zeros.
+    raise corrupt(
+        stream.bundle,
+        f"it is cut off: it ends at (unpacked) byte {stream.position}, {stream.place}, without the zeros that end every"
+        " tar",
+    )
 
 
 def _extension(header: Header, stream: ByteStream) -> bytes:
@@ -154,13 +197,6 @@ def _extend(header: Header, content: bytes, common: dict[bytes, bytes], own: dic
         own[b"linkpath"] = content.partition(b"\0")[0]
     else:
         own.update(parse_pax(content))
-
-
-def _extended(header: Header, records: dict[bytes, bytes]) -> Header:
-    header = with_pax(header, records)
-    if any(key.startswith(b"GNU.sparse.") for key in records):
-        return header._replace(type=b"S", name=records.get(b"GNU.sparse.name", header.name))
-    return header
 
 
 def _padded(size: int) -> int:

@@ -15,6 +15,7 @@ BLOCK_BYTES = 512
 _MAX_SIZE_BYTES = 1 << 60
 _MAX_MTIME_NS = 1 << 62
 _NANOSECONDS = 1_000_000_000
+_REPEATED = frozenset([b"GNU.sparse.offset", b"GNU.sparse.numbytes"])
 _RECORD = re.compile(rb"(\d{1,10}) ([^=]+)=")
 
 
@@ -54,28 +55,30 @@ def parse_header(block: bytes) -> Header:
     name = _text(block[:100])
     if block[345] and block[257:263] == b"ustar\0":  # GNU keeps other things there
         name = _text(block[345:500]) + b"/" + name
-    size = _number(block[124:136])
+    size = parse_number(block[124:136])
     if not 0 <= size < _MAX_SIZE_BYTES:
         raise HeaderInvalid(f"a header says {size} bytes")
     return Header(
         block[156:157],
         name,
         _text(block[157:257]) if block[157] else b"",
-        _number(block[100:108]) & 0o7777,
+        parse_number(block[100:108]) & 0o7777,
         size,
-        _clamped(_number(block[136:148]) * _NANOSECONDS),
+        _clamped(parse_number(block[136:148]) * _NANOSECONDS),
         *_owner(block[108:124], block[257:262] == b"ustar", block[265:329]),
     )
 
 
 @lru_cache(maxsize=32)  # most bundles know one owner only
 def _owner(numbers: bytes, has_names: bool, names: bytes) -> tuple[int, int, bytes, bytes]:  # noqa: FBT001 - private
-    uid, gid = _number(numbers[:8]), _number(numbers[8:])
+    uid, gid = parse_number(numbers[:8]), parse_number(numbers[8:])
     return (uid, gid, _text(names[:32]), _text(names[32:])) if has_names else (uid, gid, b"", b"")
 
 
 def parse_pax(content: bytes) -> dict[bytes, bytes]:
     """The records of a pax header; an empty value takes away what a header said.
+
+    Of the two records that come once for each piece of a sparse file, all values, with commas between.
 
     Raises:
         HeaderInvalid: the records don't follow each other as their lengths say.
@@ -89,7 +92,10 @@ def parse_pax(content: bytes) -> dict[bytes, bytes]:
         end = at + int(found[1])
         if not found.end() < end <= len(content) or content[end - 1 : end] != b"\n":
             raise HeaderInvalid("a pax header can't be read")
-        records[found[2]] = content[found.end() : end - 1]
+        key, value = found[2], content[found.end() : end - 1]
+        if key in _REPEATED and key in records:
+            value = records[key] + b"," + value
+        records[key] = value
         at = end
     return records
 
@@ -117,7 +123,7 @@ def _checksum_is_right(block: bytes) -> bool:
     """adler32 adds up the bytes (modulo 65521, plus one) ten times as fast as sum() does."""
     field = block[148:156]
     try:
-        stored = _number(field)
+        stored = parse_number(field)
     except HeaderInvalid:
         return False
     if zlib.adler32(block) & 0xFFFF == (stored - 256 + sum(field) + 1) % 65521:
@@ -132,8 +138,12 @@ def _text(field: bytes) -> bytes:
     return field if end < 0 else field[:end]
 
 
-def _number(field: bytes) -> int:
-    """Octal digits, or, for what has too many of them, GNU's binary form."""
+def parse_number(field: bytes) -> int:
+    """A header's number: octal digits, or, for what has too many of them, GNU's binary form.
+
+    Raises:
+        HeaderInvalid: it is neither.
+    """
     try:
         return int(field.rstrip(b"\0 ") or b"0", 8)
     except ValueError:

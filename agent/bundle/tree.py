@@ -109,6 +109,45 @@ class Tree:
         self, name: bytes, attributes: Attributes, size: int, content: Iterable[bytes | memoryview]
     ) -> None:
         """Afterwards `name` is a new file with this content, of `size` bytes."""
+        self._check_file(name, attributes, size)
+        descriptor = self._new_file(name, attributes.mode & ~_SPECIAL_BITS)
+        digest = blake2b(digest_size=DIGEST_BYTES)
+        try:
+            for piece in content:
+                written = os.write(descriptor, piece)
+                if written < len(piece):
+                    write_all(descriptor, memoryview(piece)[written:])
+                digest.update(piece)
+            self._complete(descriptor, attributes)
+            self._index.add(name, os.fstat(descriptor), digest.hexdigest().encode())
+        finally:
+            os.close(descriptor)
+
+    def add_sparse_file(
+        self,
+        name: bytes,
+        attributes: Attributes,
+        size: int,
+        content: Iterable[tuple[int, Iterable[bytes | memoryview]]],
+    ) -> None:
+        """Afterwards `name` is a new file of `size` bytes with holes: these pieces at these offsets, and nothing else.
+
+        Holes count as unpacked bytes: whatever reads the file meets them as zeros.
+        """
+        self._check_file(name, attributes, size)
+        descriptor = self._new_file(name, attributes.mode & ~_SPECIAL_BITS)
+        try:
+            for offset, pieces in content:
+                os.lseek(descriptor, offset, os.SEEK_SET)
+                for piece in pieces:
+                    write_all(descriptor, piece)
+            os.ftruncate(descriptor, size)
+            self._complete(descriptor, attributes)
+            self._index.note(name, UNKNOWN)
+        finally:
+            os.close(descriptor)
+
+    def _check_file(self, name: bytes, attributes: Attributes, size: int) -> None:
         self.count(size)
         mode = attributes.mode
         if mode & (stat.S_ISUID | stat.S_ISGID) and self._limits.reject_unsafe_permissions:
@@ -117,21 +156,12 @@ class Tree:
                 f"The bundle's file {printable(name)} has mode {mode:04o}, which is setuid or setgid, and"
                 " reject_unsafe_permissions_in_bundle is set on this host. Build the bundle without these bits.",
             )
-        descriptor = self._new_file(name, mode & ~_SPECIAL_BITS)
-        digest = blake2b(digest_size=DIGEST_BYTES)
-        try:
-            for piece in content:
-                written = os.write(descriptor, piece)
-                if written < len(piece):
-                    write_all(descriptor, memoryview(piece)[written:])
-                digest.update(piece)
-            self._own(descriptor, attributes)
-            if mode & _SPECIAL_BITS:  # last, since writing and chown take them away
-                os.fchmod(descriptor, mode)
-            os.utime(descriptor, ns=(attributes.mtime_ns, attributes.mtime_ns))
-            self._index.add(name, os.fstat(descriptor), digest.hexdigest().encode())
-        finally:
-            os.close(descriptor)
+
+    def _complete(self, descriptor: int, attributes: Attributes) -> None:
+        self._own(descriptor, attributes)
+        if attributes.mode & _SPECIAL_BITS:  # last, since writing and chown take them away
+            os.fchmod(descriptor, attributes.mode)
+        os.utime(descriptor, ns=(attributes.mtime_ns, attributes.mtime_ns))
 
     def add_directory(self, name: bytes, attributes: Attributes) -> None:
         """Afterwards `name` is a directory; its attributes are set by `finish`, when nothing changes them."""

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from agent.archive_index import index_of
-from agent.bundle.failures import corrupt, disk_full, not_written, too_large
+from agent.bundle.failures import corrupt, disk_full, not_written, printable, too_large
 from agent.bundle.inflate import compression_of
 from agent.bundle.replacement import holds_appspec, replaced_directory
 from agent.bundle.stream import ByteStream
@@ -21,7 +21,7 @@ from agent.logs import get_logger
 from agent.protocol import BundleType
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from agent.archive_index import IndexWriter
@@ -32,12 +32,19 @@ log = get_logger()
 _MOST_NAMES = 10
 _ZIP = (b"PK\3\4", b"PK\5\6", b"PK\7\10")
 _OTHER_FORMATS = {
-    b"\x28\xb5\x2f\xfd": "zstd-compressed",
+    b"LZIP": "compressed with lzip",
+    b"\x89LZO": "compressed with lzop",
+    b"\x1f\x9d": "compressed with compress",
+    b"\x5d\0\0": "compressed with lzma",
+    b"\x04\x22\x4d\x18": "compressed with lz4",
+    b"\x7fELF": "a program",
     b"Rar!": "a rar archive",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive",
     b"<?xml": "an XML document, maybe an error page",
     b"<!DOCTYPE": "an HTML page, maybe an error page",
     b"<html": "an HTML page, maybe an error page",
+    b"<HTML": "an HTML page, maybe an error page",
+    b"<!doctype": "an HTML page, maybe an error page",
     b"{": "a JSON text, maybe an error message",
 }
 
@@ -67,7 +74,7 @@ def unpack_bundle(
         raise not_written(bundle, error) from error
     try:
         _check_format(descriptor, bundle, bundle_type)
-        with replaced_directory(archive) as fresh:
+        with replaced_directory(archive) as fresh, unchanged(descriptor, bundle):
             unpack = _unpack_zip if bundle_type is BundleType.ZIP else _unpack_tar
             index, unpacked = unpack(descriptor, bundle, fresh.path, limits), fresh.path
             fresh.path = without_top_directory(unpacked, appspec_names)
@@ -75,6 +82,33 @@ def unpack_bundle(
             index.write(index_of(archive), top=top)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def unchanged(descriptor: int, bundle: Path) -> Iterator[None]:
+    """What is read of the file within is one file: a local bundle is the user's, who may be writing it just now.
+
+    Raises:
+        CommandFailure: `bundle-local-changed`; also in place of what its being half written led to.
+    """
+    before = os.fstat(descriptor)
+    try:
+        yield
+    except CommandFailure as failure:
+        _check_unchanged(before, os.fstat(descriptor), bundle, failure)
+        raise
+    _check_unchanged(before, os.fstat(descriptor), bundle, None)
+
+
+def _check_unchanged(
+    before: os.stat_result, now: os.stat_result, bundle: Path, cause: CommandFailure | None
+) -> None:
+    if (before.st_size, before.st_mtime_ns) != (now.st_size, now.st_mtime_ns):
+        raise CommandFailure(
+            "bundle-local-changed",
+            f"The bundle {bundle} was written to while it was unpacked: it had {before.st_size} bytes, and has"
+            f" {now.st_size} now. Nothing of it was kept. Wait until it is complete, and deploy again.",
+        ) from cause
 
 
 def without_top_directory(unpacked: Path, appspec_names: Sequence[str]) -> Path:
@@ -124,15 +158,31 @@ def _unpack_zip(descriptor: int, bundle: Path, fresh: Path, limits: ArchiveLimit
 
 def _check_format(descriptor: int, bundle: Path, bundle_type: BundleType) -> None:
     beginning = os.pread(descriptor, BLOCK_BYTES, 0)
-    seen = _format_of(beginning)
+    found = _format_of(beginning)
     is_zip = bundle_type is BundleType.ZIP
-    if seen is None or (seen == "a zip" if is_zip else seen.startswith("a tar")):
+    if found is not None and (found == "a zip" if is_zip else found.startswith("a tar")):
         return
+    # A program may stand in front of a zip, and what is too short for a tar's first header was cut off.
+    if found is None and (is_zip or len(beginning) < BLOCK_BYTES) and not _is_text(beginning):
+        return
+    seen = f"looks like {found}" if found is not None else "is none"
+    if found is None or "maybe" in found:
+        seen += f": it begins with {printable(beginning[:60])}"
+        if found is None and _is_text(beginning):
+            seen += ", maybe an error message"
     raise CommandFailure(
         "bundle-type-wrong",
         f"The bundle {bundle} can't be unpacked: the revision says that its type is {bundle_type.value}, but it"
-        f" looks like {seen}. Register the revision with the right bundle type, or upload the right file.",
+        f" {seen}. {_advice(seen)}",
     )
+
+
+def _advice(seen: str) -> str:
+    if seen.startswith(("looks like a zip", "looks like a tar")):
+        return "Register the revision with the right bundle type."
+    if "error" in seen:
+        return "Look at the step that made or fetched the file before it was uploaded: what it got was an answer, no bundle."
+    return "Upload the file that was meant, made with tar or zip, and register that revision."
 
 
 def _format_of(beginning: bytes) -> str | None:
@@ -147,8 +197,20 @@ def _format_of(beginning: bytes) -> str | None:
     return next((name for magic, name in _OTHER_FORMATS.items() if text.startswith(magic)), None)
 
 
+def _is_text(beginning: bytes) -> bool:
+    """Whether these bytes are text to a reader; empty ones are none."""
+    text = beginning.decode("utf-8", "ignore")
+    return (
+        bool(text)
+        and len(text.encode()) > len(beginning) - 4
+        and all(char.isprintable() or char.isspace() for char in text)
+    )
+
+
 def _is_tar(beginning: bytes) -> bool:
     """By its first header's checksum: the oldest tars have no other mark, and begin with any name at all."""
+    if len(beginning) == BLOCK_BYTES and not beginning.strip(b"\0"):
+        return True  # a tar of nothing
     try:
         return len(beginning) == BLOCK_BYTES and bool(parse_header(beginning).name)
     except HeaderInvalid:

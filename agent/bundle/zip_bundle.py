@@ -8,7 +8,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from agent.bundle.failures import corrupt, printable
-from agent.bundle.inflate import DAMAGED, crc32, deflate_decompressor
+from agent.bundle.inflate import DAMAGED, bzip2_decompressor, crc32, deflate_decompressor
 from agent.bundle.tree import Attributes, clean_name
 from agent.errors import CommandFailure
 
@@ -16,11 +16,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from agent.bundle.inflate import Decompressor
     from agent.bundle.tree import Tree
     from agent.bundle.zip_directory import ZipDirectory, ZipMember
 
-_STORED, _DEFLATED = 0, 8
-_METHODS = {9: "deflate64", 12: "bzip2", 14: "lzma", 93: "zstd", 95: "xz"}
+_STORED = 0
+_DECOMPRESSORS = {8: deflate_decompressor, 12: bzip2_decompressor}
+_METHODS = {
+    1: "shrink",
+    6: "implode",
+    9: "deflate64",
+    14: "lzma",
+    20: "zstd",
+    93: "zstd",
+    95: "xz",
+    98: "PPMd",
+}
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _PIECE_BYTES = 1024 * 1024
 # The local header's extra field is as long as the central one's or a few bytes longer: one read mostly.
@@ -79,16 +90,16 @@ class _Content:
                 f"The bundle's member {printable(member.name)} is encrypted, and there is no password for"
                 " bundles. Build the zip without one.",
             )
-        if member.method == _DEFLATED:
-            pieces = self._inflated()
+        if member.method in _DECOMPRESSORS:
+            pieces = self._inflated(_DECOMPRESSORS[member.method]())
         elif member.method == _STORED:
             pieces = self._raw()
         else:
             raise CommandFailure(
                 "archive-entry-unsupported",
                 f"The bundle's member {printable(member.name)} is compressed with"
-                f" {_METHODS.get(member.method, 'an unknown method')} ({member.method})."
-                " Build the zip with the usual method, deflate.",
+                f" {_METHODS.get(member.method, 'an unknown method')} (method {member.method}), which this agent can't"
+                " read. Build the zip with deflate, which is the usual method, or with bzip2.",
             )
         checksum = size = 0
         for piece in pieces:
@@ -100,8 +111,7 @@ class _Content:
         if size != member.size or checksum != member.crc32:
             raise self._damaged("its content is not what the directory says")
 
-    def _inflated(self) -> Iterator[bytes]:
-        decompressor = deflate_decompressor()
+    def _inflated(self, decompressor: Decompressor) -> Iterator[bytes]:
         # Never more than one byte more than there should be, however much the data would give.
         rest = self._member.size + 1
         for compressed in self._raw():

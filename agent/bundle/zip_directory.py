@@ -78,6 +78,12 @@ class ZipDirectory:
             raise corrupt(
                 bundle, f"a part of it is missing: its directory should end at byte {ends_at} of {size}"
             )
+        if self._moved_by and os.pread(descriptor, 4, 0) == b"PK\3\4":
+            # A zip that holds a zip and was cut off within it ends like the inner one.
+            raise corrupt(
+                bundle,
+                f"it begins with a zip, and ends with another one whose first byte is {self._moved_by}",
+            )
         self.member_count = extent.member_count
         self._start = extent.start + self._moved_by
         self._content = os.pread(descriptor, extent.length, self._start)
@@ -93,10 +99,15 @@ class ZipDirectory:
             at = end
 
     def totals(self) -> tuple[int, int]:
-        """How many bytes all members have together, unpacked and compressed; quicker than reading them."""
-        size = compressed = at = 0
+        """How many bytes all members have together, unpacked and compressed; quicker than reading them.
+
+        Raises:
+            CommandFailure: `bundle-corrupt`; the directory holds more or fewer members than it says.
+        """
+        size = compressed = at = count = 0
         try:
-            for _ in range(self.member_count):
+            # Where there are more than 65,535, old programs say how many there are beyond a multiple of 65,536.
+            while count < self.member_count or self._content.startswith(b"PK\1\2", at):
                 numbers = _SIZES.unpack_from(self._content, at)
                 if _UNKNOWN_32 in numbers[:2]:
                     member, _ = self._member(at)
@@ -104,8 +115,15 @@ class ZipDirectory:
                 compressed += numbers[0]
                 size += numbers[1]
                 at += _MEMBER.size + numbers[2] + numbers[3] + numbers[4]
+                count += 1
         except struct.error as error:
             raise corrupt(self.bundle, f"its directory is damaged at byte {self._start + at}") from error
+        if (count - self.member_count) % 0x10000:
+            raise corrupt(
+                self.bundle,
+                f"its directory holds {count} members, and says that it holds {self.member_count}",
+            )
+        self.member_count = count
         return size, compressed
 
     def _member(self, at: int) -> tuple[ZipMember, int]:

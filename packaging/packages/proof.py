@@ -26,7 +26,8 @@ for file in sorted(root.rglob("*.py")):
         if isinstance(node, ast.ImportFrom) and not node.level:
             wanted = [node.module]
         problems += [f"{name} imports {other}" for other in wanted if importlib.util.find_spec(other) is None]
-for other in ("_ssl", "_hashlib", "_lzma", "_bz2", "zlib", "_ctypes", "isal.igzip_lib", "psutil", "requests", "yaml"):
+zstd = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+for other in (zstd, "_ssl", "_hashlib", "_lzma", "_bz2", "zlib", "_ctypes", "isal.igzip_lib", "psutil", "requests", "yaml"):
     importlib.import_module(other)
 import yaml
 if not yaml.__with_libyaml__:

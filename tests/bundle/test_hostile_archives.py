@@ -127,23 +127,6 @@ def test_devices_and_pipes_are_refused(deployment: Deployment, kind: bytes) -> N
     )
 
 
-@pytest.mark.parametrize("form", ["--format=gnu", "--format=pax"])
-def test_sparse_files_are_refused_with_the_option_to_leave_out(
-    deployment: Deployment, tmp_path: Path, form: str
-) -> None:
-    """Unpacked as usual files, they would be wrong without a word."""
-    with (tmp_path / "test-sparse").open("wb") as stream:
-        stream.truncate(10_000_000)
-        stream.write(b"x")
-    bundle = tmp_path / "test-bundle"
-    subprocess.run(["tar", form, "-S", "-cf", bundle, "-C", tmp_path, "test-sparse"], check=True)
-
-    failure = refusal(deployment, bundle.read_bytes(), TAR)
-
-    assert "archive-entry-unsupported" == failure.error_id
-    assert "'test-sparse' is a sparse file; pack it without --sparse" in failure.message
-
-
 @pytest.mark.parametrize("target", ["", "a\0b"])
 def test_a_symbolic_link_without_target_is_refused(deployment: Deployment, target: str) -> None:
     """No file system can hold one."""

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.bundle import ArchiveLimits, BundleSources, FetchedBundle, make_deployment_archive, reuse_archive
+from agent.bundle.failures import corrupt
 from agent.bundle.tree_copy import copy_tree
+from agent.bundle.unpack import unchanged
 from agent.errors import CommandFailure
 from agent.protocol import BundleType
 from agent.specification import LocalRevision
@@ -219,3 +221,33 @@ def test_a_copy_can_go_to_another_file_system(source: Path) -> None:
 
         assert tree_of(source) == tree_of(Path(target))
         (Path(target) / "app" / "ro").chmod(0o755)
+
+
+@pytest.mark.parametrize("written", [b"more", b""])
+def test_a_bundle_that_is_written_to_while_it_is_unpacked_is_refused(
+    deployment: Deployment, written: bytes
+) -> None:
+    """A build that is not over yet: what was read is of two files, even where it can be unpacked."""
+    deployment.bundle.write_bytes(b"the first build")
+
+    def unpack_meanwhile() -> None:
+        with deployment.bundle.open("rb") as stream, unchanged(stream.fileno(), deployment.bundle):
+            deployment.bundle.write_bytes(written)
+            raise corrupt(deployment.bundle, "it is cut off")
+
+    with pytest.raises(CommandFailure) as failure:
+        unpack_meanwhile()
+
+    assert "bundle-local-changed" == failure.value.error_id
+    assert f"has {len(written)} now" in failure.value.message
+
+
+def test_a_bundle_that_nobody_writes_to_fails_for_its_own_reason(deployment: Deployment) -> None:
+    """What is wrong with it must not be hidden."""
+    deployment.bundle.write_bytes(b"the build")
+    with (
+        deployment.bundle.open("rb") as stream,
+        pytest.raises(CommandFailure, match="it is cut off"),
+        unchanged(stream.fileno(), deployment.bundle),
+    ):
+        raise corrupt(deployment.bundle, "it is cut off")

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.bundle import ArchiveLimits
-from agent.errors import CommandFailure
 from agent.protocol import BundleType
 from tests.bundle.packing import (
     MTIME,
@@ -380,12 +379,3 @@ def test_zip64_and_a_program_in_front_are_understood(deployment: Deployment) -> 
 
     for content in (plain, plain[:end] + record + locator + tail, b"#!/bin/sh\nexit 1\n" + plain):
         assert {"a": ("file", 0o600, b"x" * 100)} == tree_of(deployment.unpack(content, ZIP))
-
-
-@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_zip_method_that_is_not_supported_is_named(deployment: Deployment, method: int) -> None:
-    """The message must say how to build the zip instead."""
-    with pytest.raises(CommandFailure, match=r"bzip2|lzma") as failure:
-        deployment.unpack(zip_bytes(file("a"), method=method), ZIP)
-
-    assert "archive-entry-unsupported" == failure.value.error_id
