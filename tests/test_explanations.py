@@ -49,35 +49,45 @@ def error_classes(parent: type[AgentError] = AgentError) -> Iterator[type[AgentE
 
 
 def _error_ids_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Ids are literals, so that they can be found by looking: arguments of errors, and `error_id = ...`."""
+    """Ids are literals, so that they can be found by looking: arguments of errors, `error_id=`, and tables."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and _name(node.func) == "CommandFailure" and node.args:
-            if isinstance(node.args[0], ast.Constant):
-                yield node.lineno, str(node.args[0].value)
-            else:
-                assert ast.unparse(node.args[0]) in {"error.error_id", "failure.error_id", "error_id"}
-        elif (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Attribute)
-            and node.func.attr == "__init__"
-        ):
-            # An error class that gives its own id to its parent.
-            first = node.args[0] if node.args else None
-            if isinstance(first, ast.Constant) and isinstance(first.value, str):
-                yield node.lineno, first.value
-            yield from _error_id_keywords(node)
-        elif isinstance(node, ast.Call):
-            yield from _error_id_keywords(node)
-        elif isinstance(node, ast.Assign) and [_name(target) for target in node.targets] == ["error_id"]:
-            assert isinstance(node.value, ast.Constant), ast.unparse(node)
-            if node.value.value:
-                yield node.lineno, str(node.value.value)
+        if isinstance(node, ast.Call):
+            yield from _ids_of_call(node)
+        elif isinstance(node, ast.Assign):
+            yield from _ids_of_assignment(node)
 
 
-def _error_id_keywords(call: ast.Call) -> Iterator[tuple[int, str]]:
+def _ids_of_call(call: ast.Call) -> Iterator[tuple[int, str]]:
+    first = call.args[0] if call.args else None
+    is_literal = isinstance(first, ast.Constant) and isinstance(first.value, str)
+    is_init = isinstance(call.func, ast.Attribute) and call.func.attr == "__init__"
+    if _name(call.func) == "CommandFailure" and first is not None and not is_literal:
+        said = ast.unparse(first)
+        is_handed_on = said in {"error.error_id", "failure.error_id", "error_id"}
+        assert is_handed_on or said.startswith("ERROR_IDS["), said
+    elif is_literal and (_name(call.func) == "CommandFailure" or is_init):
+        # The latter: an error class that gives its own id to its parent.
+        assert isinstance(first, ast.Constant)
+        yield call.lineno, str(first.value)
     for keyword in call.keywords:
         if keyword.arg == "error_id" and isinstance(keyword.value, ast.Constant) and keyword.value.value:
             yield keyword.value.lineno, str(keyword.value.value)
+
+
+def _ids_of_assignment(assignment: ast.Assign) -> Iterator[tuple[int, str]]:
+    names = [_name(target) for target in assignment.targets]
+    if names == ["error_id"]:
+        values = [assignment.value]
+    elif names == ["ERROR_IDS"]:
+        # A table, for errors of one kind.
+        assert isinstance(assignment.value, ast.Dict)
+        values = assignment.value.values
+    else:
+        return
+    for value in values:
+        assert isinstance(value, ast.Constant), ast.unparse(value)
+        if value.value:
+            yield value.lineno, str(value.value)
 
 
 def _name(node: ast.expr) -> str:
