@@ -36,6 +36,7 @@ imports: $(STAMP)
 
 bench: $(STAMP)           ## Figures: idle memory, start, overhead per command
 	$(BIN)/python bench/daemon.py
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m bench.commands
 
 chaos: $(STAMP)           ## Harm real agents at random moments for ten minutes; as root for all kinds of faults
 	$(BIN)/python -m chaos $(ARGS)

@@ -167,6 +167,10 @@ class CommandLog:
         self._fields = {}
         self._structlog = None
 
+    def begin(self, **fields: Any) -> None:
+        """From now on every line has these fields, and no others."""
+        self._fields = fields
+
     def bind(self, **fields: Any) -> None:
         """From now on every line has these fields, too."""
         self._fields.update(fields)

@@ -8,6 +8,8 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
+import setproctitle
+
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 
 
@@ -33,6 +35,16 @@ def kill_child(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
     with suppress(ChildProcessError):
         os.waitpid(pid, 0)
+
+
+def show_as(role: str) -> None:
+    """Afterwards `ps` and `systemctl status` show this process as `codedeploy-agent: <role>`.
+
+    Cut to the room that the command line had. The environment, which lies behind it, stays readable for others.
+    """
+    os.environ["SPT_NOENV"] = "1"
+    setproctitle.setproctitle(f"codedeploy-agent: {role}")
+    del os.environ["SPT_NOENV"]
 
 
 def initial_environment() -> dict[str, str]:

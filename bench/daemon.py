@@ -33,7 +33,7 @@ EVENTS = ("BeforeBlockTraffic", "AfterBlockTraffic", "ApplicationStop")
 class Agent:
     """A daemon in a scratch directory; use as a context manager."""
 
-    def __init__(self, endpoint: Endpoint, scratch: Path) -> None:
+    def __init__(self, endpoint: Endpoint, scratch: Path, more_settings: str = "") -> None:
         self._endpoint = endpoint
         self._scratch = scratch
         (scratch / "onpremises.yml").write_text(
@@ -45,6 +45,7 @@ class Agent:
             f"root_dir: {scratch}/root\nlog_dir: {scratch}/log\npid_dir: {scratch}/state\n"
             f"on_premises_config_file: {scratch}/onpremises.yml\nwait_between_runs: 1\n"
             f"deploy_control_endpoint: {endpoint.url}\ndeployment_signer_ca_file: {endpoint.ca_file}\n"
+            f"{more_settings}"
         )
 
     def __enter__(self) -> Agent:

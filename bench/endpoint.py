@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HOST = "arn:aws:iam::123456789012:user/bench"
-SPECIFICATION = {
+SPECIFICATION: dict[str, Any] = {
     "DeploymentId": "d-BENCH",
     "DeploymentGroupId": "group",
     "DeploymentGroupName": "bench",
@@ -35,16 +35,21 @@ SPECIFICATION = {
 
 
 class Endpoint:
-    """Serves one agent over TLS; use as a context manager."""
+    """Serves one agent over TLS; use as a context manager.
+
+    `specification` is what the commands that are run from now on belong to; it can be set anew at any time.
+    """
 
     def __init__(self, scratch: Path) -> None:
+        self.specification = SPECIFICATION
         self.ca_file = scratch / "ca.pem"
         self.polls = 0
         self._poll_at = 0.0
         self._commands: queue.Queue[dict[str, Any]] = queue.Queue()
         self._delivered_at = 0.0
-        self._completed: queue.Queue[float] = queue.Queue()
+        self._completed: queue.Queue[tuple[float, dict[str, Any]]] = queue.Queue()
         self._polled = threading.Condition()
+        self._signed: tuple[dict[str, Any], str] | None = None
         self._make_certificate(scratch)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"https://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -73,7 +78,9 @@ class Endpoint:
                 "CommandName": name,
             }
         )
-        completed_at = self._completed.get(timeout=30)
+        completed_at, diagnostics = self._completed.get(timeout=60)
+        if diagnostics["error_code"] != 0:
+            raise AssertionError(f"{name} failed: {diagnostics['message']}")
         return completed_at - self._delivered_at
 
     def _accept(self) -> None:
@@ -98,18 +105,18 @@ class Endpoint:
                     while line := stream.readline().strip():
                         name, _, value = line.decode().partition(":")
                         headers[name.lower()] = value.strip()
-                    stream.read(int(headers.get("content-length", 0)))
-                    self._answer(connection, headers["x-amz-target"].rpartition(".")[2])
+                    request = stream.read(int(headers.get("content-length", 0)))
+                    self._answer(connection, headers["x-amz-target"].rpartition(".")[2], request)
         except OSError:
             return
 
-    def _answer(self, connection: ssl.SSLSocket, operation: str) -> None:
+    def _answer(self, connection: ssl.SSLSocket, operation: str, request: bytes) -> None:
         now = time.monotonic()
         answer: dict[str, Any] = {}
         if operation == "PollHostCommand":
             answer = self._poll(now)
         elif operation == "GetDeploymentSpecification":
-            envelope = {"Format": "PKCS7/JSON", "Payload": self._envelope}
+            envelope = {"Format": "PKCS7/JSON", "Payload": self._envelope()}
             answer = {
                 "DeploymentSystem": "CodeDeploy",
                 "DeploymentSpecification": {"GenericEnvelope": envelope},
@@ -117,7 +124,8 @@ class Endpoint:
         elif operation == "PutHostCommandAcknowledgement":
             answer = {"CommandStatus": "InProgress"}
         elif operation == "PutHostCommandComplete":
-            self._completed.put(now)
+            diagnostics = json.loads(json.loads(request)["Diagnostics"]["Payload"])
+            self._completed.put((now, diagnostics))
         body = json.dumps(answer).encode()
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
 
@@ -157,6 +165,13 @@ class Endpoint:
         (scratch / "server.pem").write_bytes(pem + private)
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._tls.load_cert_chain(scratch / "server.pem")
-        builder = pkcs7.PKCS7SignatureBuilder().set_data(json.dumps(SPECIFICATION).encode())
-        signed = builder.add_signer(certificate, key, hashes.SHA256())
-        self._envelope = signed.sign(serialization.Encoding.PEM, [pkcs7.PKCS7Options.Binary]).decode()
+        self._signer = (certificate, key)
+
+    def _envelope(self) -> str:
+        if self._signed is None or self._signed[0] is not self.specification:
+            builder = pkcs7.PKCS7SignatureBuilder().set_data(json.dumps(self.specification).encode())
+            certificate, key = self._signer
+            signed = builder.add_signer(certificate, key, hashes.SHA256())
+            text = signed.sign(serialization.Encoding.PEM, [pkcs7.PKCS7Options.Binary]).decode()
+            self._signed = (self.specification, text)
+        return self._signed[1]

@@ -16,18 +16,20 @@ from agent.daemon.lock import AgentLock
 from agent.daemon.notification import ServiceNotifier
 from agent.daemon.running import Repairs, Workers
 from agent.daemon.wakeups import Wakeups
+from agent.daemon.worker_pool import WorkerPool
 from agent.deployments.refused_start import RefusedStartFile
 from agent.endpoint import Connection, HostCommandClient, proxy_for, tls_context, wait_readable, who_set_proxy
 from agent.errors import AgentError, ConfigurationError
 from agent.files import replace_file
 from agent.identity.service_clock import ServiceClock
 from agent.logs import Level, Log, LogSink, command_log
-from agent.processes import forbid_core_dumps, initial_environment
+from agent.processes import forbid_core_dumps, initial_environment, show_as
 from agent.worker.command import finish, report_abandoned, report_refusal
 from agent.worker.context import HostContext, WorkerContext
 from agent.worker.process import fork_worker
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator, Mapping
     from datetime import timedelta
     from pathlib import Path
@@ -46,6 +48,7 @@ def main(descriptor: int) -> int:
     launch = receive_launch(descriptor)
     settings = launch.settings
     environment = initial_environment()
+    show_as("daemon")
     if settings.disable_core_dumps:
         forbid_core_dumps()
     sink = LogSink(settings.agent_log, level=Level.DEBUG if settings.verbose else Level.INFO)
@@ -166,8 +169,15 @@ class _Process:
                 make_client=lambda: self._client(stack, identity, wait_readable),
             )
 
+        def serve(job: Job, connection: socket.socket) -> None:
+            # Only in the process that it is for.
+            from agent.worker.service import serve  # noqa: PLC0415
+
+            given = context()
+            serve(job, connection, lambda job: finish(job, given))
+
         return Workers(
-            carry=lambda job: self._fork(lambda: finish(job, context())),
+            pool=WorkerPool(self._fork, serve),
             refuse=lambda command, reason: self._fork(lambda: report_refusal(command, reason, context())),
             abandon=lambda job: self._fork(lambda: report_abandoned(job, context())),
         )

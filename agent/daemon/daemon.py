@@ -150,6 +150,7 @@ class Daemon:
         self._client = connected.client
         self._wakeups.abandon_poll = lambda: self._is_stopping or self._is_draining
         self._wakeups.cut_short = lambda: self._must_hurry or self._running.has_one_ended
+        self._wakeups.also_watched = connected.workers.pool.descriptors
         self._running.on_change = self._show_work
         self._running.connect(connected.workers)
         # Before the first look at the mark: whoever puts it there and then reads `starting` can rely on that.

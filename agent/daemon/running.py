@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from agent.daemon.worker_pool import WorkerPool
     from agent.deployments import History, Job, JobStore
     from agent.logs import Log
     from agent.protocol import HostCommand
@@ -35,15 +36,15 @@ class Repairs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workers:
-    """How work for the control endpoint is started: each function forks, and returns the pid of the worker.
+    """How work for the control endpoint is started. The functions fork, and return the pid of the worker.
 
     Attributes:
-        carry: brings the command of this record to its end, wherever that stopped.
+        pool: brings the command of a record to its end, wherever that stopped.
         refuse: reports a command of which no record could be made, for this reason.
         abandon: reports the command of this record as lost, without a further try to clean up after it.
     """
 
-    carry: Callable[[Job], int]
+    pool: WorkerPool
     refuse: Callable[[HostCommand, OSError], int]
     abandon: Callable[[Job], int]
 
@@ -100,6 +101,8 @@ class RunningWorkers:
         """In a forked worker: let go of the other workers' records."""
         for job in [*self._adopted, *self._waiting, *(job for job, _ in self._unstarted)]:
             job.let_go()
+        if self._workers is not None:
+            self._workers.pool.close_in_worker()
 
     def refuse(self, command: HostCommand, reason: OSError) -> None:
         """Have a worker report this command, of which there is no record, as failed."""
@@ -119,7 +122,8 @@ class RunningWorkers:
 
     def carry(self, job: Job) -> None:
         """Have a worker bring the command of this record, which this process holds, to its end."""
-        self._start(job, self._connected.carry)
+        self._take_finished()
+        self._start(job, self._connected.pool.carry)
 
     def report_again(self, job: Job) -> bool:
         """Have a worker report what this record of a finished command has kept; False while somebody works on it.
@@ -193,7 +197,7 @@ class RunningWorkers:
         is_hopeless = self._restarts.get(job.directory.name, 0) > MAX_RESTARTS
         if self._workers is not None:
             # Whatever has killed the workers would kill the next one that does the same.
-            self._start(job, self._workers.abandon if is_hopeless else self._workers.carry)
+            self._start(job, self._workers.abandon if is_hopeless else self._workers.pool.carry)
         elif state is not None and state.is_lost and not is_hopeless:
             self._start(job, self._repairs.restore)
         else:
@@ -213,7 +217,8 @@ class RunningWorkers:
             self._unusable.append(job)
 
     def reap(self) -> None:
-        """Note which workers have ended; one that left its record behind is started again."""
+        """Note which workers have finished or ended; what one has left behind is carried on by another one."""
+        self._take_finished()
         while True:
             try:
                 pid, wait_status = os.waitpid(-1, os.WNOHANG)
@@ -221,7 +226,10 @@ class RunningWorkers:
                 break
             if pid == 0:
                 break
-            self._worker_over(pid, wait_status)
+            code = os.waitstatus_to_exitcode(wait_status)
+            if self._workers is not None:
+                code = self._workers.pool.forget(pid, code)
+            self._worker_over(pid, code)
         self._let_go_of_adopted()
         self._start_again()
         if (self._kept or self._unusable) and time.monotonic() >= self._look_again_at:
@@ -231,6 +239,12 @@ class RunningWorkers:
                 with self._noting_unusable(job):
                     self._recover_job(job)
             self._look_again_at = time.monotonic() + _LOOK_AGAIN_S
+
+    def _take_finished(self) -> None:
+        """Note which workers have finished their commands, and so may be given others."""
+        if self._workers is not None:
+            for pid in self._workers.pool.take_finished():
+                self._worker_over(pid, 0)
 
     def _take_kept(self) -> None:
         """Have reported commands become history, now that there may be room for it."""
@@ -246,12 +260,12 @@ class RunningWorkers:
             finally:
                 job.let_go()
 
-    def _worker_over(self, pid: int, wait_status: int) -> None:
+    def _worker_over(self, pid: int, code: int) -> None:
+        """Act on the end of a worker, or of its command; `code` 0 = it has done what it was to do."""
         child = self._children.pop(pid, None)
         if child is None:
             return
         self.has_one_ended = True
-        code = os.waitstatus_to_exitcode(wait_status)
         job = child.job
         if job is not None and not job.directory.exists():
             self._restarts.pop(job.directory.name, None)
@@ -274,7 +288,7 @@ class RunningWorkers:
             elif self._workers is None:
                 self._waiting.append(job)
             else:
-                self._start(job, self._workers.carry)
+                self._start(job, self._workers.pool.carry)
 
     def _let_go_of_adopted(self) -> None:
         for job in [job for job in self._adopted if not self._is_alive(job)]:

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
     from agent.endpoint.waiting import Waitable
@@ -38,6 +38,7 @@ class Wakeups:
         self._is_interruptible = False
         self.abandon_poll: Callable[[], bool] = lambda: False
         self.cut_short: Callable[[], bool] = lambda: False
+        self.also_watched: Callable[[], Sequence[int]] = lambda: ()
 
     def catch(self, *numbers: int) -> None:
         """From now on these signals wake the daemon instead of ending it."""
@@ -95,7 +96,9 @@ class Wakeups:
 
     def _wait(self, sock: Waitable | None, deadline: float) -> bool:
         """One wait of at most a tick; True when the socket can be read."""
-        wanted = [self._reader] if sock is None else [self._reader, sock.fileno()]
+        wanted = [self._reader, *self.also_watched()]
+        if sock is not None:
+            wanted.append(sock.fileno())
         remaining = max(0.0, deadline - time.monotonic())
         ready, _, _ = select.select(wanted, [], [], min(remaining, self._tick_interval_s))
         if self._reader in ready:

@@ -25,8 +25,10 @@ import fcntl
 import hashlib
 import json
 import os
+import socket
 import time
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.files import sync_directory, write_all
@@ -34,12 +36,13 @@ from agent.protocol import CommandStatus, HostCommand
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 
 # Steps at which something may have been changed. Install has two more than other commands: `commit`
 # is noted before it takes effect as a whole, `undo` before that is taken back.
 RUN, COMMIT, UNDO = BEGUN_STEPS = ("run", "commit", "undo")
+
+_MAX_PATH_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +222,22 @@ class Job:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def send_to(self, connection: socket.socket) -> None:
+        """Give whoever is at the other end this record with our lock; we keep it, too, until we let go.
+
+        Raises:
+            OSError: there is nobody, or no room for the message.
+        """
+        socket.send_fds(connection, [os.fsencode(self.directory)], [self._descriptor])
+
+    @classmethod
+    def receive_from(cls, connection: socket.socket) -> Job | None:
+        """The record that `send_to` has sent, with its lock; None when the other end has gone."""
+        name, descriptors, _, _ = socket.recv_fds(connection, _MAX_PATH_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+        if not name or not descriptors:
+            return None
+        return cls(Path(os.fsdecode(name)), descriptors[0])
 
     def is_alive(self) -> bool:
         """Whether a living process holds this record."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from agent.lifecycle.capture import Capture
 from agent.lifecycle.streams import Stream
+from agent.processes import show_as
 
 if TYPE_CHECKING:
     from agent.lifecycle.script_log import ScriptLog
@@ -174,6 +175,7 @@ def _leave_worker(connection: socket.socket) -> socket.socket:
         if descriptor not in (0, 1, 2, kept):
             with contextlib.suppress(OSError):
                 os.close(descriptor)
+    show_as("hook output")
     with contextlib.suppress(OSError):
         Path("/proc/self/comm").write_bytes(_NAME)
     with contextlib.suppress(OSError):  # only root may

@@ -13,6 +13,7 @@ from agent.deployments.jobs import RUN
 from agent.endpoint import FOR_QUESTIONS, FOR_REPORTS, ask_until_answered
 from agent.errors import AgentError, CommandFailure, CommandForAnotherHost, EndpointError, IdentityError
 from agent.logs import command_log, get_logger
+from agent.processes import show_as
 from agent.protocol import CommandStatus
 from agent.worker.checks import check_host
 from agent.worker.directories import put_in_order, working_on_group
@@ -47,8 +48,10 @@ if TYPE_CHECKING:
 log = get_logger()
 
 
-def finish(job: Job, context: WorkerContext) -> None:
+def finish(job: Job, context: WorkerContext) -> bool:
     """Afterwards the command of this record has been reported, and the record is history.
+
+    False when this process should carry no other command: of one that failed, anything may be left in it.
 
     Starts where the record says that the work stopped: a result that is there is delivered; work
     that a dead worker had begun is undone and reported as lost; anything else is done now.
@@ -56,8 +59,8 @@ def finish(job: Job, context: WorkerContext) -> None:
     state = job.read()
     if state is None:
         job.remove_if_possible()
-        return
-    command_log.bind(host_command_identifier=state.command.identifier, command=state.command.name)
+        return True
+    command_log.begin(host_command_identifier=state.command.identifier, command=state.command.name)
     began = time.monotonic()
     result = state.result or _result_of(job, state, context)
     done = time.monotonic()
@@ -77,6 +80,7 @@ def finish(job: Job, context: WorkerContext) -> None:
         report_s=round(reported - done, 3),
         message=result.message,
     )
+    return result.status is CommandStatus.SUCCEEDED
 
 
 def report_refusal(command: HostCommand, reason: OSError, context: WorkerContext) -> None:
@@ -153,6 +157,7 @@ class _Performance:
         specification = fetch_specification(self._command, self._context, self._ask)
         facts = facts_of(specification)
         command_log.bind(deployment_id=facts.deployment_id)
+        show_as(f"worker {self._command.name} {facts.deployment_id}")
         with keeping_record(self._job):
             self._job.note_deployment(facts)
             wait_for_turn(self._job, facts.deployment_group_id, self._context.jobs)

@@ -12,12 +12,15 @@ import traceback
 from typing import TYPE_CHECKING
 
 from agent.deployments import RecordedProcess
-from agent.processes import boot_id, start_ticks
+from agent.processes import boot_id, show_as, start_ticks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_CRASHED = 70  # EX_SOFTWARE
+# What a worker says to the daemon; see `agent.worker.service`.
+TAKEN, DONE, LEAVING = b"T", b"D", b"L"
+
+CRASHED = 70  # EX_SOFTWARE
 
 
 def this_process() -> RecordedProcess:
@@ -40,10 +43,11 @@ def fork_worker(work: Callable[[], None], *, leave_daemon: Callable[[], None]) -
     pid = os.fork()
     if pid:
         return pid
-    code = _CRASHED
+    code = CRASHED
     try:
         os.setsid()
         leave_daemon()
+        show_as("worker")
         work()
         code = 0
     except BaseException:  # noqa: BLE001 - the edge of the process; the record tells the next one

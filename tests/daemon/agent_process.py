@@ -196,6 +196,11 @@ class Agent:
             pids += of_record[-1:]
         return pids
 
+    def children(self) -> list[int]:
+        """Pids of the daemon's own processes: workers at work, and those that wait for a command."""
+        listed = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [int(pid) for pid in listed if is_running(int(pid))]
+
     def history(self) -> list[dict[str, Any]]:
         """The commands that are over, oldest first."""
         path = self.state / "history.jsonl"

@@ -78,6 +78,7 @@ class Application:
         *,
         script: str = "",
         appspec: str = "appspec.yml",
+        timeout_s: int = 60,
         others: Mapping[str, Any] | None = None,
     ) -> Deployment:
         """A deployment of a new revision with a script for each of these events.
@@ -87,17 +88,18 @@ class Application:
             events: that have a script.
             script: what it does after its line in the trace.
             appspec: name of the AppSpec file.
+            timeout_s: of each script.
             others: further members of the deployment specification.
         """
         lines = f'#!/bin/sh\necho "$LIFECYCLE_EVENT of {label}" >> {self._trace_file}\n{script}\n'
-        files = {"file.txt": label, "hook.sh": lines, appspec: self.appspec(events)}
+        files = {"file.txt": label, "hook.sh": lines, appspec: self.appspec(events, timeout_s)}
         return self.deploy(
             self.bucket.put(pack("tar", files)),
             appspec_filename=None if appspec == "appspec.yml" else appspec,
             others=dict(others or {}),
         )
 
-    def appspec(self, events: Sequence[str] = ()) -> str:
+    def appspec(self, events: Sequence[str] = (), timeout_s: int = 60) -> str:
         """Installs one file; runs one script at these events."""
         lines = [
             "version: 0.0",
@@ -110,7 +112,7 @@ class Application:
         if events:
             lines.append("hooks:")
         for event in events:
-            lines += [f"  {event}:", "    - location: hook.sh", "      timeout: 60"]
+            lines += [f"  {event}:", "    - location: hook.sh", f"      timeout: {timeout_s}"]
         return "\n".join(lines) + "\n"
 
     def deploy(self, revision: dict[str, Any], **members: Any) -> Deployment:

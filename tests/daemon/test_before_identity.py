@@ -13,13 +13,16 @@ from agent.daemon.daemon import Connected, Daemon, NotYet
 from agent.daemon.notification import ServiceNotifier
 from agent.daemon.running import Repairs, Workers
 from agent.daemon.wakeups import Wakeups
+from agent.daemon.worker_pool import WorkerPool
 from agent.deployments import CommandResult, JobStore, RecordedProcess
 from agent.logs import Log, LogSink
 from agent.protocol import CommandStatus, HostCommand
 from agent.settings import Settings
+from agent.worker.process import LEAVING, fork_worker
 from tests.daemon.agent_process import ON_PREMISES, is_running, wait_until
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
     from pathlib import Path
 
@@ -160,12 +163,20 @@ def test_a_lost_command_is_restored_before_the_host_knows_its_name_and_reported_
 
         return start
 
+    def fork_to_report(work: Callable[[], None]) -> int:
+        done.append("report")
+        return fork_worker(work, leave_daemon=lambda: None)
+
+    def report(job: Job, connection: socket.socket) -> None:
+        job.remove()
+        connection.send(LEAVING)
+
     lost = CommandResult(status=CommandStatus.FAILED, error_code=7, message="", payload="{}")
     client = Client(store)
     connected = Connected(
         client=cast("HostCommandClient", client),
         workers=Workers(
-            carry=fork("report", lambda job: job.remove()),
+            pool=WorkerPool(fork_to_report, report),
             refuse=lambda _command, _reason: 0,
             abandon=fork("abandon", lambda job: job.remove()),
         ),

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import errno
-import os
-import shutil
 import signal
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -13,12 +12,16 @@ from agent.daemon.daemon import Connected, Daemon
 from agent.daemon.notification import ServiceNotifier
 from agent.daemon.running import Repairs, Workers
 from agent.daemon.wakeups import Wakeups
+from agent.daemon.worker_pool import WorkerPool
 from agent.deployments import JobStore
 from agent.logs import Log, LogSink
 from agent.protocol import HostCommand
 from agent.settings import Settings
+from agent.worker.process import LEAVING, fork_worker
 
 if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
     from pathlib import Path
 
     from agent.deployments import Job
@@ -53,17 +56,17 @@ def test_a_command_whose_worker_cannot_be_forked_is_carried_out_when_that_is_pos
 ) -> None:
     """A fork bomb elsewhere on the host must cost neither the daemon nor the command."""
     refusals = 3
-    tries: list[str] = []
+    tries: list[float] = []
 
-    def carry(job: Job) -> int:
-        tries.append(job.directory.name)
+    def fork(work: Callable[[], None]) -> int:
+        tries.append(time.monotonic())
         if len(tries) <= refusals:
             raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
-        pid = os.fork()
-        if pid == 0:
-            shutil.rmtree(job.directory)
-            os._exit(0)
-        return pid
+        return fork_worker(work, leave_daemon=lambda: None)
+
+    def carry(job: Job, connection: socket.socket) -> None:
+        job.remove()
+        connection.send(LEAVING)
 
     client = Client()
     settings = replace(Settings(), root_dir=tmp_path, pid_dir=tmp_path, wait_between_runs=0.05)
@@ -71,7 +74,9 @@ def test_a_command_whose_worker_cannot_be_forked_is_carried_out_when_that_is_pos
     log_file = tmp_path / "log"
     connected = Connected(
         client=cast("HostCommandClient", client),
-        workers=Workers(carry=carry, refuse=lambda _command, _reason: 0, abandon=carry),
+        workers=Workers(
+            pool=WorkerPool(fork, carry), refuse=lambda _command, _reason: 0, abandon=lambda _job: 0
+        ),
         host_identifier="h",
         endpoint="e",
     )

@@ -85,11 +85,15 @@ def test_a_command_of_which_no_record_can_be_made_is_refused_with_the_reason(
 def files_no_longer_than(size_bytes: int, agent: Agent) -> Iterator[None]:
     """What the daemon and its workers write is cut off there, as a full disk cuts it off."""
     before = resource.prlimit(agent.pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(agent.pid, resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+    processes = [agent.pid, *agent.children()]
+    for pid in processes:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size_bytes, before[1]))
     try:
         yield
     finally:
-        resource.prlimit(agent.pid, resource.RLIMIT_FSIZE, before)
+        for pid in processes:
+            with contextlib.suppress(ProcessLookupError):
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
 
 
 def sizes_of_record(server: ControlServer, agent: Agent, deployment: Deployment) -> dict[str, int]:

@@ -1,0 +1,119 @@
+"""What a worker does: carries one command after the other, until the daemon sends it away or has gone.
+
+It speaks with the daemon over a SEQPACKET socket, a message each:
+
+    daemon → worker   path of a job record, with its locked file     carry its command
+    worker → daemon   T                                              it has begun with that
+                      D                                              it is done, and waits
+                      L                                              it is done, and leaves
+
+Between two commands nothing of the first may be left. What could be is looked at: a worker that has grown, that
+has a thread or many files open, whose umask or directory is not what it was, or whose command failed, leaves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import select
+import sys
+from typing import TYPE_CHECKING
+
+from agent.deployments import Job
+from agent.processes import show_as
+from agent.worker.process import DONE, LEAVING, TAKEN
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+
+# What commands need, in the order in which a deployment needs it; imported while there is nothing else to do.
+IMPORTS = (
+    ("agent.appspec", "agent.lifecycle.run", "agent.lifecycle.environment"),
+    ("requests", "agent.worker.runs.download"),
+    ("agent.worker.runs.install",),
+    ("structlog", "agent.lifecycle.hook_processes", "agent.lifecycle.ending", "tenacity"),
+)
+# Twice what all imports take. Whatever a large Install leaves behind goes with its process.
+_MAX_RESIDENT_BYTES = 96 * 2**20
+_MAX_DESCRIPTORS = 64
+_REAP_EVERY_S = 5.0
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+def serve(
+    job: Job,
+    connection: socket.socket,
+    carry: Callable[[Job], bool],
+    imports: Sequence[Sequence[str]] = IMPORTS,
+) -> None:
+    """Carry the command of this record, and of those that come, until there are none any more.
+
+    Args:
+        job: the first record, held by this process.
+        connection: to the daemon.
+        carry: brings a command to its end; False = the process should carry no other one after it.
+        imports: rows of modules, each imported when there is no record to work on.
+    """
+    missing = list(imports)
+    inherited = _inherited()
+    next_job: Job | None = job
+    while next_job is not None:
+        is_clean = carry(next_job)
+        next_job.let_go()
+        is_leaving = not (is_clean and _is_as_new(inherited))
+        with contextlib.suppress(OSError):  # the daemon has gone
+            connection.send(LEAVING if is_leaving else DONE)
+        if is_leaving:
+            return
+        next_job = _wait(connection, missing)
+
+
+def _wait(connection: socket.socket, missing: list[Sequence[str]]) -> Job | None:
+    """The next record; None when the daemon has gone, or sends this worker away."""
+    show_as("worker (waits for a command)")
+    _reap_all()
+    while missing and not select.select([connection], [], [], 0)[0]:
+        for name in missing.pop(0):
+            importlib.import_module(name)
+    while not select.select([connection], [], [], _REAP_EVERY_S)[0]:
+        _reap_all()
+    try:
+        job = Job.receive_from(connection)
+        if job is not None:
+            connection.send(TAKEN)
+    except OSError:
+        return None
+    return job
+
+
+def _inherited() -> tuple[int, str] | None:
+    """What scripts get from this process: umask and working directory; None where no descriptor is left to find out."""
+    umask = os.umask(0)
+    os.umask(umask)
+    try:
+        return umask, os.readlink("/proc/self/cwd")
+    except OSError:
+        return None
+
+
+def _is_as_new(inherited: tuple[int, str] | None) -> bool:
+    """Whether this process is as good for another command as one that is forked now."""
+    threading = sys.modules.get("threading")
+    if threading is not None and threading.active_count() > 1:
+        return False
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            resident = int(file.read().split()[1]) * _PAGE_BYTES
+        is_small = resident <= _MAX_RESIDENT_BYTES and len(os.listdir("/proc/self/fd")) <= _MAX_DESCRIPTORS
+        return is_small and inherited is not None and _inherited() == inherited
+    except OSError:
+        return False
+
+
+def _reap_all() -> None:
+    """What scripts have left running became our children, and we live on."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            pass
