@@ -82,7 +82,7 @@ def parse_settings(text: bytes, *, source: str) -> LoadedSettings:
 
 def _yaml_problem(error: yaml.YAMLError) -> Problem:
     mark = getattr(error, "problem_mark", None)
-    what = getattr(error, "problem", None) or str(error)
+    what = getattr(error, "problem", None) or " ".join(str(error).split())
     if mark is None:
         return Problem(message=f"this is not YAML: {what}")
     return Problem(message=f"this is not YAML: {what}", line=mark.line + 1, column=mark.column + 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
@@ -11,6 +10,7 @@ import click
 
 from agent.appspec import read_appspec
 from agent.cli.completion import offer_events, offer_files
+from agent.cli.edge import refusal
 from agent.cli.host import check_owner, settings_of
 from agent.cli.local_revision import (
     appspec_option,
@@ -21,16 +21,24 @@ from agent.cli.local_revision import (
     host_for,
     revision_at,
     type_option,
+    working_directory,
 )
 from agent.cli.plan_text import plan_lines
 from agent.cli.terminal_text import readable
-from agent.errors import CommandFailure, ConfigurationError
+from agent.errors import CommandFailure
 from agent.install.changes import BlockedInstall
 from agent.install.preview import preview_install
 from agent.logs import Level, LogSink, command_log, stderr_log
 from agent.protocol import FileExistsBehavior
 from agent.specification import DeploymentSpecification
-from agent.worker.local import EventOrderError, EventOutcome, deploy_locally, local_deployment_id, plan_events
+from agent.worker.local import (
+    IGNORABLE,
+    EventOrderError,
+    EventOutcome,
+    deploy_locally,
+    local_deployment_id,
+    plan_events,
+)
 from agent.worker.runs.install import install_request
 
 if TYPE_CHECKING:
@@ -41,6 +49,7 @@ if TYPE_CHECKING:
     from agent.worker.context import HostContext
 
 _BAD_INPUT = 2
+_NOTHING_RUN = "This was found before the first event: nothing has been run, and nothing changed."
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -71,6 +80,12 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     shell_complete=offer_events,
     help="Comma-separated events to run, in this order. Default: all of an in-place deployment.",
 )
+@click.option(
+    "--ignore-application-stop-failures",
+    "ignores_stop_failures",
+    is_flag=True,
+    help="Go on when ApplicationStop, or a traffic event before it, fails.",
+)
 @appspec_option
 @configuration_option
 def command(
@@ -82,12 +97,14 @@ def command(
     group_name: str,
     application_name: str | None,
     events: str | None,
+    ignores_stop_failures: bool,
     appspec_filename: str | None,
     agent_configuration_file: Path,
 ) -> None:
     """Deploy a revision on this host, with the same code that carries out deployments of the service.
 
-    Nothing is asked of a control endpoint. Deployments of one group clean up after each other.
+    Nothing is asked of a control endpoint. Deployments of one group clean up after each other. The revision is fetched
+    and looked at before the first event: where one is sure to fail, none is run.
 
     Ctrl-C, SIGTERM and a terminal that goes away break it off: a script that runs is ended with all that it has
     started, and an Install is undone. Under nohup it goes on without the terminal.
@@ -106,7 +123,7 @@ def command(
             deployment_id=local_deployment_id(),
             deployment_group_id=checked_group_id(group_id),
             deployment_group_name=group_name,
-            application_name=application_name or bundle_location or os.getcwd(),
+            application_name=application_name or bundle_location or working_directory(),
             revision=revision_at(bundle_location, type_name),
             appspec_filename=appspec_filename,
             file_exists_behavior=FileExistsBehavior[file_exists_behavior.upper()],
@@ -114,11 +131,14 @@ def command(
         settings = settings_of(agent_configuration_file)
         check_owner(settings, agent_configuration_file)
         host = host_for(specification.revision, settings)
-    except (EventOrderError, ConfigurationError, click.BadParameter) as error:
-        click.echo(f"agentctl: {error}", err=True)
+    except (EventOrderError, click.BadParameter) as error:
+        click.echo(f"agentctl: {readable(str(error))}", err=True)
+        sys.exit(_BAD_INPUT)
+    except PermissionError as error:
+        click.echo(f"agentctl: {readable(refusal(error))}", err=True)
         sys.exit(_BAD_INPUT)
     _end_when_told()
-    sys.exit(0 if _deploy(specification, planned, host) else 1)
+    sys.exit(0 if _deploy(specification, planned, host, ignores_stop_failures=ignores_stop_failures) else 1)
 
 
 def _end_when_told() -> None:
@@ -143,23 +163,48 @@ def _event_names(events: str) -> list[str]:
     return names
 
 
-def _deploy(specification: DeploymentSpecification, events: tuple[str, ...], host: HostContext) -> bool:
-    """Run it and say how it goes; True when every event has succeeded."""
+def _deploy(
+    specification: DeploymentSpecification,
+    events: tuple[str, ...],
+    host: HostContext,
+    *,
+    ignores_stop_failures: bool,
+) -> bool:
+    """Run it and say how it goes; True when every event has succeeded, or failed and was to be ignored."""
     level = Level.DEBUG if host.settings.verbose else Level.WARNING
     sys.stderr.flush()
     command_log.configure(_DeployLog(None, level=level))
     directory = host.root.deployment(specification.deployment_group_id, specification.deployment_id)
     click.echo(f"Deploying {specification.application_name} as {specification.deployment_id}")
-    for outcome in deploy_locally(specification, events, host):
-        _show(outcome)
-        if not outcome.has_succeeded:
-            click.echo(f"\nThe deployment failed at {outcome.event}:", nl=False)
-            for line in _reason(outcome, specification, host):
-                click.echo(line)
-            click.echo(_where_to_look(directory))
+    outcomes = deploy_locally(
+        specification, events, host, on_doubt=_say_doubt, ignores_stop_failures=ignores_stop_failures
+    )
+    for outcome in outcomes:
+        if outcome.has_run:
+            _show(outcome)
+        if outcome.is_ignored:
+            click.echo(f"    ignored: {readable(outcome.result.message)}")
+        elif not outcome.has_succeeded:
+            _say_failed(outcome, specification, host)
+            click.echo(_where_to_look(directory) if outcome.has_run else _NOTHING_RUN)
             return False
     click.echo(f"\nDeployed. {_where_to_look(directory)}")
     return True
+
+
+def _say_doubt(doubt: str) -> None:
+    click.echo(f"agentctl: {readable(doubt)}", err=True)
+
+
+def _say_failed(outcome: EventOutcome, specification: DeploymentSpecification, host: HostContext) -> None:
+    click.echo(f"\nThe deployment failed at {outcome.event}:", nl=False)
+    for line in _reason(outcome, specification, host):
+        click.echo(line)
+    if outcome.has_run and outcome.event in IGNORABLE:
+        click.echo(
+            "To deploy all the same: --ignore-application-stop-failures, or --events without "
+            f"{outcome.event}."
+        )
 
 
 class _DeployLog(LogSink):
@@ -175,7 +220,8 @@ def _reason(
     outcome: EventOutcome, specification: DeploymentSpecification, host: HostContext
 ) -> Iterator[str]:
     """Why this event failed, line by line; the first one goes on the line that says so, if there is but one."""
-    blocked = _blocked(specification, host) if outcome.result.error_id == "install-conflicts" else None
+    is_blocked = outcome.has_run and outcome.result.error_id == "install-conflicts"
+    blocked = _blocked(specification, host) if is_blocked else outcome.blocked
     if blocked is None:
         yield f" {readable(outcome.result.message)}"
     else:

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 FAILED, BAD_INPUT, IMPOSSIBLE = 1, 2, 4
 
 # What these print is all that they do: without it they have failed.
-_ANSWERS = {"explain": FAILED, "plan": IMPOSSIBLE, "status": IMPOSSIBLE, "version": FAILED, "whoami": FAILED}
+_ANSWERS = {
+    "": FAILED,
+    "explain": FAILED,
+    "plan": IMPOSSIBLE,
+    "status": IMPOSSIBLE,
+    "version": FAILED,
+    "whoami": FAILED,
+}
 # To these 1 means something else than that it was not possible.
 _WITH_IMPOSSIBLE = frozenset({"drain", "plan", "recover", "status", "stop", "wait-idle"})
 

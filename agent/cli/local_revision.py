@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -83,14 +85,29 @@ configuration_option = click.option(
 )
 
 
+def working_directory() -> str:
+    """Where we are.
+
+    Raises:
+        click.BadParameter: nowhere: the directory has been removed since.
+    """
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise _bad(
+            "the working directory has been removed; change to one that is there, or give the whole path"
+        ) from None
+
+
 def revision_at(location: str | None, type_name: str | None) -> Revision:
     """The revision at this location; None = the working directory.
 
     Raises:
         click.BadParameter: there is none, or its type does not fit.
+        PermissionError: this user may not read it.
     """
     if location is None:
-        return _revision(os.getcwd(), BundleType(type_name or "directory"))
+        return _revision(working_directory(), BundleType(type_name or "directory"))
     return _revision(location, BundleType(type_name or _guess_type(location)))
 
 
@@ -114,8 +131,24 @@ def host_for(revision: Revision, settings: Settings) -> HostContext:
         ConfigurationError: the on-premises file has problems.
     """
     must_know = isinstance(revision, S3Revision)
-    is_known = must_know or os.access(settings.on_premises_config_file, os.R_OK)
+    is_known = must_know or _may_read(settings.on_premises_config_file)
     return context_of(settings, identity_of(settings) if is_known else None)
+
+
+def _may_read(on_premises_file: Path) -> bool:
+    """Whether the file is there and this user may read it; that it is there and hidden is said."""
+    try:
+        with on_premises_file.open("rb"):
+            return True
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        click.echo(
+            f"agentctl: {on_premises_file} can't be read ({error.strerror or error}), so nobody knows who this host is: "
+            "hooks get neither AWS_REGION nor AWS_HOST_IDENTIFIER.",
+            err=True,
+        )
+        return False
 
 
 def _revision(location: str, kind: BundleType) -> Revision:
@@ -125,12 +158,29 @@ def _revision(location: str, kind: BundleType) -> Revision:
         return _github_revision(location, kind)
     if "://" in location:
         raise _bad(f"{location} is neither a path nor s3:// nor https://github.com/")
-    path = Path(location).absolute()
-    if not path.exists():
-        raise _bad(f"there is nothing at {path}")
-    if path.is_dir() != (kind is BundleType.DIRECTORY):
-        what = "a directory" if path.is_dir() else "a file"
+    path = Path(location if os.path.isabs(location) else os.path.join(working_directory(), location))
+    try:
+        mode = path.stat().st_mode
+    except PermissionError:
+        raise
+    except FileNotFoundError:
+        raise _bad(f"there is nothing at {path}") from None
+    except OSError as error:
+        raise _bad(f"{path} can't be read: {error.strerror or error}") from None
+    what = (
+        "a directory"
+        if stat.S_ISDIR(mode)
+        else "a file"
+        if stat.S_ISREG(mode)
+        else "neither file nor directory"
+    )
+    if what != ("a directory" if kind is BundleType.DIRECTORY else "a file"):
         raise _bad(f"{path} is {what}, which does not fit --type {kind.value}")
+    # The directory itself, lest a deployment begins that can't get its files; each of them is met later.
+    if not os.access(path, os.R_OK | (os.X_OK if stat.S_ISDIR(mode) else 0)):
+        raise PermissionError(
+            errno.EACCES, f"this bundle can't be read: {os.strerror(errno.EACCES)}", str(path)
+        )
     return LocalRevision(location=path, bundle_type=kind)
 
 

@@ -207,11 +207,6 @@ def _refused_unseen(daemon: DaemonStatus | None, entries: Sequence[HistoryEntry]
     ]
 
 
-def without_settings(problem: str) -> Overview:
-    """What is known where the configuration can't be used."""
-    return Overview(run_state=RunState.UNKNOWN, problems=(problem,))
-
-
 def with_problem(overview: Overview, problem: str) -> Overview:
     """The same, with one more problem, which comes first."""
     return replace(overview, problems=(problem, *overview.problems))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from agent.cli.local_revision import (
     host_for,
     revision_at,
     type_option,
+    working_directory,
 )
 from agent.cli.plan_document import failure_document, plan_document
 from agent.cli.plan_text import plan_lines
@@ -36,7 +36,7 @@ from agent.cli.terminal_text import readable, shell_word
 from agent.deployments import JobStore
 from agent.deployments.group import check_group_id
 from agent.deployments.group_files import GroupFiles
-from agent.errors import CommandFailure, ConfigurationError, IdentityError
+from agent.errors import CommandFailure, IdentityError
 from agent.install.changes import Preview
 from agent.install.preview import plans_for_other_user, preview_install
 from agent.logs import Level, command_log, stderr_log
@@ -106,13 +106,13 @@ def command(
             deployment_id=local_deployment_id(),
             deployment_group_id=checked_group_id(group_id),
             deployment_group_name=group_id,
-            application_name=bundle or os.getcwd(),
+            application_name=bundle or working_directory(),
             revision=revision_at(bundle, type_name),
             appspec_filename=appspec_filename,
             file_exists_behavior=FileExistsBehavior[file_exists_behavior.upper()],
         )
         host = host_for(specification.revision, settings_of(agent_configuration_file))
-    except (ConfigurationError, click.BadParameter) as error:
+    except click.BadParameter as error:
         click.echo(f"agentctl: {readable(str(error))}", err=True)
         sys.exit(_BAD_INPUT)
     # What is to be said of conflicts is in the plan itself.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agent.cli.host import settings_of
-from agent.cli.overview import Overview, RunState, look, with_problem, without_settings
+from agent.cli.overview import Overview, RunState, look, with_problem
 from agent.cli.running import config_option
 from agent.cli.status_document import status_document
 from agent.cli.status_text import status_text
@@ -43,31 +43,28 @@ def command(config_file: Path, *, as_json: bool, count: int) -> None:
       agentctl status
       agentctl status --json --last 20
     """  # noqa: D301 - click takes \b for: keep these lines
-    overview = _overview(config_file, count)
+    overview, problem = _overview(config_file, count)
+    if problem:
+        click.echo(f"agentctl: {readable(problem)}", err=True)
     if as_json:
-        click.echo(json.dumps(status_document(overview, time.time()), indent=2))
+        told = with_problem(overview, problem) if problem else overview
+        click.echo(json.dumps(status_document(told, time.time()), indent=2))
     else:
         click.echo(readable(status_text(overview, time.time())))
     sys.exit(int(overview.run_state))
 
 
-def _overview(config_file: Path, count: int) -> Overview:
+def _overview(config_file: Path, count: int) -> tuple[Overview, str]:
+    """What is known, and what is wrong with the configuration; empty where nothing is."""
     try:
-        return look(settings_of(config_file), count)
+        return look(settings_of(config_file), count), ""
     except SettingsInvalid as error:
-        return _with_invalid_settings(look(error.usable, count), error)
+        overview, problem = look(error.usable, count), f"{error.message} [{error.error_id}]"
+        refused = overview.refused_start
+        has_just_refused = refused is not None and refused.error_id == error.error_id
+        if overview.run_state is RunState.NOT_RUNNING and not has_just_refused:
+            # The agent may have been told, before, that it is to keep its state elsewhere.
+            overview = replace(overview, run_state=RunState.UNKNOWN)
+        return overview, problem
     except ConfigurationError as error:
-        click.echo(f"agentctl: {error.message} [{error.error_id}]", err=True)
-        return without_settings(f"{error.message} [{error.error_id}]")
-
-
-def _with_invalid_settings(overview: Overview, error: ConfigurationError) -> Overview:
-    """What lies where the settings that can be used lead to. The agent may have been told otherwise, once."""
-    click.echo(f"agentctl: {error.message} [{error.error_id}]", err=True)
-    known = with_problem(overview, f"{error.message} [{error.error_id}]")
-    has_just_refused = (
-        overview.refused_start is not None and overview.refused_start.error_id == error.error_id
-    )
-    if overview.run_state is RunState.NOT_RUNNING and not has_just_refused:
-        return replace(known, run_state=RunState.UNKNOWN)
-    return known
+        return Overview(run_state=RunState.UNKNOWN), f"{error.message} [{error.error_id}]"

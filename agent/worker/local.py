@@ -5,27 +5,32 @@ from __future__ import annotations
 import secrets
 import string
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from agent.deployments import DeploymentFacts, History, HistoryEntry
+from agent.deployments import History, HistoryEntry
 from agent.deployments.group import check_group_id
 from agent.errors import CommandFailure, IdentityError
 from agent.logs import get_logger
 from agent.protocol import DOWNLOAD_BUNDLE, IN_PLACE_ORDER, INSTALL, CommandStatus
 from agent.worker.directories import keeping_in, working_on_group
+from agent.worker.facts import facts_of
+from agent.worker.local_checks import FetchedRevision, SureToFail, fetched_and_checked
 from agent.worker.results import failed_result, succeeded_result
 from agent.worker.runs import choose_run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from agent.deployments import CommandResult
+    from agent.install.changes import BlockedInstall
     from agent.specification import DeploymentSpecification
     from agent.worker.context import HostContext
 
 log = get_logger()
 
+# What ignoreApplicationStopFailures of the service is about.
+IGNORABLE = IN_PLACE_ORDER[: IN_PLACE_ORDER.index(DOWNLOAD_BUNDLE)]
 _BEFORE_DOWNLOAD = IN_PLACE_ORDER[: IN_PLACE_ORDER.index(DOWNLOAD_BUNDLE)]
 _BEFORE_INSTALL = IN_PLACE_ORDER[: IN_PLACE_ORDER.index(INSTALL)]
 
@@ -36,11 +41,20 @@ class EventOrderError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventOutcome:
-    """How one event of a local deployment ended."""
+    """How one event of a local deployment ended.
+
+    Attributes:
+        has_run: False where it was sure to fail, and so nothing was run at all.
+        is_ignored: it failed, and the deployment goes on.
+        blocked: everything in the way of an Install that was not run.
+    """
 
     event: str
     result: CommandResult
     duration_s: float
+    has_run: bool = True
+    is_ignored: bool = False
+    blocked: BlockedInstall | None = None
 
     @property
     def has_succeeded(self) -> bool:
@@ -81,9 +95,24 @@ def plan_events(wanted: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def deploy_locally(
-    specification: DeploymentSpecification, events: Sequence[str], host: HostContext
+    specification: DeploymentSpecification,
+    events: Sequence[str],
+    host: HostContext,
+    *,
+    on_doubt: Callable[[str], None] = lambda _doubt: None,
+    ignores_stop_failures: bool = False,
 ) -> Iterator[EventOutcome]:
     """Run these events; yields the outcome of each, and stops after the first that fails.
+
+    Whatever can be known to fail is found before the first of them, and then none is run.
+
+    Args:
+        specification: of a revision.
+        events: in order, as `plan_events` has them.
+        host: this one.
+        on_doubt: told before the first event what will fail unless scripts put it right.
+        ignores_stop_failures: go on when ApplicationStop or an event before it fails, as the service
+            does with ignoreApplicationStopFailures.
 
     Raises:
         CommandFailure: nothing could be started: the group has an impossible name or directory.
@@ -91,25 +120,92 @@ def deploy_locally(
             broken off then, which the history says.
     """
     check_group_id(specification.deployment_group_id, tracking_name=host.settings.ongoing_deployment_tracking)
+    deployment = _LocalDeployment(specification, events, host, ignores_stop_failures=ignores_stop_failures)
     with working_on_group(specification, host):
-        yield from _run_events(specification, events, host)
-
-
-def _run_events(
-    specification: DeploymentSpecification, events: Sequence[str], host: HostContext
-) -> Iterator[EventOutcome]:
-    for event in events:
-        began, accepted_at = time.monotonic(), time.time()
         try:
-            result = _run(event, specification, host)
-        except (KeyboardInterrupt, SystemExit):
-            _remember(_interrupted(event, began), specification, host, accepted_at)
-            raise
-        outcome = EventOutcome(event=event, result=result, duration_s=time.monotonic() - began)
-        _remember(outcome, specification, host, accepted_at)
-        yield outcome
-        if not outcome.has_succeeded:
-            return
+            with fetched_and_checked(specification, events, host) as revision:
+                for doubt in revision.doubts:
+                    on_doubt(doubt)
+                yield from deployment.run(revision)
+        except SureToFail as sure:
+            yield deployment.refuse(sure)
+
+
+class _LocalDeployment:
+    """The events of one deployment, each of which becomes history."""
+
+    def __init__(
+        self,
+        specification: DeploymentSpecification,
+        events: Sequence[str],
+        host: HostContext,
+        *,
+        ignores_stop_failures: bool,
+    ) -> None:
+        self._specification = specification
+        self._events = events
+        self._host = host
+        self._ignored = frozenset(IGNORABLE if ignores_stop_failures else ())
+
+    def refuse(self, sure: SureToFail) -> EventOutcome:
+        """Nothing is run, and the history says why."""
+        outcome = EventOutcome(
+            event=sure.event,
+            result=failed_result(sure.failure),
+            duration_s=0.0,
+            has_run=False,
+            blocked=sure.blocked,
+        )
+        self._remember(outcome, 0, time.time())
+        return outcome
+
+    def run(self, revision: FetchedRevision) -> Iterator[EventOutcome]:
+        """Run them, up to the first that fails and is not ignored."""
+        for number, event in enumerate(self._events):
+            began, accepted_at = time.monotonic(), time.time()
+            try:
+                result = self._run(event, revision)
+            except (KeyboardInterrupt, SystemExit):
+                self._remember(_interrupted(event, began), number, accepted_at)
+                raise
+            outcome = EventOutcome(event=event, result=result, duration_s=time.monotonic() - began)
+            outcome = replace(outcome, is_ignored=not outcome.has_succeeded and event in self._ignored)
+            self._remember(outcome, number, accepted_at)
+            yield outcome
+            if not outcome.has_succeeded and not outcome.is_ignored:
+                return
+
+    def _run(self, event: str, revision: FetchedRevision) -> CommandResult:
+        try:
+            # Only once: a second DownloadBundle, if anybody wants one, fetches it again.
+            if event == DOWNLOAD_BUNDLE and revision.directory.archive.is_dir():
+                return revision.carry_out(self._specification, self._host)
+            run = choose_run(event, self._specification, self._host)
+            if run.is_noop:
+                return succeeded_result()
+            with keeping_in(self._host.root.path):
+                return run.carry_out()
+        except CommandFailure as failure:
+            return failed_result(failure)
+        except IdentityError as error:
+            return failed_result(CommandFailure(error.error_id, error.message))
+
+    def _remember(self, outcome: EventOutcome, number: int, accepted_at: float) -> None:
+        deployment_id = self._specification.deployment_id
+        history = History(self._host.settings.state_directory)
+        entry = HistoryEntry(
+            host_command_identifier=f"local/{deployment_id}/{number + 1}/{outcome.event}",
+            command_name=outcome.event,
+            accepted_at=accepted_at,
+            finished_at=time.time(),
+            result=outcome.result,
+            deployment=facts_of(self._specification, planned_events=self._events),
+        )
+        try:
+            history.path.parent.mkdir(parents=True, exist_ok=True)
+            history.add(entry)
+        except OSError as error:
+            log.warning("history_not_written", error=str(error))
 
 
 def _interrupted(event: str, began: float) -> EventOutcome:
@@ -119,41 +215,3 @@ def _interrupted(event: str, began: float) -> EventOutcome:
         "A script that ran has been ended with all that it had started; an Install has been undone. Deploy again.",
     )
     return EventOutcome(event=event, result=failed_result(failure), duration_s=time.monotonic() - began)
-
-
-def _run(event: str, specification: DeploymentSpecification, host: HostContext) -> CommandResult:
-    try:
-        run = choose_run(event, specification, host)
-        if run.is_noop:
-            return succeeded_result()
-        with keeping_in(host.root.path):
-            return run.carry_out()
-    except CommandFailure as failure:
-        return failed_result(failure)
-    except IdentityError as error:
-        return failed_result(CommandFailure(error.error_id, error.message))
-
-
-def _remember(
-    outcome: EventOutcome, specification: DeploymentSpecification, host: HostContext, accepted_at: float
-) -> None:
-    history = History(host.settings.state_directory)
-    facts = DeploymentFacts(
-        deployment_id=specification.deployment_id,
-        deployment_group_id=specification.deployment_group_id,
-        deployment_group_name=specification.deployment_group_name,
-        application_name=specification.application_name,
-    )
-    entry = HistoryEntry(
-        host_command_identifier=f"local/{specification.deployment_id}/{outcome.event}",
-        command_name=outcome.event,
-        accepted_at=accepted_at,
-        finished_at=time.time(),
-        result=outcome.result,
-        deployment=facts,
-    )
-    try:
-        history.path.parent.mkdir(parents=True, exist_ok=True)
-        history.add(entry)
-    except OSError as error:
-        log.warning("history_not_written", error=str(error))

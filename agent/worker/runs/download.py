@@ -46,7 +46,7 @@ class DownloadRun:
         group_id = self._specification.deployment_group_id
         current = self._revisions.current
         with keeping_in(current.path):
-            self._make_room(group_id, current)
+            make_room(self._specification, self._host)
             # The archive's parent is what retention goes by: a name of ours, closed to nobody.
             current.path.mkdir(parents=True, exist_ok=True)
             source = self._fetch(current)
@@ -54,14 +54,6 @@ class DownloadRun:
             note_appspec_filename(current, self._specification.appspec_filename)
             write_pointer(self._host.root.most_recent(group_id), current)
         return succeeded_result(f"BundleSource={source}")
-
-    def _make_room(self, group_id: str, current: DeploymentDirectory) -> None:
-        last_successful = self._revisions.last_successful
-        protected = {current.path} | ({last_successful.path} if last_successful else set())
-        group = self._host.root.group(group_id)
-        removed = remove_expired(group, max_revisions=self._host.settings.max_revisions, protected=protected)
-        if removed:
-            log.info("revisions_expired", removed=[path.name for path in removed])
 
     def _fetch(self, current: DeploymentDirectory) -> str:
         """Get the archive, from an earlier deployment if the service says so and that works."""
@@ -131,6 +123,21 @@ class DownloadRun:
             reject_unsafe_permissions=settings.reject_unsafe_permissions_in_bundle,
             ignore_ownership=settings.ignore_ownership_in_bundle,
         )
+
+
+def make_room(specification: DeploymentSpecification, host: HostContext) -> None:
+    """Afterwards the group has room for this deployment: the oldest revisions that nobody needs have gone.
+
+    Raises:
+        OSError: the group's directory can't be listed.
+    """
+    revisions = GroupRevisions(specification, host)
+    current, last_successful = revisions.current, revisions.last_successful
+    protected = {current.path} | ({last_successful.path} if last_successful else set())
+    group = host.root.group(specification.deployment_group_id)
+    removed = remove_expired(group, max_revisions=host.settings.max_revisions, protected=protected)
+    if removed:
+        log.info("revisions_expired", removed=[path.name for path in removed])
 
 
 def _ca_path(environment: Mapping[str, str]) -> Path | None:
