@@ -9,13 +9,21 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.deployments import DeploymentDirectory
-from agent.worker.runs.event_index import remember_events, remembered_events
+from agent.worker.runs.event_index import appspec_of, has_remembered_events, remembered_events
+from tests.daemon.agent_process import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 INDEX = ".appspec-events"
+APPSPEC = """\
+version: 0.0
+os: linux
+hooks:
+  BeforeInstall: [{location: a.sh}]
+  AfterInstall: [{location: a.sh}]
+"""
 
 
 @pytest.fixture
@@ -24,8 +32,8 @@ def revision(tmp_path: Path) -> DeploymentDirectory:
     directory = DeploymentDirectory(path=tmp_path / "d-1")
     directory.archive.mkdir(parents=True)
     appspec = directory.archive / "appspec.yml"
-    appspec.write_text("version: 0.0\nos: linux\n")
-    remember_events(directory, appspec, ["BeforeInstall", "AfterInstall"])
+    appspec.write_text(APPSPEC)
+    wait_until(lambda: appspec_of(directory, None) and remembered_events(directory), "it is remembered")
     return directory
 
 
@@ -96,24 +104,39 @@ def test_after_any_change_nothing_is_known_any_more(
     revision: DeploymentDirectory, change: Callable[[DeploymentDirectory], None]
 ) -> None:
     """A script that somebody adds on the host at 3 a.m. must run."""
-    wait_for_next_clock_tick(revision.path)
     change(revision)
     assert remembered_events(revision) is None
 
 
-def wait_for_next_clock_tick(directory: Path) -> None:
-    """Return when files that are written now get another time than those from before."""
-    probe = directory / "probe"
-    probe.touch()
-    before = probe.stat().st_ctime_ns
-    while probe.stat().st_ctime_ns == before:
-        probe.write_text("x")
+def test_a_worker_that_has_read_the_appspec_reads_it_again_once_it_has_changed(
+    revision: DeploymentDirectory,
+) -> None:
+    """It carries one event after the other, and a script of one may write the hooks of the next."""
+    assert {"BeforeInstall", "AfterInstall"} == set(appspec_of(revision, None).hooks)
+    appspec = revision.archive / "appspec.yml"
+    before = appspec.stat()
+    appspec.write_text(APPSPEC.replace("BeforeInstall", "AaaaaaInstall"))
+    os.utime(appspec, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert {"AaaaaaInstall", "AfterInstall"} == set(appspec_of(revision, None).hooks)
+
+
+def test_what_was_read_within_the_clock_tick_of_a_change_is_not_relied_on(tmp_path: Path) -> None:
+    """The next change may look the same: kernels count the times of files in steps of milliseconds."""
+    directory = DeploymentDirectory(path=tmp_path / "d-1")
+    directory.archive.mkdir(parents=True)
+    (directory.archive / "appspec.yml").write_text(APPSPEC)
+    appspec_of(directory, None)
+    assert has_remembered_events(directory)
+    index = directory.path / INDEX
+    remembered = json.loads(index.read_text())
+    remembered["at"] = remembered["state"][0] / 1e9 + 0.05
+    index.write_text(json.dumps(remembered))
+    assert remembered_events(directory) is None
 
 
 def test_what_cannot_be_remembered_is_simply_not_known(revision: DeploymentDirectory) -> None:
     """A full disk must not fail an event that has nothing to do."""
-    appspec = revision.archive / "appspec.yml"
     (revision.path / INDEX).unlink()
     (revision.path / INDEX).mkdir()
-    remember_events(revision, appspec, ["BeforeInstall"])
+    appspec_of(revision, None)
     assert remembered_events(revision) is None

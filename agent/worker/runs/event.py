@@ -11,7 +11,7 @@ from agent.logs import get_logger
 from agent.worker.directories import keeping_in
 from agent.worker.results import succeeded_result
 from agent.worker.runs.archives import NoScripts, archive_gone, directory_of_scripts
-from agent.worker.runs.event_index import has_remembered_events, remember_events, remembered_events
+from agent.worker.runs.event_index import appspec_of, has_remembered_events, remembered_events
 from agent.worker.runs.revisions import GroupRevisions, appspec_filename
 
 if TYPE_CHECKING:
@@ -78,14 +78,9 @@ class EventRun:
         events = remembered_events(directory)
         if events is not None and self._event not in events:
             return None
-        # Only an event that may have scripts pays for the parser.
-        from agent.appspec import find_appspec, read_appspec  # noqa: PLC0415
-
         filename = appspec_filename(directory, self._specification.appspec_filename)
         try:
-            appspec = read_appspec(directory.archive, filename)
-            remember_events(directory, find_appspec(directory.archive, filename), appspec.hooks)
-            return _Revision(directory=directory, appspec=appspec)
+            return _Revision(directory=directory, appspec=appspec_of(directory, filename))
         except CommandFailure as failure:
             if failure.error_id != "appspec-missing":
                 raise

@@ -1,7 +1,8 @@
-"""Which events a revision has scripts for, remembered beside its archive.
+"""What the AppSpec of a revision says, without reading it again for each event.
 
-Most events of most deployments have none, and knowing that without YAML makes such a command three
-times as quick. What is remembered counts only while AppSpec file and archive are as they were.
+Which events have scripts is remembered beside the archive: most events of most deployments have none, and
+knowing that without YAML makes such a command three times as quick. A worker that carries one event after the
+other keeps the whole AppSpec. Both count only while AppSpec file and archive are as they were.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from agent.files import replace_file
@@ -17,17 +20,37 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
+    from agent.appspec import AppSpec
     from agent.deployments import DeploymentDirectory
 
 _NAME = ".appspec-events"
+# Longer than the steps in which any kernel counts the times of files: what is changed later looks changed.
+_SETTLED_S = 0.1
+
+
+def appspec_of(directory: DeploymentDirectory, filename: str | None) -> AppSpec:
+    """The AppSpec of this deployment; which events it has scripts for is remembered, if that is possible.
+
+    See `agent.appspec.read_appspec`, also for what it raises.
+    """
+    # Only an event that may have scripts pays for the parser.
+    from agent.appspec import find_appspec  # noqa: PLC0415
+
+    path = find_appspec(directory.archive, filename)
+    state = _state(directory.archive, path)
+    read = _read if _is_settled(state, time.time()) else _read.__wrapped__
+    appspec = read(directory.archive, filename, state)
+    if remembered_events(directory) is None:
+        _remember(directory, path, state, appspec)
+    return appspec
 
 
 def remembered_events(directory: DeploymentDirectory) -> Collection[str] | None:
     """The events with scripts; None when that is not known, or not known any more."""
     try:
         remembered = json.loads((directory.path / _NAME).read_bytes())
-        appspec = directory.archive / remembered["appspec"]
-        if remembered["state"] == _state(directory.archive, appspec):
+        state = _state(directory.archive, directory.archive / remembered["appspec"])
+        if tuple(remembered["state"]) == state and _is_settled(state, remembered["at"]):
             return frozenset(remembered["events"])
     except (OSError, ValueError, KeyError, TypeError):
         pass
@@ -39,18 +62,30 @@ def has_remembered_events(directory: DeploymentDirectory) -> bool:
     return os.path.lexists(directory.path / _NAME)
 
 
-def remember_events(directory: DeploymentDirectory, appspec: Path, events: Collection[str]) -> None:
-    """Keep which events this AppSpec file, which has just been read, has scripts for; if that is possible."""
+@lru_cache(maxsize=2)  # of the revision that stops, and of the one that starts
+def _read(archive: Path, filename: str | None, _state: tuple[int, ...]) -> AppSpec:
+    from agent.appspec import read_appspec  # noqa: PLC0415 - as above
+
+    return read_appspec(archive, filename)
+
+
+def _remember(directory: DeploymentDirectory, path: Path, state: tuple[int, ...], appspec: AppSpec) -> None:
     remembered = {
-        "appspec": str(appspec.relative_to(directory.archive)),
-        "state": _state(directory.archive, appspec),
-        "events": sorted(events),
+        "appspec": str(path.relative_to(directory.archive)),
+        "state": state,
+        "at": time.time(),
+        "events": sorted(appspec.hooks),
     }
     with contextlib.suppress(OSError):
         replace_file(directory.path / _NAME, json.dumps(remembered).encode(), durable=False)
 
 
-def _state(archive: Path, appspec: Path) -> list[int]:
+def _state(archive: Path, appspec: Path) -> tuple[int, ...]:
     """Differs when the file was changed or replaced, and when one that would win over it was added."""
     file, top = os.stat(appspec), os.stat(archive)
-    return [file.st_size, file.st_mtime_ns, file.st_ctime_ns, file.st_ino, top.st_mtime_ns]
+    return file.st_ctime_ns, top.st_ctime_ns, file.st_mtime_ns, file.st_size, file.st_ino
+
+
+def _is_settled(state: tuple[int, ...], at: float) -> bool:
+    """Whether whatever is changed after this moment (seconds since the epoch) is bound to give another state."""
+    return max(state[:2]) / 1e9 + _SETTLED_S < at
