@@ -37,11 +37,11 @@ def adopting_orphans() -> Iterator[int | None]:
         prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
-def bury_orphans(*, spared: int) -> None:
-    """Reap adopted processes that have ended, up to the one that somebody else waits for."""
+def bury_orphans(*, spared: Collection[int]) -> None:
+    """Reap adopted processes that have ended, up to the first that somebody else waits for."""
     with contextlib.suppress(ChildProcessError):
         while dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-            if dead.si_pid == spared:
+            if dead.si_pid in spared:
                 return
             os.waitpid(dead.si_pid, os.WNOHANG)
 
@@ -73,7 +73,7 @@ def find_earlier_processes(leaders: Collection[int]) -> EarlierProcesses:
     Args:
         leaders: pids of the earlier scripts, which are the ids of their sessions, too.
     """
-    pids = _descendants_of(os.getpid())
+    pids = descendants_of(os.getpid())
     processes = {HookProcess(pid=pid, start_ticks=ticks) for pid in pids if (ticks := _ticks(pid))}
     sessions = {os.getsid(0), *leaders}
     for pid in pids:
@@ -82,7 +82,8 @@ def find_earlier_processes(leaders: Collection[int]) -> EarlierProcesses:
     return EarlierProcesses(processes=frozenset(processes), sessions=frozenset(sessions))
 
 
-def _descendants_of(pid: int) -> list[int]:
+def descendants_of(pid: int) -> list[int]:
+    """Pids of its children, their children and so on."""
     found = [pid]
     for parent in found:  # grows meanwhile
         found.extend(_children_of(parent))

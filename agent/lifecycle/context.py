@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from agent.lifecycle.environment import HookEnvironment
 
+# What the process is called that keeps the session of a script's user, see `session`.
+SESSION_KEEPER = "hook-session"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HookProcess:
@@ -32,6 +35,7 @@ class Patience:
         output_s: after a script, for pipelines such as `exec > >(tee setup.log)` to finish.
         open_output_s: the same where `fail_on_open_output` is set, for background processes to end.
         busy_s: for whoever has a script open for writing, and keeps it from being started.
+        session_s: after a script, for PAM to close the session of its user.
         recorder_s: for an answer of the process that records the output; then it is replaced.
     """
 
@@ -40,6 +44,7 @@ class Patience:
     output_s: float = 0.5
     open_output_s: float = 5.0
     busy_s: float = 2.0
+    session_s: float = 5.0
     recorder_s: float = 5.0
 
 

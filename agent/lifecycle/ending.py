@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 import psutil
 
 from agent.lifecycle.context import Patience
-from agent.lifecycle.hook_processes import AbandonedProcesses, describe_process
+from agent.lifecycle.hook_processes import AbandonedProcesses, describe_process, is_session_keeper
 from agent.processes import start_ticks
 
 if TYPE_CHECKING:
@@ -62,7 +62,9 @@ def end_processes(
         patience: the two times.
         sudo: path of the program through which we signal what we may not signal ourselves; None = don't.
     """
-    running = {process.pid: describe_process(process.pid) for process in processes.find()}
+    # What keeps the session of a script is no news to anybody: it ends with the script.
+    found = [process.pid for process in processes.find() if not is_session_keeper(process.pid)]
+    running = {pid: describe_process(pid) for pid in found}
     if not _signal_until_gone(processes, signal.SIGTERM, patience.term_s, wait, sudo):
         _signal_until_gone(processes, signal.SIGKILL, patience.kill_s, wait, sudo)
     left = [process.pid for process in processes.find()]

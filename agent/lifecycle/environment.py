@@ -1,13 +1,14 @@
 """What a hook script finds in its environment. Pure.
 
-Layers, later ones win: the agent's own environment without what is not meant for scripts, the
-deployment's variables, with `runas` what belongs to that user, the host's `environment:` setting,
-that of the AppSpec file, that of the script.
+Layers, later ones win: the agent's own environment without what is not meant for scripts, with
+`runas` what the user's session brings along, the deployment's variables, with `runas` what belongs
+to that user, the host's `environment:` setting, that of the AppSpec file, that of the script.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from agent.specification import GitHubRevision, LocalRevision, S3Revision
@@ -70,21 +71,31 @@ class HookEnvironment:
         inherited: what passes of the agent's own environment.
         deployment: the deployment's variables, and the host's identity.
         additions: host settings' `environment:`, with that of the AppSpec file over it.
+        policy: the host's hardening settings, which count for what a session brings along, too.
     """
 
     inherited: Mapping[str, str]
     deployment: Mapping[str, str]
     additions: Mapping[str, str]
+    policy: EnvironmentPolicy = EnvironmentPolicy()
 
-    def for_script(self, additions: Mapping[str, str], *, user: Mapping[str, str]) -> dict[str, str]:
+    def for_script(
+        self,
+        additions: Mapping[str, str],
+        *,
+        user: Mapping[str, str],
+        session: Mapping[str, str] = MappingProxyType({}),
+    ) -> dict[str, str]:
         """All that one script gets.
 
         Args:
             additions: the script's own `environment:`.
             user: what belongs to the user that it runs as; empty = as the agent.
+            session: what the session of that user brings along.
         """
         added = _accepted({**self.additions, **additions})
-        return {**self.inherited, **self.deployment, **user, **added}
+        passing = {name: value for name, value in session.items() if _passes(name, self.policy)}
+        return {**self.inherited, **passing, **self.deployment, **user, **added}
 
     def particular_names(self, additions: Mapping[str, str]) -> list[str]:
         """Names of the variables that are for the script in particular: no sudo or profile may change them."""
@@ -115,6 +126,7 @@ def hook_environment(
         inherited=inherited_environment(agent_environment, policy),
         deployment={**identity, **deployment_variables(specification, event)},
         additions=additions,
+        policy=policy,
     )
 
 

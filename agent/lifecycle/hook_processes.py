@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from agent.lifecycle.context import SESSION_KEEPER
 from agent.lifecycle.descendants import Bystanders, Process, descendants
 from agent.processes import start_ticks
 
@@ -28,7 +29,7 @@ class HookProcesses:
     """What belongs to a script of ours.
 
     Args:
-        leader: pid of the script, which is the id of its session, too.
+        leader: pid of the script, which is the id of its session, too; of what is to start it before that.
         heir: pid of the process that adopts the script's orphans; None when nobody does.
         bystanders: asked for what was there before the script.
     """
@@ -95,6 +96,15 @@ def describe_process(pid: int) -> str:
     if len(command) > _MAX_COMMAND_CHARACTERS:
         command = f"{command[:_MAX_COMMAND_CHARACTERS]}…"
     return f"pid {pid} {command}"
+
+
+def is_session_keeper(pid: int) -> bool:
+    """Whether this is a process of ours that keeps a session for a script, see `session`."""
+    try:
+        process = psutil.Process(pid)
+        return process.name() == SESSION_KEEPER and process.uids().effective == 0
+    except psutil.Error:
+        return False
 
 
 def find_holders(pipes: set[str], *, spared: Collection[int]) -> tuple[int, ...]:

@@ -1,10 +1,11 @@
-"""Starting the process of a hook script."""
+"""Starting the process of a hook script: as our own child, or in a session of its user."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import socket
 import subprocess
 import time
 from dataclasses import dataclass, replace
@@ -13,141 +14,236 @@ from typing import TYPE_CHECKING
 from agent.errors import CommandFailure
 from agent.lifecycle.accounts import find_sudo
 from agent.lifecycle.context import HookProcess
-from agent.lifecycle.launch_failure import (
-    describe_script,
-    explain_hidden_failure,
-    explain_launch_failure,
-    is_binary,
-)
+from agent.lifecycle.environment_files import read_environment_files
+from agent.lifecycle.interpreter import STANDARD_SHELL, shell_for
+from agent.lifecycle.launch_failure import describe_script, explain_hidden_failure, explain_launch_failure
 from agent.lifecycle.login import login_command, login_environment
+from agent.lifecycle.pam import choose_service, load_pam
+from agent.lifecycle.script_process import DirectScript, SessionScript
+from agent.lifecycle.session import SessionPlan, keep_session
 from agent.processes import start_ticks
 from agent.protocol import ErrorCode
 
 if TYPE_CHECKING:
+    import ctypes
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from agent.appspec import HookScript
     from agent.lifecycle.accounts import Account
+    from agent.lifecycle.context import Patience
     from agent.lifecycle.environment import HookEnvironment
+    from agent.lifecycle.script_file import ScriptFile
+    from agent.lifecycle.script_process import ScriptProcess
     from agent.lifecycle.streams import ScriptStreams
 
 _BUSY_PAUSE_S = 0.05
 
 
-def start_script(
-    path: Path,
-    script: HookScript,
-    account: Account | None,
-    streams: ScriptStreams,
-    environment: HookEnvironment,
-    *,
-    busy_s: float,
-    on_started: Callable[[HookProcess], None],
-) -> subprocess.Popen[bytes]:
-    """The running script: leader of a session of its own, with no standard input.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScriptStart:
+    """All that it takes to start a script.
 
-    Args:
-        path: the script's file.
+    Attributes:
+        file: the script's file.
         script: its entry in the AppSpec.
         account: as whom it runs; None = as the agent.
         streams: where its output goes; holds on to its writing ends.
         environment: what all scripts of the event get.
-        busy_s: how long to wait for whoever has the file open for writing.
+        patience: how long things may take.
         on_started: see `HookContext`.
-
-    Raises:
-        CommandFailure: it can't be started; the message says why.
     """
-    if (script.sudo or script.login) and (failure := explain_hidden_failure(path, script)):
-        raise failure
-    if script.sudo:
-        launch = _through_sudo(path, script, environment)
-    else:
-        user = account.variables if account else {}
-        variables = environment.for_script(script.environment, user=user)
-        command = [str(path), *script.args]
-        if script.login and account:
-            names = environment.particular_names(script.environment)
-            command = login_command(account.shell, command, names)
-            variables = login_environment(variables, names)
-        launch = _Launch(command=command, account=account, environment=variables)
 
-    def announce() -> None:
+    file: ScriptFile
+    script: HookScript
+    account: Account | None
+    streams: ScriptStreams
+    environment: HookEnvironment
+    patience: Patience
+    on_started: Callable[[HookProcess], None]
+
+    def announce(self) -> None:
+        """Tell of this process."""
         pid = os.getpid()
         with contextlib.suppress(
             OSError
         ):  # too many open files: a script that nobody noted is better than none
-            on_started(HookProcess(pid=pid, start_ticks=start_ticks(pid) or 0))
+            self.on_started(HookProcess(pid=pid, start_ticks=start_ticks(pid) or 0))
 
-    try:
-        return _start_as_shell_would(replace(launch, announce=announce), path, streams, busy_s)
-    except OSError as error:
-        raise explain_launch_failure(error, path, script, account) from error
-    except subprocess.SubprocessError as error:  # all that Popen tells of an exception in the new process
-        raise CommandFailure(
+    def explain(self, error: int) -> CommandFailure:
+        """The failure to report for this number of errno; 0 = Popen did not say."""
+        if error:
+            reason = OSError(error, os.strerror(error))
+            return explain_launch_failure(reason, self.file.path, self.script, self.account)
+        return CommandFailure(
             "hook-not-startable",
-            f"{describe_script(script)} can't be started: its process was made, but could not get ready. "
+            f"{describe_script(self.script)} can't be started: its process was made, but could not get ready. "
             "Look at the memory and the process limits of the host.",
             code=ErrorCode.SCRIPT_FAILED,
-            script_name=script.location,
-        ) from error
+            script_name=self.script.location,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Launch:
-    """What to start, as whom; None = as the agent. `announce` is called in the new process."""
+    """What to start, as whom, printing where; None = as, and where, this process does.
+
+    `shell` runs it where it names no interpreter. `announce` is called in the new process.
+    """
 
     command: list[str]
+    shell: str
     account: Account | None
     environment: Mapping[str, str]
+    stdout: int | None = None
+    stderr: int | None = None
     announce: Callable[[], None] | None = None
 
 
-def _through_sudo(path: Path, script: HookScript, environment: HookEnvironment) -> _Launch:
+def start_script(start: ScriptStart) -> ScriptProcess:
+    """The running script: leader of a session of its own, with no standard input.
+
+    With `runas` or `login`, where the agent is root, it is started in a session of its user, as PAM opens it.
+    That takes time: it is then only about to start, and `poll` tells whether it could be.
+
+    Raises:
+        CommandFailure: it can't be started; the message says why.
+    """
+    script = start.script
+    hidden = script.sudo or script.login
+    if failure := explain_hidden_failure(start.file, script, hidden=hidden):
+        raise failure
+    if script.sudo:
+        return _start_directly(start, _through_sudo(start), None)
+    has_session = start.account is not None and os.geteuid() == 0
+    if has_session and (library := load_pam()) is not None:
+        return _start_in_session(start, library)
+    launch = _in_session(start, read_environment_files() if has_session else {})
+    return _start_directly(start, launch, None if script.login else launch.environment.get("PATH"))
+
+
+def _start_directly(start: ScriptStart, launch: _Launch, path_variable: str | None) -> ScriptProcess:
+    streams = start.streams
+    announcing = replace(launch, stdout=streams.stdout, stderr=streams.stderr, announce=start.announce)
+    try:
+        return DirectScript(_start_as_shell_would(announcing, start), path_variable)
+    except OSError as error:
+        raise start.explain(error.errno or 0) from error
+    except subprocess.SubprocessError as error:  # all that Popen tells of an exception in the new process
+        raise start.explain(0) from error
+
+
+def _start_in_session(start: ScriptStart, library: ctypes.CDLL) -> ScriptProcess:
+    """By way of a process that opens the session, see `session`."""
+    account, service = start.account, choose_service()
+    assert account is not None  # noqa: S101 - for the type checker
+
+    def start_there(
+        variables: Mapping[str, str], announce: Callable[[str | None], None]
+    ) -> subprocess.Popen[bytes]:
+        # PAM may have added groups.
+        in_groups = replace(account, groups=tuple(os.getgroups()))
+        launch = replace(_in_session(start, variables), account=in_groups)
+        path = None if start.script.login else launch.environment.get("PATH")
+        return _start_as_shell_would(replace(launch, announce=lambda: announce(path)), start)
+
+    plan = SessionPlan(
+        worker=os.getpid(),
+        service=service,
+        user=account.name,
+        groups=account.groups,
+        environment=start.environment.inherited,
+        start=start_there,
+        announce=start.announce,
+        closing_s=start.patience.session_s,
+    )
+    try:
+        ours, keeper = _fork_keeper(library, plan, start.streams)
+    except OSError as error:
+        raise start.explain(error.errno or 0) from error
+    return SessionScript(
+        keeper,
+        ours,
+        script=start.script,
+        service=service,
+        closing_s=start.patience.session_s,
+        explain=start.explain,
+    )
+
+
+def _fork_keeper(
+    library: ctypes.CDLL, plan: SessionPlan, streams: ScriptStreams
+) -> tuple[socket.socket, int]:
+    """The connection to the process that keeps the session, and its pid."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        try:
+            keeper = os.fork()
+        except OSError:
+            ours.close()
+            raise
+        if keeper == 0:
+            keep_session(library, theirs, plan, stdout=streams.stdout, stderr=streams.stderr)
+    return ours, keeper
+
+
+def _in_session(start: ScriptStart, session: Mapping[str, str]) -> _Launch:
+    """Without sudo; `session` is what a session of its user brings along."""
+    script, account = start.script, start.account
+    user = account.variables if account else {}
+    variables = start.environment.for_script(script.environment, user=user, session=session)
+    command = [str(start.file.path), *script.args]
+    if script.login and account:
+        names = start.environment.particular_names(script.environment)
+        command = login_command(account.shell, command, names)
+        variables = login_environment(variables, names)
+    shell = shell_for(start.file, account)
+    return _Launch(command=command, shell=shell, account=account, environment=variables)
+
+
+def _through_sudo(start: ScriptStart) -> _Launch:
     """By way of sudo, which never asks for a password, and hands on the variables that are for the script.
 
     They go by name, so that their values don't stand in the process list.
     """
-    variables = environment.for_script(script.environment, user={})
-    names = environment.particular_names(script.environment)
+    script = start.script
+    variables = start.environment.for_script(script.environment, user={})
+    names = start.environment.particular_names(script.environment)
     user = ["-u", script.runas] if script.runas else []
     preserving = [f"--preserve-env={','.join(names)}"] if names else []
-    command = [find_sudo(script, variables), "-n", *user, *preserving, "--", str(path), *script.args]
-    return _Launch(command=command, account=None, environment=variables)
+    sudo = find_sudo(script, variables)
+    command = [sudo, "-n", *user, *preserving, "--", str(start.file.path), *script.args]
+    return _Launch(command=command, shell=STANDARD_SHELL, account=None, environment=variables)
 
 
-def _start_as_shell_would(
-    launch: _Launch, path: Path, streams: ScriptStreams, busy_s: float
-) -> subprocess.Popen[bytes]:
-    """Start the script; one that names no interpreter, through /bin/sh."""
+def _start_as_shell_would(launch: _Launch, start: ScriptStart) -> subprocess.Popen[bytes]:
+    """Start the script; one that names no interpreter, through a shell."""
     try:
-        return _start_when_not_busy(launch, streams, busy_s)
+        return _start_when_not_busy(launch, start)
     except OSError as error:
-        if error.errno != errno.ENOEXEC or is_binary(path):
+        if error.errno != errno.ENOEXEC or start.file.is_binary:
             raise
-    return _start(replace(launch, command=["/bin/sh", *launch.command]), streams)
+    return _start(replace(launch, command=[launch.shell, *launch.command]))
 
 
-def _start_when_not_busy(launch: _Launch, streams: ScriptStreams, busy_s: float) -> subprocess.Popen[bytes]:
+def _start_when_not_busy(launch: _Launch, start: ScriptStart) -> subprocess.Popen[bytes]:
     """Start the script, once nobody has it open for writing: a process may have forked at the wrong moment."""
-    end = time.monotonic() + busy_s
+    end = time.monotonic() + start.patience.busy_s
     while True:
         try:
-            return _start(launch, streams)
+            return _start(launch)
         except OSError as error:
             if error.errno != errno.ETXTBSY or time.monotonic() > end:
                 raise
         time.sleep(_BUSY_PAUSE_S)
 
 
-def _start(launch: _Launch, streams: ScriptStreams) -> subprocess.Popen[bytes]:
+def _start(launch: _Launch) -> subprocess.Popen[bytes]:
     account = launch.account if os.geteuid() == 0 else None
     return subprocess.Popen(
         launch.command,
         stdin=subprocess.DEVNULL,
-        stdout=streams.stdout,
-        stderr=streams.stderr,
+        stdout=launch.stdout,
+        stderr=launch.stderr,
         cwd=_working_directory(),
         env=launch.environment,
         # Told by the new process itself, before it becomes the script: were it told afterwards, a worker

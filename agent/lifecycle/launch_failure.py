@@ -4,79 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.errors import CommandFailure
+from agent.lifecycle.location import may_execute
+from agent.lifecycle.script_file import read_script_file
 from agent.protocol import ErrorCode
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from agent.appspec import HookScript
     from agent.lifecycle.accounts import Account
-
-_MAX_FIRST_LINE = 512
-_SEARCHED_BYTES = 2**16  # of a script, for Windows line ends
-# Those that take a carriage return as part of a command; other interpreters don't mind.
-_SHELLS = ("sh", "bash", "dash", "ash", "ksh", "mksh", "zsh")
-_ELF = b"\x7fELF"
-
-
-def explain_launch_failure(
-    error: OSError, path: Path, script: HookScript, account: Account | None
-) -> CommandFailure:
-    """The failure to report for this error of starting the script."""
-    subject = describe_script(script)
-    if path.is_dir():
-        return CommandFailure(
-            "hook-script-is-directory",
-            f"{subject} can't be started: {path} is a directory. Name the script in it.",
-            code=ErrorCode.SCRIPT_FAILED,
-            script_name=script.location,
-        )
-    match error.errno:
-        case errno.ENOENT:
-            return _missing_interpreter(path, script)
-        case errno.EACCES:
-            return _not_permitted(path, script, account)
-        case errno.ENOEXEC:
-            return CommandFailure(
-                "hook-script-wrong-format",
-                f"{subject} can't be started: {path} is a program for another kind of machine than "
-                f"this one ({os.uname().machine}), or damaged. Build the revision for this machine.",
-                code=ErrorCode.SCRIPT_FAILED,
-                script_name=script.location,
-            )
-        case errno.ETXTBSY:
-            return CommandFailure(
-                "hook-script-busy",
-                f"{subject} can't be started: another process has {path} open for writing. "
-                "Find it with `fuser`; nothing should write to a deployment archive.",
-                code=ErrorCode.SCRIPT_FAILED,
-                script_name=script.location,
-            )
-    return CommandFailure(
-        "hook-not-startable",
-        f"{subject} can't be started: {error.strerror} (error {error.errno}). "
-        "Look at the memory and the process limits of the host, and at the size of the environment and arguments.",
-        code=ErrorCode.SCRIPT_FAILED,
-        script_name=script.location,
-    )
-
-
-def explain_hidden_failure(path: Path, script: HookScript) -> CommandFailure | None:
-    """What would keep this script from being started; None = nothing that can be seen from here.
-
-    For scripts that sudo or a login shell starts, which would hide the reason behind an exit code.
-    """
-    if path.is_dir():
-        return explain_launch_failure(OSError(errno.EACCES, "Is a directory"), path, script, None)
-    if os.statvfs(path).f_flag & os.ST_NOEXEC:
-        return _not_permitted(path, script, None)
-    line = first_line(path)
-    if line.startswith(b"#!") and not os.path.exists(_named_by_kernel(line)):
-        return _missing_interpreter(path, script)
-    return None
+    from agent.lifecycle.script_file import ScriptFile
 
 
 def describe_script(script: HookScript) -> str:
@@ -85,70 +24,154 @@ def describe_script(script: HookScript) -> str:
     return f"Script at specified location: {script.location}{user}"
 
 
-def is_binary(path: Path) -> bool:
-    """Whether the file is a program rather than text for an interpreter."""
-    return b"\0" in first_line(path)
+def not_started(script: HookScript, reason: str) -> str:
+    """How messages of scripts that were never started begin."""
+    return f"{describe_script(script)} can't be started (line {script.line} of the AppSpec file): {reason}"
 
 
-def first_windows_line(path: Path) -> int:
-    """Number of the first line that ends as on Windows, from 1; 0 = there is none, or it does no harm."""
-    first, *others = _beginning(path, _SEARCHED_BYTES).split(b"\n")
-    if first.endswith(b"\r"):
-        return 1
-    if b"\0" in first or not _is_run_by_shell(first):
-        return 0
-    return next((number for number, line in enumerate(others, 2) if line.endswith(b"\r")), 0)
+def explain_launch_failure(
+    error: OSError, path: Path, script: HookScript, account: Account | None
+) -> CommandFailure:
+    """The failure to report for this error of starting the script."""
+    if path.is_dir():
+        return CommandFailure(
+            "hook-script-is-directory",
+            not_started(script, f"{path} is a directory. Name the script in it."),
+            code=ErrorCode.SCRIPT_FAILED,
+            script_name=script.location,
+        )
+    match error.errno:
+        case errno.ENOENT:
+            return _missing_part(path, script)
+        case errno.EACCES:
+            return _not_permitted(path, script, account)
+        case errno.ENOEXEC:
+            return CommandFailure(
+                "hook-script-wrong-format",
+                not_started(script, _wrong_format(path)),
+                code=ErrorCode.SCRIPT_FAILED,
+                script_name=script.location,
+            )
+        case errno.ETXTBSY:
+            return CommandFailure(
+                "hook-script-busy",
+                not_started(
+                    script,
+                    f"another process has {path} open for writing. "
+                    "Find it with `fuser`; nothing should write to a deployment archive.",
+                ),
+                code=ErrorCode.SCRIPT_FAILED,
+                script_name=script.location,
+            )
+    return CommandFailure(
+        "hook-not-startable",
+        not_started(script, f"{error.strerror} (error {error.errno}). {_advice(error.errno, account)}"),
+        code=ErrorCode.SCRIPT_FAILED,
+        script_name=script.location,
+    )
 
 
-def first_line(path: Path) -> bytes:
-    """The first line without its line feed, or the first 512 bytes; empty when the file can't be read."""
-    return _beginning(path, _MAX_FIRST_LINE).partition(b"\n")[0]
+def explain_hidden_failure(file: ScriptFile, script: HookScript, *, hidden: bool) -> CommandFailure | None:
+    """What would keep this script from being run; None = nothing that can be seen from here.
+
+    Args:
+        file: of the script.
+        script: its entry in the AppSpec.
+        hidden: sudo or a login shell starts it, and would hide the reason behind an exit code.
+    """
+    if encoding := file.wide_encoding:
+        return CommandFailure(
+            "hook-script-encoding",
+            not_started(
+                script,
+                f"{file.path} is text in {encoding} (it begins with the bytes {file.beginning[:4].hex(' ').upper()}), "
+                "which no interpreter of scripts reads. "
+                f"Save it as UTF-8 without a byte order mark (`iconv -f {encoding} -t UTF-8`).",
+            ),
+            code=ErrorCode.SCRIPT_FAILED,
+            script_name=script.location,
+        )
+    if not hidden:
+        return None
+    path = file.path
+    if path.is_dir():
+        return explain_launch_failure(OSError(errno.EACCES, "Is a directory"), path, script, None)
+    if os.statvfs(path).f_flag & os.ST_NOEXEC:
+        return _not_permitted(path, script, None)
+    if file.first_line.startswith(b"#!") and not os.path.exists(_named_by_kernel(file.first_line)):
+        return _missing_part(path, script)
+    return None
 
 
-def _beginning(path: Path, size: int) -> bytes:
-    """The first bytes of the file; empty when it can't be read."""
-    try:
-        # A script may put a named pipe in its own place, and reading that would never end.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            return file.read(size) or b""
-    except OSError:
-        return b""
+def _advice(error: int | None, account: Account | None) -> str:
+    if error == errno.EAGAIN:
+        whose = f"of user {account.name}" if account else "of the agent"
+        return (
+            f"The limit of processes {whose} is reached, or that of the agent's service: look at nproc in "
+            "/etc/security/limits.conf and limits.d, at `ulimit -u`, and at TasksMax of the service."
+        )
+    if error == errno.E2BIG:
+        return "Arguments and variables together are too long for one process: put long values into files."
+    if error in (errno.EMFILE, errno.ENFILE):
+        return "Too many files are open: look at nofile in /etc/security/limits.conf and at LimitNOFILE of the service."
+    return "Look at the memory and the process limits of the host, and at the size of the environment and arguments."
 
 
-def _is_run_by_shell(line: bytes) -> bool:
-    """Whether a script with this first line is run by a shell, such as one that names no interpreter."""
-    words = line.removeprefix(b"#!").split() if line.startswith(b"#!") else []
-    names = [os.path.basename(word).decode("ascii", "replace") for word in words if not word.startswith(b"-")]
-    if names[:1] == ["env"]:
-        names = names[1:]
-    return not names or names[0] in _SHELLS
+def _wrong_format(path: Path) -> str:
+    machine = os.uname().machine
+    file = read_script_file(path)
+    if file.is_program:
+        return (
+            f"{path} is a program for another kind of machine than this one ({machine}), or damaged. "
+            "Build the revision for this machine."
+        )
+    return (
+        f"{path} is neither text, as its first line holds a NUL byte, nor a program for this kind of machine "
+        f"({machine}). Put the script, or a program that was built for this machine, in its place."
+    )
 
 
-def _missing_interpreter(path: Path, script: HookScript) -> CommandFailure:
-    subject, line = describe_script(script), first_line(path)
-    interpreter = _interpreter(line)
+def _missing_part(path: Path, script: HookScript) -> CommandFailure:
+    """Something that it takes to run the script is not there; mostly the interpreter."""
+    file = read_script_file(path)
+    line = file.first_line
+    interpreter = _named_by_kernel(line).decode("utf-8", "replace")
     if line.endswith(b"\r"):
         return CommandFailure(
             "hook-windows-line-ends",
-            f"{subject} can't be started: {path} has Windows line ends, so Linux looks for an interpreter "
-            f"called {interpreter!r} with a carriage return at the end of its name. "
-            "Save the script with Unix line ends (dos2unix; in git: `*.sh text eol=lf` in .gitattributes).",
+            not_started(
+                script,
+                f"{path} has Windows line ends, so Linux looks for an interpreter "
+                f"called {interpreter.rstrip()!r} with a carriage return at the end of its name. "
+                "Save the script with Unix line ends (dos2unix; in git: `*.sh text eol=lf` in .gitattributes).",
+            ),
             code=ErrorCode.SCRIPT_FAILED,
             script_name=script.location,
         )
-    if line.startswith(_ELF):
+    if not path.exists():
         return CommandFailure(
-            "hook-interpreter-missing",
-            f"{subject} can't be started: the loader that {path} was linked for is not on this host "
-            f"({os.uname().machine}). Build the program for this host's C library, or statically.",
-            code=ErrorCode.SCRIPT_FAILED,
+            "hook-script-missing",
+            not_started(
+                script, f"{path} was there, and has been removed meanwhile. Find out what does that."
+            ),
+            code=ErrorCode.SCRIPT_MISSING,
             script_name=script.location,
+        )
+    machine = os.uname().machine
+    if file.is_program or (interpreter and os.path.exists(interpreter)):
+        program = path if file.is_program else f"the interpreter {interpreter}"
+        reason = (
+            f"the loader that {program} was linked for is not on this host ({machine}). "
+            "Build the program for this host's C library, or statically."
+        )
+    else:
+        reason = (
+            f"the interpreter {interpreter} that the first line of {path} names is not on this host. "
+            "Install it, or correct that line."
         )
     return CommandFailure(
         "hook-interpreter-missing",
-        f"{subject} can't be started: the interpreter {interpreter} that the first line of {path} names "
-        "is not on this host. Install it, or correct that line.",
+        not_started(script, reason),
         code=ErrorCode.SCRIPT_FAILED,
         script_name=script.location,
     )
@@ -156,45 +179,60 @@ def _missing_interpreter(path: Path, script: HookScript) -> CommandFailure:
 
 def _named_by_kernel(line: bytes) -> bytes:
     """The interpreter as the kernel sees it: a carriage return is part of its name."""
-    return line.removeprefix(b"#!").strip(b" \t").replace(b"\t", b" ").partition(b" ")[0]
-
-
-def _interpreter(line: bytes) -> str:
-    words = line.removeprefix(b"#!").strip().split()
-    return words[0].decode("utf-8", "replace") if words else ""
+    if not line.startswith(b"#!"):
+        return b""
+    return line[2:].strip(b" \t").replace(b"\t", b" ").partition(b" ")[0]
 
 
 def _not_permitted(path: Path, script: HookScript, account: Account | None) -> CommandFailure:
-    subject = describe_script(script)
     if os.statvfs(path).f_flag & os.ST_NOEXEC:
         return CommandFailure(
             "hook-noexec-mount",
-            f"{subject} can't be started: {path} lies on a file system that is mounted with noexec. "
-            "Mount it without, or set root_dir to a directory on another file system.",
+            not_started(
+                script,
+                f"{path} lies on a file system that is mounted with noexec. "
+                "Mount it without, or set root_dir to a directory on another file system.",
+            ),
             code=ErrorCode.SCRIPT_FAILED,
             script_name=script.location,
         )
-    closed = _first_closed_directory(path, account)
-    if closed:
-        return CommandFailure(
-            "hook-not-permitted",
-            f"{subject} can't be started: that user may not enter {closed}, in which {path} lies. "
-            "Let others enter it (chmod o+x), or run the script without runas.",
-            code=ErrorCode.SCRIPT_FAILED,
-            script_name=script.location,
-        )
-    interpreter = _interpreter(first_line(path)) or str(path)
     return CommandFailure(
         "hook-not-permitted",
-        f"{subject} can't be started: {path}, or the interpreter {interpreter}, may not be executed by "
-        f"{account.name if account else 'the agent'}. Look at their owners, modes and security labels.",
+        not_started(script, _what_is_closed(path, account)),
         code=ErrorCode.SCRIPT_FAILED,
         script_name=script.location,
     )
 
 
+def _what_is_closed(path: Path, account: Account | None) -> str:
+    """The first thing on the way to the script, then to its interpreter, that this user may not enter or execute."""
+    user = account.name if account else "the agent"
+    if closed := _first_closed_directory(path, account):
+        return (
+            f"{user} may not enter {closed}, in which {path} lies. "
+            "Let others enter it (chmod o+x), or run the script without runas."
+        )
+    named = _named_by_kernel(read_script_file(path).first_line)
+    interpreter = Path(os.fsdecode(named)) if named.startswith(b"/") else None
+    if interpreter is None or not interpreter.exists():
+        return f"{user} may not execute {path}. Look at its owner, mode and security label."
+    if closed := _first_closed_directory(Path(os.path.realpath(interpreter)), account):
+        return (
+            f"{user} may not enter {closed}, in which its interpreter {interpreter} lies. "
+            "Let others enter it (chmod o+x), or install the interpreter where everybody may get to it."
+        )
+    if not may_execute(interpreter, account):
+        return (
+            f"{user} may not execute its interpreter {interpreter}. Look at its owner and mode (chmod a+x)."
+        )
+    return (
+        f"{path}, or its interpreter {interpreter}, may not be executed by {user}, although their modes allow it. "
+        "Look at ACLs, at security labels (SELinux, AppArmor), and at mounts with noexec."
+    )
+
+
 def _first_closed_directory(path: Path, account: Account | None) -> Path | None:
-    """The outermost directory on the way to the script that the account may not enter."""
+    """The outermost directory on the way to this file that the account may not enter."""
     if account is None or account.uid == 0:
         return None
     for directory in reversed(path.parents):

@@ -89,6 +89,14 @@ def may_read(path: Path, account: Account | None) -> bool:
         return True
 
 
+def may_execute(path: Path, account: Account | None) -> bool:
+    """Whether the mode of the file lets this user execute it; True where there is no file."""
+    try:
+        return _may(os.stat(path), account, stat.S_IXOTH)
+    except OSError:
+        return True
+
+
 def _may(facts: os.stat_result, account: Account | None, bit: int) -> bool:
     """Whether the mode grants this; `bit` as it is written for others."""
     uid = account.uid if account else os.geteuid()
@@ -105,10 +113,25 @@ def _may(facts: os.stat_result, account: Account | None, bit: int) -> bool:
 def _missing(script: HookScript, path: Path, why: str) -> CommandFailure:
     return CommandFailure(
         "hook-script-missing",
-        f"Script does not exist at specified location: {path}: {why}. "
+        f"Script does not exist at specified location: {path}: {why}. {_absolute(script)}"
         f"Correct the location in line {script.line} of the AppSpec file, or add the script to the revision.",
         code=ErrorCode.SCRIPT_MISSING,
         script_name=script.location,
+    )
+
+
+def _absolute(script: HookScript) -> str:
+    """What a leading slash means, where there is one."""
+    if not script.location.startswith("/"):
+        return ""
+    exists = (
+        " That of the host is there, but only scripts of the revision are run."
+        if os.path.exists(script.location)
+        else ""
+    )
+    return (
+        f"The location {script.location} begins with a slash, which stands for the root of the revision, "
+        f"not for that of the host.{exists} "
     )
 
 

@@ -8,16 +8,14 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from agent.errors import CommandFailure
-from agent.lifecycle.launch_failure import describe_script
+from agent.lifecycle.exit_meaning import about_memory, explain_exit, signal_name
+from agent.lifecycle.launch_failure import describe_script, not_started
 from agent.protocol import ErrorCode
 
 if TYPE_CHECKING:
     from agent.appspec import HookScript
+    from agent.lifecycle.script_file import ScriptFile
 
-_NOT_EXECUTABLE = 126
-_NOT_FOUND = 127
-_SIGNAL_BASE = 128
-_LAST_SIGNAL = 64
 _MAX_DESCRIBED = 5
 
 
@@ -30,15 +28,25 @@ class Silence(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exited:
-    """The script's main process has ended by itself, or by a signal that was not ours."""
+    """The script's main process has ended by itself, or by a signal that was not ours.
+
+    Attributes:
+        code: exit code; negative = minus the number of the signal.
+        program: what ran it, as it goes on after "was run".
+        path_variable: PATH as it was given to the script; None = sudo or a profile sets another one.
+        file: the script, as it was before it was started.
+        is_readable: the interpreter could read the script.
+        was_opened: anybody has opened the script since then, as whoever runs it must; None = not known.
+        oom_kills: processes that the kernel has killed meanwhile for lack of memory; None = not known.
+    """
 
     code: int
-    """Exit code; negative = minus the number of the signal."""
-    path_variable: str
-    windows_line: int
-    """Number of the first line that ends as on Windows; 0 = none."""
+    program: str
+    path_variable: str | None
+    file: ScriptFile
     is_readable: bool
-    """Whether the interpreter could read the script."""
+    was_opened: bool | None = None
+    oom_kills: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,16 +67,44 @@ class Ended:
 def exit_failure(script: HookScript, outcome: Exited) -> CommandFailure:
     """What to report for a script that ended with anything but 0."""
     subject = describe_script(script)
+    place = f"It stands in line {script.line} of the AppSpec file and was run {outcome.program}. "
     if outcome.code < 0:
+        number = -outcome.code
         return CommandFailure(
             "hook-killed",
-            f"{subject} was ended by signal {_signal_name(-outcome.code)}. {_who_signals(-outcome.code)}",
+            f"{subject} was ended by signal {signal_name(number)}. {place}{_who_signals(number, outcome.oom_kills)}",
             code=ErrorCode.SCRIPT_FAILED,
             script_name=script.location,
         )
     return CommandFailure(
         "hook-failed",
-        f"{subject} failed with exit code {outcome.code}{_meaning(outcome)}",
+        f"{subject} failed with exit code {outcome.code}. {place}{explain_exit(outcome)}".rstrip(),
+        code=ErrorCode.SCRIPT_FAILED,
+        script_name=script.location,
+    )
+
+
+def never_ran_failure(script: HookScript, outcome: Exited) -> CommandFailure:
+    """What to report where sudo or a login shell has ended without opening the script, whatever the exit code."""
+    if script.sudo:
+        return CommandFailure(
+            "hook-sudo-refused",
+            not_started(
+                script,
+                f"sudo ended with exit code {outcome.code} without opening the script. Mostly it refuses: look at what it "
+                f"printed, and at `sudo -l` of the agent's user. A rule for hooks needs NOPASSWD and SETENV.",
+            ),
+            code=ErrorCode.SCRIPT_FAILED,
+            script_name=script.location,
+        )
+    return CommandFailure(
+        "hook-login-ended",
+        not_started(
+            script,
+            f"the login shell ended with exit code {outcome.code} without opening the script. Something in the profile "
+            "(/etc/profile, /etc/profile.d, ~/.profile, ~/.bash_profile) ends the shell, or puts another program in its "
+            "place (exit, exec): repair that, or remove login: true.",
+        ),
         code=ErrorCode.SCRIPT_FAILED,
         script_name=script.location,
     )
@@ -114,47 +150,12 @@ def describe_all(processes: tuple[str, ...]) -> str:
     return f"{listed}; and {more} more" if more > 0 else listed
 
 
-def _meaning(outcome: Exited) -> str:
-    if outcome.windows_line:
-        return (
-            f". The script has Windows line ends (the first in line {outcome.windows_line}), and a shell takes the "
-            "carriage return as part of the command. Save it with Unix line ends (dos2unix)."
-        )
-    if not outcome.is_readable:
-        return (
-            ". Its user may execute the script, but not read it, and an interpreter has to read what it runs. "
-            "Let others read it (chmod a+r)."
-        )
-    if outcome.code == _NOT_EXECUTABLE:
-        return (
-            ". Exit code 126 mostly means that a command was found but may not be executed: look at its mode."
-        )
-    if outcome.code == _NOT_FOUND:
-        return (
-            f". Exit code 127 mostly means that a command was not found; PATH was {outcome.path_variable}. "
-            "Name the command with its whole path, or set PATH under environment:."
-        )
-    if _SIGNAL_BASE < outcome.code <= _SIGNAL_BASE + _LAST_SIGNAL:
-        number = outcome.code - _SIGNAL_BASE
-        return f". That is 128 + {number}: something in it was ended by signal {_signal_name(number)}."
-    return "."
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return f"{number} ({signal.Signals(number).name})"
-    except ValueError:
-        return str(number)
-
-
-def _who_signals(number: int) -> str:
+def _who_signals(number: int, oom_kills: int | None) -> str:
     if number == signal.SIGKILL:
-        return (
-            "The kernel does that when memory runs out: look for 'Out of memory' in the kernel log (dmesg)."
-        )
+        return about_memory(oom_kills)
     if number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGABRT, signal.SIGFPE):
         return "The program itself crashed."
-    return "Somebody else sent it; the agent did not."
+    return "Somebody else sent it, or the script itself; the agent did not."
 
 
 def _last_words(outcome: Ended) -> str:

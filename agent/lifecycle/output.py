@@ -27,6 +27,10 @@ _ERROR_LINE = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _GAP = "[...]\n"
+# What a message ends with, of the end of what a script printed to its standard error.
+_LAST_ERRORS = 3
+_LAST_ERROR_BYTES = 4 * 1024
+_BETWEEN_ERRORS = " | "
 
 _CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
 _ESCAPE_SEQUENCE = re.compile(
@@ -84,6 +88,7 @@ class Tail:
     def __init__(self) -> None:
         self._kept = b""
         self._first_error = b""
+        self._last_errors = b""
         self._searched_bytes = 0
 
     def append(self, lines: bytes, mark: bytes = b"") -> None:
@@ -107,9 +112,18 @@ class Tail:
         head = f"{error.rstrip()}\n{_GAP}"
         return f"{head}{reported(self._kept, room=MAX_LOG_CHARACTERS - len(head))}"
 
+    def last_errors(self) -> str:
+        """The last three lines that the last script printed to standard error, as one; empty when it printed none."""
+        lines = [line.strip() for line in reported(self._last_errors).splitlines()]
+        return _BETWEEN_ERRORS.join(
+            line[:_MAX_ERROR_CHARACTERS] for line in [line for line in lines if line][-_LAST_ERRORS:]
+        )
+
     def _look_for_error(self, lines: bytes, mark: bytes) -> None:
         if not mark:
-            self._first_error, self._searched_bytes = b"", 0
+            self._first_error, self._last_errors, self._searched_bytes = b"", b"", 0
+        if mark == Stream.STDERR.value:
+            self._last_errors = (self._last_errors + lines[-_LAST_ERROR_BYTES:])[-_LAST_ERROR_BYTES:]
         if mark != Stream.STDERR.value or self._first_error or self._searched_bytes >= _SEARCHED_BYTES:
             return
         self._searched_bytes += len(lines)

@@ -78,6 +78,7 @@ class Recorder:
         self._streams: tuple[int, ...] = ()
         self._trouble: str | None = None
         self._is_lost = False
+        self._was_replaced = False
         self._is_silence_known = True
         self._start()
 
@@ -130,9 +131,22 @@ class Recorder:
         """The same, but it begins with the first error of the last script where that would be cut off."""
         return (self._ask(Request.FAILURE_TAIL, b"", 0) or b"").decode()
 
+    def last_errors(self) -> str:
+        """The end of what the last script printed to standard error, as one line; empty when it printed nothing."""
+        return (self._ask(Request.LAST_ERRORS, b"", 0) or b"").decode().removeprefix(" ")
+
+    def missing_output(self) -> str:
+        """Why the logs may lack some of the output, as part of a sentence; empty = they have all of it."""
+        if self._trouble:
+            return f"it could not all be written ({self._trouble})"
+        if self._was_replaced:
+            return "the process that records it was killed meanwhile, and what it had read may be lost"
+        return ""
+
     def revive(self) -> bool:
         """Replace a recorder that has gone; False where that is not possible now, as without a free process."""
         gone = self._connection
+        self._was_replaced = True
         self._is_silence_known = False
         self._log.note_interruption()
         try:

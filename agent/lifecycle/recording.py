@@ -50,6 +50,8 @@ class Request(Enum):
     """Answered by the end of all that was logged."""
     FAILURE_TAIL = b"F"
     """The same, for an event that failed."""
+    LAST_ERRORS = b"E"
+    """Answered by the end of what the last script printed to standard error; a blank before it."""
 
 
 def record(connection: socket.socket, log: ScriptLog, *, late_s: float, late_bytes: int) -> NoReturn:
@@ -132,6 +134,8 @@ class _Service:
                 self._connection.send(self._log.tail.encode())
             case Request.FAILURE_TAIL:
                 self._connection.send(self._log.failure_tail.encode())
+            case Request.LAST_ERRORS:
+                self._connection.send(f" {self._log.last_errors}".encode())
 
     def _settle(self, within_s: float) -> None:
         self._capture.read_to_end(within_s=within_s)

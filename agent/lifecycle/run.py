@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from agent.lifecycle.context import HookContext
 
 log = get_logger()
+
+# What the deployment's option for failures of ApplicationStop covers.
+_IGNORABLE_EVENTS = ("ApplicationStop", "BeforeBlockTraffic", "AfterBlockTraffic")
+LOCAL_SUFFIX = "-local"  # of the id of a deployment that `agentctl deploy` has made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +75,7 @@ def run_event(
                 run = ScriptRun(script, account, context, recorder, heir=heir, leaders=leaders)
                 leaders.append(run.run(cancelled))
     except CommandFailure as failure:
-        _complete(failure, context, recorder.failure_tail())
+        _complete(failure, context, recorder)
         raise
     else:
         return EventLog(tail=recorder.tail())
@@ -96,16 +101,40 @@ def _start_recorder(context: HookContext) -> Recorder:
         ) from error
 
 
-def _complete(failure: CommandFailure, context: HookContext, tail: str) -> None:
-    """Add what only the event knows: whose script it was, and where its output is."""
-    failure.add(f"The whole output is in {context.scripts_log}.")
+def _complete(failure: CommandFailure, context: HookContext, recorder: Recorder) -> None:
+    """Add what only the event knows: whose script it was, where its output is, and what it said last."""
+    failure.log = recorder.failure_tail()
     if context.scripts_of != context.deployment_id:
-        failure.add(
-            f"At {context.event} the scripts of deployment {context.scripts_of} run, which this host has, "
-            f"and not those of {context.deployment_id}, which is to come: changing the new revision does not help. "
-            "Repair the script in that deployment's archive, or deploy with failures of ApplicationStop ignored."
-        )
-    failure.log = tail
+        _blame_earlier_deployment(failure, context)
+    if missing := recorder.missing_output():
+        failure.add(f"Its output is in {context.scripts_log}, but {missing}.")
+    else:
+        failure.add(f"The whole output is in {context.scripts_log}.")
+    # At the very end, where people look first, and unchanged.
+    if errors := recorder.last_errors():
+        failure.add(f"Last of its standard error: {errors}")
+
+
+def _blame_earlier_deployment(failure: CommandFailure, context: HookContext) -> None:
+    script = (
+        f" ({os.path.join(context.archive, failure.script_name.lstrip('/'))})" if failure.script_name else ""
+    )
+    failure.add(
+        f"At {context.event} the scripts of deployment {context.scripts_of} run{script}, which this host has, "
+        f"and not those of {context.deployment_id}, which is to come: changing the new revision does not help."
+    )
+    failure.add(_way_out(context))
+
+
+def _way_out(context: HookContext) -> str:
+    """How to get past a script of an earlier revision; nothing ignores failures of other events than these."""
+    if context.event not in _IGNORABLE_EVENTS:
+        return "Repair the script in that deployment's archive."
+    if context.deployment_id.endswith(LOCAL_SUFFIX):
+        return f"Repair the script in that deployment's archive, or leave {context.event} out (agentctl deploy --events)."
+    return (
+        "Repair the script in that deployment's archive, or deploy with failures of ApplicationStop ignored."
+    )
 
 
 def _warn_of_refused_variables(scripts: Sequence[HookScript], context: HookContext) -> None:

@@ -69,6 +69,11 @@ class ScriptLog:
         """The same for an event that failed: with the first error of its last script, if that was long ago."""
         return self._tail.failure_text()
 
+    @property
+    def last_errors(self) -> str:
+        """The end of what the last script printed to standard error, as one line."""
+        return self._tail.last_errors()
+
     def note_interruption(self) -> None:
         """Remember that the process that wrote this log so far has gone, and took the tail along."""
         self._is_interrupted = True

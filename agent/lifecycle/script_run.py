@@ -11,28 +11,34 @@ import contextlib
 import os
 import select
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from agent.errors import CommandFailure
 from agent.lifecycle.accounts import find_sudo
 from agent.lifecycle.adoption import bury_orphans, find_earlier_processes
 from agent.lifecycle.descendants import Bystanders
-from agent.lifecycle.launch import start_script
-from agent.lifecycle.launch_failure import explain_launch_failure, first_windows_line, is_binary
+from agent.lifecycle.interpreter import describe_program
+from agent.lifecycle.launch import ScriptStart, start_script
+from agent.lifecycle.launch_failure import explain_launch_failure
 from agent.lifecycle.location import find_script, make_executable, may_read
+from agent.lifecycle.oom import count_oom_kills
+from agent.lifecycle.open_watch import OpenWatch
 from agent.lifecycle.outcome import (
     Ended,
     Exited,
     cancel_failure,
     exit_failure,
+    never_ran_failure,
     open_output_failure,
     timeout_failure,
 )
+from agent.lifecycle.pam import choose_service
+from agent.lifecycle.script_file import read_script_file
+from agent.lifecycle.session_failure import session_timeout_failure
 from agent.lifecycle.streams import ScriptStreams
 from agent.logs import get_logger
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
@@ -40,6 +46,8 @@ if TYPE_CHECKING:
     from agent.lifecycle.accounts import Account
     from agent.lifecycle.context import HookContext
     from agent.lifecycle.recorder import Recorder
+    from agent.lifecycle.script_file import ScriptFile
+    from agent.lifecycle.script_process import ScriptProcess
 
 log = get_logger()
 
@@ -66,6 +74,8 @@ class ScriptRun:
         self._recorder = recorder
         self._heir = heir
         self._earlier = find_earlier_processes(leaders)
+        self._watch: OpenWatch | None = None
+        self._oom_kills: int | None = None
 
     def run(self, cancelled: Callable[[], bool]) -> int:
         """Afterwards the script has run and succeeded; its pid.
@@ -76,25 +86,40 @@ class ScriptRun:
         path = find_script(self._script, self._context.archive)
         make_executable(path, self._script, self._account)
         self._recorder.note(f"Script - {self._script.location}")
+        file = read_script_file(path)
         with (
             contextlib.closing(self._open_streams(path)) as streams,
             self._recorder.following(streams.readers),
+            self._watching(file),
         ):
             try:
-                process = start_script(
-                    path,
-                    self._script,
-                    self._account,
-                    streams,
-                    self._context.environment,
-                    busy_s=self._context.patience.busy_s,
-                    on_started=self._context.on_started,
-                )
+                self._oom_kills = count_oom_kills()
+                process = start_script(self._start(file, streams))
                 streams.close_writers()
-                self._carry(process, streams, path, cancelled)
-                return process.pid
+                self._carry(process, streams, file, cancelled)
+                return process.leader
             finally:
                 self._context.on_ended()
+
+    def _start(self, file: ScriptFile, streams: ScriptStreams) -> ScriptStart:
+        return ScriptStart(
+            file=file,
+            script=self._script,
+            account=self._account,
+            streams=streams,
+            environment=self._context.environment,
+            patience=self._context.patience,
+            on_started=self._context.on_started,
+        )
+
+    @contextlib.contextmanager
+    def _watching(self, file: ScriptFile) -> Iterator[None]:
+        """Notice whether a program that is to run the script comes to that."""
+        if not self._script.sudo and not self._script.login:
+            yield
+            return
+        with contextlib.closing(OpenWatch(file.path)) as self._watch:
+            yield
 
     def _open_streams(self, path: Path) -> ScriptStreams:
         try:
@@ -104,36 +129,50 @@ class ScriptRun:
 
     def _carry(
         self,
-        process: subprocess.Popen[bytes],
+        process: ScriptProcess,
         streams: ScriptStreams,
-        path: Path,
+        file: ScriptFile,
         cancelled: Callable[[], bool],
     ) -> None:
         deadline = time.monotonic() + self._script.timeout_s
         try:
             code = self._wait(process, deadline, cancelled)
+        except CommandFailure as failure:  # it could not be started
+            if failure.error_id == "hook-session-broken":
+                self._end(process)  # nobody knows how far it came
+            else:
+                self._finish_output(streams)
+            raise
         except BaseException:  # such as Ctrl-C, which does not reach the script's session
             self._end(process)
             raise
         if code is None:
-            is_late = time.monotonic() >= deadline
-            ended = self._end(process)
-            raise (timeout_failure if is_late else cancel_failure)(self._script, ended)
+            self._give_up(process, is_late=time.monotonic() >= deadline)
         holders = self._finish_output(streams)
         self._bury(process)
+        exited = self._exited(code, process, file)
+        if exited.was_opened is False:
+            raise never_ran_failure(self._script, exited)
         if code != 0:
-            raise exit_failure(self._script, self._exited(code, path))
+            raise exit_failure(self._script, exited)
         if holders and self._context.fail_on_open_output:
             raise open_output_failure(self._script, holders)
 
-    def _wait(
-        self, process: subprocess.Popen[bytes], deadline: float, cancelled: Callable[[], bool]
-    ) -> int | None:
+    def _give_up(self, process: ScriptProcess, *, is_late: bool) -> NoReturn:
+        has_started = process.has_started
+        ended = self._end(process)
+        if is_late and not has_started:
+            raise session_timeout_failure(self._script, choose_service())
+        raise (timeout_failure if is_late else cancel_failure)(self._script, ended)
+
+    def _wait(self, process: ScriptProcess, deadline: float, cancelled: Callable[[], bool]) -> int | None:
         """The exit code of the main process; None when it has to be ended."""
         next_tick = time.monotonic() + _TICK_S
-        with _exit_descriptor(process.pid) as descriptor:
+        with _exit_descriptor(watched := process.pid) as descriptor:
             pause_s = _FIRST_PAUSE_S if descriptor is None else _TICK_S
             while (code := process.poll()) is None:
+                if process.pid != watched:  # the descriptor tells nothing of the new one
+                    pause_s = min(pause_s, _LONGEST_PAUSE_S)
                 now = time.monotonic()
                 if now >= deadline:
                     return None
@@ -142,7 +181,8 @@ class ScriptRun:
                     if cancelled():
                         return None
                     self._bury(process)
-                self._pause(descriptor, max(min(deadline - now, next_tick - now, pause_s), 0.001))
+                waking = descriptor if process.pid == watched else None
+                self._pause(waking, max(min(deadline - now, next_tick - now, pause_s), 0.001))
                 if descriptor is None:
                     pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
         return code
@@ -157,7 +197,7 @@ class ScriptRun:
             self._recorder.revive()
             time.sleep(min(seconds, _LONGEST_PAUSE_S))  # should the next one go, too
 
-    def _end(self, process: subprocess.Popen[bytes]) -> Ended:
+    def _end(self, process: ScriptProcess) -> Ended:
         """End the script with everything that it started."""
         # Imported here: psutil costs 12 ms, and few scripts need to be ended.
         from agent.lifecycle.ending import end_processes  # noqa: PLC0415
@@ -168,27 +208,32 @@ class ScriptRun:
 
         def wait(seconds: float) -> None:
             time.sleep(seconds)
-            process.poll()
+            process.reap()
             self._bury(process)
 
-        processes = HookProcesses(process.pid, heir=self._heir, bystanders=self._bystanders)
+        def bystanders() -> Bystanders:
+            return self._bystanders(process)
+
+        processes = HookProcesses(process.leader, heir=self._heir, bystanders=bystanders)
         patience = self._context.patience
         ending = end_processes(processes, wait, patience=patience, sudo=self._sudo())
+        process.finish()
         wait(_FIRST_PAUSE_S)
         state = self._recorder.settle(within_s=patience.output_s)
         log.warning(
             "hook_ended_by_agent",
             script=self._script.location,
-            pid=process.pid,
+            pid=process.leader,
             running=ending.running,
             survivors=ending.survivors,
         )
         return Ended(running=ending.ended, survivors=ending.survivors, silent_s=state.silent_s)
 
-    def _bystanders(self) -> Bystanders:
+    def _bystanders(self, process: ScriptProcess) -> Bystanders:
         """What is none of the script's; the recorder may have been replaced since the script was started."""
         earlier = self._earlier.bystanders()
-        return Bystanders(pids={*earlier.pids, self._recorder.pid}, sessions=earlier.sessions)
+        keeper = () if process.keeper is None else (process.keeper,)
+        return Bystanders(pids={*earlier.pids, self._recorder.pid, *keeper}, sessions=earlier.sessions)
 
     def _sudo(self) -> str | None:
         """Through what we may end a script that was started through it."""
@@ -214,16 +259,20 @@ class ScriptRun:
         log.warning("hook_output_left_open", script=self._script.location, holders=holders, reader=reader)
         return holders
 
-    def _bury(self, process: subprocess.Popen[bytes]) -> None:
+    def _bury(self, process: ScriptProcess) -> None:
         if self._heir is not None:
-            bury_orphans(spared=process.pid)
+            bury_orphans(spared=process.own)
 
-    def _exited(self, code: int, path: Path) -> Exited:
+    def _exited(self, code: int, process: ScriptProcess, file: ScriptFile) -> Exited:
+        before, now = self._oom_kills, count_oom_kills()
         return Exited(
             code=code,
-            path_variable=self._variables().get("PATH", ""),
-            windows_line=first_windows_line(path),
-            is_readable=is_binary(path) or may_read(path, self._account),
+            program=describe_program(file, self._script, self._account),
+            path_variable=process.path_variable,
+            file=file,
+            is_readable=file.is_binary or may_read(file.path, self._account),
+            was_opened=self._watch.was_opened() if self._watch else None,
+            oom_kills=None if before is None or now is None else now - before,
         )
 
     def _variables(self) -> dict[str, str]:

@@ -1,0 +1,61 @@
+"""Which program runs a script."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agent.appspec import HookScript
+    from agent.lifecycle.accounts import Account
+    from agent.lifecycle.script_file import ScriptFile
+
+STANDARD_SHELL = "/bin/sh"
+
+# What a login shell does with a file that the kernel can't start, as in `su USER -c PATH`: these run it
+# themselves, the C shells only what begins with a comment. All others (dash, zsh, mksh, fish, ash) give it
+# to /bin/sh, and rbash, git-shell, nologin and the like run no files at all.
+_THEMSELVES = ("bash", "ksh", "ksh93")
+_COMMENTED = ("csh", "tcsh")
+
+
+def shell_for(file: ScriptFile, account: Account | None) -> str:
+    """The shell that runs this script where it names no interpreter itself.
+
+    Args:
+        file: of the script.
+        account: as whom it runs; None = as the agent, with no shell of its own.
+    """
+    if account is None or not os.access(account.shell, os.X_OK):
+        return STANDARD_SHELL
+    name = os.path.basename(account.shell)
+    if name in _THEMSELVES or (name in _COMMENTED and file.beginning.startswith(b"#")):
+        return account.shell
+    return STANDARD_SHELL
+
+
+def describe_program(file: ScriptFile, script: HookScript, account: Account | None) -> str:
+    """What ran the script, as it goes on after "was run": `by /usr/bin/env python3`."""
+    through = _through(script, account)
+    if file.is_program:
+        return f"as a program{through}"
+    if words := file.interpreter_words:
+        return f"by {' '.join(words)}{through}"
+    shell = shell_for(file, None if script.sudo else account)
+    return f"by {shell}, because its first two bytes are not `#!`{_why(file)}{through}"
+
+
+def _why(file: ScriptFile) -> str:
+    if file.has_byte_order_mark:
+        return " but a byte order mark"
+    if line := file.late_interpreter_line:
+        return f" (that comes in line {line})"
+    return ""
+
+
+def _through(script: HookScript, account: Account | None) -> str:
+    if script.sudo:
+        return ", through sudo"
+    if script.login and account:
+        return f", through the login shell {account.shell}"
+    return ""

@@ -1,0 +1,204 @@
+"""The process `hook-session`, which opens a user's session, has the script run in it, and closes it again.
+
+It stands between worker and script, since limits, umask, groups, keys and namespaces of a session are those
+of the process that opened it, and that has to be root to the end. It is forked from the worker and keeps
+nothing of it. While PAM is busy it can be ended like any process; once there is a script, it only waits for its
+end: whoever ends the script ends the session, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import signal
+import socket
+import subprocess
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from agent.lifecycle.cgroups import own_memberships, return_to
+from agent.lifecycle.context import SESSION_KEEPER
+from agent.lifecycle.pam import PamRefused, PamSession
+
+if TYPE_CHECKING:
+    import ctypes
+    from collections.abc import Callable, Mapping
+
+MAX_MESSAGE = 2**16
+
+_DESCRIPTORS = 2**12  # more than a worker has, where /proc does not tell which
+
+
+class Report(Enum):
+    """What the worker is told; the value of `is` in a message."""
+
+    REFUSED = "refused"
+    """There is no session: `refusal`, as `pam.Refusal`."""
+    NOT_STARTED = "not-started"
+    """The script can't be started: `error`, a number of errno; 0 = its process could not get ready."""
+    STARTED = "started"
+    """The script is about to run: `pid`, `path` (the variable PATH), and whether it `left_group`."""
+    ENDED = "ended"
+    """The script has ended: `code`, as subprocess has it."""
+    BROKEN = "broken"
+    """Something has gone wrong here: `error`, in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionPlan:
+    """What is to be done.
+
+    Attributes:
+        worker: pid of the process that wants it.
+        service: of PAM.
+        user: whose session.
+        groups: of the user, which PAM may add to.
+        environment: what PAM's modules find in theirs.
+        start: starts the script in the session, given what that brings along, and what its process is to call
+            before it becomes the script, with its PATH.
+        announce: tells others of this process; called before anything else.
+        closing_s: how long modules may take to close the session: the script's work is done.
+    """
+
+    worker: int
+    service: str
+    user: str
+    groups: tuple[int, ...]
+    environment: Mapping[str, str]
+    start: Callable[[Mapping[str, str], Callable[[str | None], None]], subprocess.Popen[bytes]]
+    announce: Callable[[], None]
+    closing_s: float
+
+
+def keep_session(
+    library: ctypes.CDLL, connection: socket.socket, plan: SessionPlan, *, stdout: int, stderr: int
+) -> NoReturn:
+    """Carry the plan out; to be called in a process just forked, which ends with the session.
+
+    Args:
+        library: libpam.
+        connection: to the worker, which is told of each step.
+        plan: what is to be done.
+        stdout: where the script prints.
+        stderr: the same.
+    """
+    try:
+        # First: what the worker has open, such as its lock on the record, is closed after that.
+        plan.announce()
+        connection = _leave_worker(connection, stdout, stderr)
+        _Keeper(library, connection, plan).run()
+    finally:
+        os._exit(0)
+
+
+class _Keeper:
+    def __init__(self, library: ctypes.CDLL, connection: socket.socket, plan: SessionPlan) -> None:
+        self._connection = connection
+        self._plan = plan
+        self._session = PamSession(library, service=plan.service, user=plan.user)
+
+    def run(self) -> None:
+        try:
+            self._run()
+        except Exception as error:  # noqa: BLE001 - nobody else would ever hear of it
+            self._tell(Report.BROKEN, error=f"{type(error).__name__}: {error}")
+
+    def _run(self) -> None:
+        memberships = own_memberships()
+        os.environ.clear()
+        os.environ.update(self._plan.environment)
+        os.setgroups(self._plan.groups)
+        try:
+            variables = self._session.open()
+        except PamRefused as refused:
+            self._tell(Report.REFUSED, refusal=asdict(refused.refusal))
+            return
+        has_left = not return_to(memberships)
+        self._print_what_modules_said()
+        if os.getppid() == self._plan.worker:  # or there is nobody for a script that would start now
+            script = self._start(variables, has_left=has_left)
+            if script is not None:
+                self._wait(script)
+        self._close()
+
+    def _start(self, variables: Mapping[str, str], *, has_left: bool) -> subprocess.Popen[bytes] | None:
+        def announce(path: str | None) -> None:
+            # By the script's own process: whatever happens to this one from then on, the worker knows of it.
+            self._tell(Report.STARTED, pid=os.getpid(), path=path, left_group=has_left)
+
+        try:
+            return self._plan.start(variables, announce)
+        except OSError as error:
+            self._tell(Report.NOT_STARTED, error=error.errno or 0)
+        except subprocess.SubprocessError:  # all that Popen tells of an exception in the new process
+            self._tell(Report.NOT_STARTED, error=0)
+        return None
+
+    def _wait(self, script: subprocess.Popen[bytes]) -> None:
+        # Not SIG_IGN, which what modules start would inherit, and could then not be ended.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+            signal.signal(number, _stay)
+        code = script.wait()
+        # The script's output ends with it, whatever the modules are up to from here on.
+        _silence()
+        self._tell(Report.ENDED, code=code)
+
+    def _close(self) -> None:
+        # A module that hangs must not keep this process for ever, should the worker have gone; else that is quicker.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+        signal.setitimer(signal.ITIMER_REAL, 2 * self._plan.closing_s)
+        self._session.close()
+
+    def _print_what_modules_said(self) -> None:
+        with contextlib.suppress(OSError):
+            for line in self._session.said:
+                os.write(2, f"{line}\n".encode())
+
+    def _tell(self, report: Report, **facts: Any) -> None:
+        with contextlib.suppress(OSError):  # a worker that was killed does not hear it
+            self._connection.send(json.dumps({"is": report.value, **facts}).encode())
+
+
+def _leave_worker(connection: socket.socket, stdout: int, stderr: int) -> socket.socket:
+    """Keep nothing of the worker but the connection: no lock, socket, handler or session."""
+    gc.disable()  # a collection would copy every page that we share with the worker
+    os.setsid()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+        # What is ignored stays so: it is to be ignored by the script.
+        if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGCHLD:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    kept = connection.detach()
+    for descriptor in _open_descriptors():
+        if descriptor not in (0, 1, 2, kept):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/comm").write_bytes(SESSION_KEEPER.encode())
+    return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=kept)
+
+
+def _stay(_number: int, _frame: object) -> None:
+    """The session has to be closed first, which comes of the script's end."""
+
+
+def _silence() -> None:
+    empty = os.open(os.devnull, os.O_RDWR)
+    for standard in (1, 2):
+        os.dup2(empty, standard)
+
+
+def _open_descriptors() -> list[int]:
+    try:
+        return [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:
+        return list(range(_DESCRIPTORS))
