@@ -36,14 +36,21 @@ def command(error_id: str | None) -> None:
         for name, texts in sorted(explanations.items()):
             click.echo(f"{name:<36} {texts['summary']}")
         return
-    texts = explanations.get(error_id.strip("[]"), {})
+    error_id = _as_written(error_id)
+    texts = explanations.get(error_id, {})
     if not texts:
         near = difflib.get_close_matches(error_id, explanations, n=3, cutoff=0.4)
         hint = f" Did you mean {', '.join(near)}?" if near else ""
         click.echo(f"agentctl: there is no error id {error_id}.{hint}", err=True)
         sys.exit(2)
-    click.echo(f"{error_id.strip('[]')}\n\n{texts['summary']}\n")
+    click.echo(f"{error_id}\n\n{texts['summary']}\n")
     click.echo(f"Why:\n  {texts['cause']}\n\nWhat to do:\n  {texts['remedy']}")
+
+
+def _as_written(error_id: str) -> str:
+    """The id as messages have it: copied with brackets and a full stop, from a log line, or typed by hand."""
+    _, _, value = error_id.rpartition("=")
+    return value.strip(" []().,;:'\"").lower().replace("_", "-")
 
 
 def load_explanations() -> dict[str, dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from agent.files import replace_file
@@ -39,8 +40,14 @@ class DrainMark:
         self.path.unlink(missing_ok=True)
 
     def counts(self) -> bool:
-        """Whether the agent is to take no commands; a mark that can't be read is none."""
+        """Whether the agent is to take no commands.
+
+        A mark that is there but can't be read counts: somebody has put it, and a host that is about to be switched
+        off must not begin a deployment because no descriptor is left, say.
+        """
         try:
             return self.path.read_bytes().decode("ascii", "replace").strip() == boot_id()
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return False
+        except OSError:
+            return os.path.lexists(self.path)

@@ -59,7 +59,16 @@ def test_an_unknown_subcommand_is_bad_input(agentctl: AgentCtl) -> None:
     assert "stauts" in done.stderr
 
 
-@pytest.mark.parametrize("written", ["bundle-not-found", "[bundle-not-found]"])
+@pytest.mark.parametrize(
+    "written",
+    [
+        "bundle-not-found",
+        "[bundle-not-found]",
+        "[bundle-not-found].",
+        "error_id=bundle-not-found",
+        "Bundle_not_found",
+    ],
+)
 def test_an_error_id_is_explained_also_as_it_stands_in_messages(agentctl: AgentCtl, written: str) -> None:
     """Copied with or without its brackets."""
     done = agentctl("explain", written)

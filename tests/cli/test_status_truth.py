@@ -391,7 +391,7 @@ def test_a_running_agent_is_seen_although_its_configuration_has_become_unusable(
     shown = agent.agentctl("status")
     assert 0 == shown.returncode
     assert "The agent is running" in shown.stdout
-    assert "max_revisions" in shown.stdout
+    assert "max_revisions" in shown.stderr
 
 
 def test_without_its_status_file_a_living_agent_is_not_taken_for_one_that_never_ran(agent: Agent) -> None:

@@ -28,7 +28,14 @@ def test_one_of_another_boot_or_without_content_is_none(tmp_path: Path) -> None:
         assert not mark.counts(), content
 
 
-def test_one_that_cannot_be_read_is_none(tmp_path: Path) -> None:
+def test_a_directory_of_that_name_is_none(tmp_path: Path) -> None:
     """It must not end the daemon, which looks at it before each poll."""
     (tmp_path / "draining").mkdir()
     assert not DrainMark(tmp_path).counts()
+
+
+def test_a_mark_that_is_there_and_cannot_be_read_counts(tmp_path: Path) -> None:
+    """The host is about to be switched off; a deployment must not begin because no file can be opened just now."""
+    mark = DrainMark(tmp_path)
+    mark.path.symlink_to(mark.path)
+    assert mark.counts()
