@@ -17,6 +17,7 @@ from chaos.control_groups import ControlGroups
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_REFUSING_S = 6.0
 _SMALL_DISK = "size=24m,nr_inodes=8000,mode=755"
 # The administrator's command writes down what it has said, so that a report can be compared with it.
 _PRE_ACCEPT = """\
@@ -136,10 +137,18 @@ class Conditions:
             raise NotPossibleError("no control group for memory can be made")
 
     def refuse(self, duration_s: float) -> None:
-        """The administrator's command says no for a while."""
+        """The administrator's command says no for a while, and longer when nobody has asked by then."""
+        begun = time.monotonic()
+        before = self._refusals()
         self._refusing.touch()
-        time.sleep(duration_s)
+        while (elapsed_s := time.monotonic() - begun) < duration_s or (
+            self._refusals() == before and elapsed_s < _REFUSING_S
+        ):
+            time.sleep(0.05)
         self._refusing.unlink(missing_ok=True)
+
+    def _refusals(self) -> int:
+        return self.answers.read_text().count(" refused ") if self.answers.exists() else 0
 
     def move_clock(self, by_s: float, duration_s: float) -> None:
         """The clock of this host is wrong for a while."""

@@ -138,6 +138,16 @@ _WEIGHTS = {
     FaultKind.EXPIRED_CERTIFICATE: 2,
     FaultKind.OTHER_CERTIFICATE: 2,
 }
+# They come to nothing when the command that they belong to does not come, or has just ended.
+_NEED_LUCK = (
+    FaultKind.NO_MEMORY,
+    FaultKind.OOM_KILL,
+    FaultKind.REFUSE,
+    FaultKind.S3_DOWN,
+    FaultKind.ARCHIVE_GONE,
+    FaultKind.EXPIRED_CERTIFICATE,
+    FaultKind.OTHER_CERTIFICATE,
+)
 # The archive is there after DownloadBundle, and goes once one of these is over.
 _BEFORE_ARCHIVE_GOES = ("DownloadBundle", "BeforeInstall", "Install", "AfterInstall", "ApplicationStart")
 _BEFORE_DOWNLOAD = ("ApplicationStop", "DownloadBundle")
@@ -173,11 +183,12 @@ def make_schedule(seed: int) -> Schedule:
 
 
 def _kinds(chance: random.Random, seed: int) -> list[FaultKind]:
-    """Some at random; and one after the other, so that a short campaign meets all."""
+    """Some at random; one of them in turn, so that a short campaign meets all, and those that need luck more often."""
     number = chance.choice((0, 1, 1, 2, 2, 3, 4))
     kinds = chance.choices(list(_WEIGHTS), weights=list(_WEIGHTS.values()), k=number)
     if number:
-        kinds[-1] = list(FaultKind)[seed % len(FaultKind)]
+        turns = _NEED_LUCK if seed % 2 == 0 else tuple(FaultKind)
+        kinds[-1] = turns[seed // 2 % len(turns)]
     return kinds
 
 
