@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from chaos.servers import Servers
     from chaos.wires import Wires
 
-_EVENT_S = 20.0
+_EVENT_S = 60.0
 
 
 class Inflictor:
