@@ -36,8 +36,8 @@ _SEPARATORS = str.maketrans("", "", "_- ")
 _Hooks = tuple[dict[str, tuple[HookScript, ...]], dict[str, tuple[int, int]]]
 
 
-def read_hooks(reading: Reading, node: Node | None) -> _Hooks:
-    """Scripts by event, and the place of each event's name in the file."""
+def read_hooks(reading: Reading, node: Node | None, only_event: str | None) -> _Hooks:
+    """Scripts by event, and the place of each event's name in the file; of one event only, when that is given."""
     hooks: dict[str, tuple[HookScript, ...]] = {}
     places: dict[str, tuple[int, int]] = {}
     if node is None:
@@ -46,12 +46,15 @@ def read_hooks(reading: Reading, node: Node | None) -> _Hooks:
     if isinstance(node, Sequence) and any(isinstance(item, Mapping) for item in node.items):
         form += ", without '- ' before it"
     for event, value in reading.entries(node, "hooks", form):
+        places[event.text] = (event.line, event.column)
+        if only_event is not None and event.text != only_event:
+            hooks[event.text] = ()
+            continue
         what = f"the event {quoted(event.text)}"
         found = [
             _read_script(reading, item) for item in reading.items(value, what, "scripts with a location")
         ]
         hooks[event.text] = tuple(script for script in found if script is not None)
-        places[event.text] = (event.line, event.column)
         _warn_about_event(reading, event, hooks[event.text])
     return hooks, places
 

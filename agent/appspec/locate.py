@@ -49,7 +49,11 @@ def find_appspec(archive: Path, filename: str | None) -> Path:
 
 
 def read_appspec(
-    archive: Path, filename: str | None, *, possible_events: Collection[str] | None = None
+    archive: Path,
+    filename: str | None,
+    *,
+    possible_events: Collection[str] | None = None,
+    only_event: str | None = None,
 ) -> AppSpec:
     """The AppSpec of this archive. See find_appspec and parse_appspec, also for what they raise."""
     path = find_appspec(archive, filename)
@@ -60,7 +64,7 @@ def read_appspec(
         raise _unreadable(path, error) from error
     if len(text) > MAX_BYTES:
         raise AppSpecInvalid(str(path), [Problem(message=f"it is larger than {MAX_BYTES // 1024} KiB")])
-    return parse_appspec(text, path=str(path), possible_events=possible_events)
+    return parse_appspec(text, path=str(path), possible_events=possible_events, only_event=only_event)
 
 
 def appspec_names(filename: str | None) -> tuple[str, ...]:

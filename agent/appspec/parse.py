@@ -39,25 +39,33 @@ if TYPE_CHECKING:
 _KEYS = ("version", "os", "files", "permissions", "hooks", "file_exists_behavior", "environment")
 _ZERO = re.compile(r"[+-]?(0+(\.0*)?|\.0+)")
 _FILE_KEYS = ("source", "destination")
-_NO_FILE_KEY = "overwrite"
-"""No agent has ever known this key, and yet many AppSpecs have it."""
+_NO_FILE_KEYS = ("overwrite", "file_exists_behavior")
+"""Keys that no agent has ever known here, and yet many AppSpecs have them."""
 _BEHAVIORS = tuple(behavior.value for behavior in FileExistsBehavior)
 
 
-def parse_appspec(text: bytes, *, path: str, possible_events: Collection[str] | None = None) -> AppSpec:
+def parse_appspec(
+    text: bytes,
+    *,
+    path: str,
+    possible_events: Collection[str] | None = None,
+    only_event: str | None = None,
+) -> AppSpec:
     """What the AppSpec says.
 
     Args:
         text: content of the file.
         path: how messages name the file.
         possible_events: when given, scripts for any other event are refused (Install does so).
+        only_event: when given, only what scripts of this event need is read: other events have none then, and
+            there are no files and permissions. What is wrong there is nobody's business any more.
 
     Raises:
         AppSpecInvalid: with all problems at once (at most 50), each with line and column.
     """
     reading = Reading()
     try:
-        appspec = _read(reading, text, path)
+        appspec = _read(reading, text, path, only_event)
     except DocumentProblem as error:
         raise AppSpecInvalid(path, [error.problem]) from None
     except TooManyProblems:
@@ -102,7 +110,7 @@ def _by_place(problems: list[Problem]) -> list[Problem]:
     return sorted(problems, key=lambda problem: (problem.line, problem.column))
 
 
-def _read(reading: Reading, text: bytes, path: str) -> AppSpec | None:
+def _read(reading: Reading, text: bytes, path: str, only_event: str | None) -> AppSpec | None:
     document, has_more = read_document(text)
     if document is None or is_nothing(document):
         message = "it is empty; it needs at least version: 0.0 and os: linux"
@@ -122,10 +130,10 @@ def _read(reading: Reading, text: bytes, path: str) -> AppSpec | None:
             document, f"an AppSpec must be a mapping with version: 0.0 and os: linux, not {kind_of(document)}"
         )
         return None
-    return _read_sections(reading, document, path)
+    return _read_sections(reading, document, path, only_event)
 
 
-def _read_sections(reading: Reading, document: Mapping, path: str) -> AppSpec | None:
+def _read_sections(reading: Reading, document: Mapping, path: str, only_event: str | None) -> AppSpec | None:
     values = reading.mapping(document, "an AppSpec", _KEYS, LIFECYCLE_EVENTS) or {}
     other_platform = platform_problem(document)
     if other_platform is not None:
@@ -137,7 +145,16 @@ def _read_sections(reading: Reading, document: Mapping, path: str) -> AppSpec | 
     _check_version(reading, document, values)
     _check_os(reading, document, values)
     sections = {name: reading.unless_false(values, name) for name in SECTIONS}
-    hooks, places = read_hooks(reading, sections["hooks"])
+    hooks, places = read_hooks(reading, sections["hooks"], only_event)
+    if only_event is not None:
+        environment = read_environment(reading, values.get("environment"), "environment")
+        return AppSpec(
+            path=path,
+            hooks=MappingProxyType(hooks),
+            event_places=MappingProxyType(places),
+            environment=environment,
+            warnings=tuple(_by_place(reading.warnings)),
+        )
     files = _read_files(reading, sections["files"])
     permissions = read_permissions(reading, sections["permissions"])
     behavior = _read_behavior(reading, values.get("file_exists_behavior"))
@@ -200,13 +217,14 @@ def _read_files(reading: Reading, node: Node | None) -> tuple[FileMapping, ...]:
 
 def _read_file(reading: Reading, node: Node) -> FileMapping | None:
     what = "this entry of files"
-    values = reading.mapping(node, what, _FILE_KEYS, {_NO_FILE_KEY, *MISPLACED})
+    values = reading.mapping(node, what, _FILE_KEYS, {*_NO_FILE_KEYS, *MISPLACED})
     if values is None:
         return None
     note_misplaced(reading, node, what)
-    if _NO_FILE_KEY in values:
-        advice = "to replace files, write file_exists_behavior: OVERWRITE at the top of the file"
-        reading.warn(values[_NO_FILE_KEY], f"{quoted(_NO_FILE_KEY)} has no effect in files; {advice}")
+    for key in _NO_FILE_KEYS:
+        if key in values:
+            advice = "to replace files, write file_exists_behavior: OVERWRITE at the top of the file"
+            reading.warn(values[key], f"{quoted(key)} has no effect in files; {advice}")
     if not values.keys() >= {*_FILE_KEYS}:
         what = f"{what} {as_written(node)}"
     source_node = reading.required(node, values, "source", what, expected="source: what to copy")

@@ -35,6 +35,19 @@ def test_without_a_list_any_event_may_have_scripts() -> None:
     assert [] == impossible_events(appspec, ["AfterParty", "AfterInstall"])
 
 
+def test_for_one_event_nothing_else_is_read() -> None:
+    """What another agent has deployed must stop, whatever else its file says."""
+    text = HOOKS + b"  BeforeInstall: [{location: c, timeout: 5m}]\nfiles: [a]\npermissions: [{mode: 9}]\n"
+
+    appspec = parse_appspec(text, path="appspec.yml", only_event="AfterInstall")
+
+    assert {"AfterParty": 0, "AfterInstall": 1, "BeforeInstall": 0} == {
+        event: len(scripts) for event, scripts in appspec.hooks.items()
+    }
+    with pytest.raises(AppSpecInvalid, match="timeout"):
+        parse_appspec(text, path="appspec.yml", only_event="BeforeInstall")
+
+
 def test_a_misspelt_event_gets_the_right_spelling() -> None:
     """The nearest name saves a look into the manual."""
     appspec = parse_appspec(HEAD + b"hooks:\n  AfterInstal: [{location: a}]\n", path="appspec.yml")

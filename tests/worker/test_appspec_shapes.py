@@ -205,6 +205,23 @@ def test_a_revision_that_another_agent_has_deployed_for_nothing_does_not_block_i
     assert "Succeeded" == completion.status, completion.message
 
 
+def test_a_revision_that_another_agent_has_deployed_is_stopped_whatever_else_its_appspec_says(
+    server: ControlServer, agent: Agent, application: Application
+) -> None:
+    """A host changes agents between two deployments, and the first event is the old revision's."""
+    first = application.revise("one", ["ApplicationStop"])
+    server.carry(first, "DownloadBundle", "Install")
+    appspec = agent.root / first.group_id / first.deployment_id / "deployment-archive" / "appspec.yml"
+    others = (
+        "  AfterInstall:\n    - location: hook.sh\n      timeout: 5m\npermissions: [{object: /x, mode: ''}]\n"
+    )
+    appspec.write_text(appspec.read_text() + others)
+
+    server.carry(application.revise("two"), "ApplicationStop")
+
+    assert ["ApplicationStop of one"] == application.trace
+
+
 def test_of_two_appspecs_the_one_called_yml_counts_at_every_event(
     server: ControlServer, application: Application
 ) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from agent.errors import CommandFailure
+from agent.errors import AppSpecInvalid, CommandFailure
 from agent.logs import get_logger
 from agent.worker.directories import keeping_in
 from agent.worker.results import succeeded_result
@@ -80,7 +80,7 @@ class EventRun:
             return None
         filename = appspec_filename(directory, self._specification.appspec_filename)
         try:
-            return _Revision(directory=directory, appspec=appspec_of(directory, filename))
+            return _Revision(directory=directory, appspec=self._appspec_of(directory, filename))
         except CommandFailure as failure:
             if failure.error_id != "appspec-missing":
                 raise
@@ -92,6 +92,20 @@ class EventRun:
                 f"deployment, whose scripts {self._event} would run."
             )
             return None
+
+    def _appspec_of(self, directory: DeploymentDirectory, filename: str | None) -> AppSpec:
+        """Of an earlier revision, no more than this event needs, if there is no other way.
+
+        It may be another agent's, which took what this one refuses; and the new revision must be able to follow.
+        """
+        try:
+            return appspec_of(directory, filename)
+        except AppSpecInvalid as failure:
+            if directory == self._revisions.current:
+                raise
+            appspec = appspec_of(directory, filename, only_event=self._event)
+            log.warning("earlier_appspec_invalid", error=failure.message)
+            return appspec
 
     def _nothing_left(self, note: str) -> None:
         """Scripts that somebody may count on are gone; the new revision can still be deployed."""

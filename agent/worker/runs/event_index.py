@@ -28,7 +28,9 @@ _NAME = ".appspec-events"
 _SETTLED_S = 0.1
 
 
-def appspec_of(directory: DeploymentDirectory, filename: str | None) -> AppSpec:
+def appspec_of(
+    directory: DeploymentDirectory, filename: str | None, *, only_event: str | None = None
+) -> AppSpec:
     """The AppSpec of this deployment; which events it has scripts for is remembered, if that is possible.
 
     See `agent.appspec.read_appspec`, also for what it raises.
@@ -39,7 +41,7 @@ def appspec_of(directory: DeploymentDirectory, filename: str | None) -> AppSpec:
     path = find_appspec(directory.archive, filename)
     state = _state(directory.archive, path)
     read = _read if _is_settled(state, time.time()) else _read.__wrapped__
-    appspec = read(directory.archive, filename, state)
+    appspec = read(directory.archive, filename, state, only_event)
     if remembered_events(directory) is None:
         _remember(directory, path, state, appspec)
     return appspec
@@ -63,10 +65,10 @@ def has_remembered_events(directory: DeploymentDirectory) -> bool:
 
 
 @lru_cache(maxsize=2)  # of the revision that stops, and of the one that starts
-def _read(archive: Path, filename: str | None, _state: tuple[int, ...]) -> AppSpec:
+def _read(archive: Path, filename: str | None, _state: tuple[int, ...], only_event: str | None) -> AppSpec:
     from agent.appspec import read_appspec  # noqa: PLC0415 - as above
 
-    return read_appspec(archive, filename)
+    return read_appspec(archive, filename, only_event=only_event)
 
 
 def _remember(directory: DeploymentDirectory, path: Path, state: tuple[int, ...], appspec: AppSpec) -> None:
