@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import socket
 import subprocess
 import time
 from dataclasses import dataclass, replace
@@ -14,18 +13,14 @@ from typing import TYPE_CHECKING
 from agent.errors import CommandFailure
 from agent.lifecycle.accounts import find_sudo
 from agent.lifecycle.context import HookProcess
-from agent.lifecycle.environment_files import read_environment_files
 from agent.lifecycle.interpreter import STANDARD_SHELL, shell_for
 from agent.lifecycle.launch_failure import describe_script, explain_hidden_failure, explain_launch_failure
 from agent.lifecycle.login import login_command, login_environment
-from agent.lifecycle.pam import choose_service, load_pam
-from agent.lifecycle.script_process import DirectScript, SessionScript
-from agent.lifecycle.session import SessionPlan, keep_session
+from agent.lifecycle.script_process import DirectScript
 from agent.processes import start_ticks
 from agent.protocol import ErrorCode
 
 if TYPE_CHECKING:
-    import ctypes
     from collections.abc import Callable, Mapping
 
     from agent.appspec import HookScript
@@ -114,11 +109,15 @@ def start_script(start: ScriptStart) -> ScriptProcess:
         raise failure
     if script.sudo:
         return _start_directly(start, _through_sudo(start), None)
-    has_session = start.account is not None and os.geteuid() == 0
-    if has_session and (library := load_pam()) is not None:
-        return _start_in_session(start, library)
-    launch = _in_session(start, read_environment_files() if has_session else {})
-    return _start_directly(start, launch, None if script.login else launch.environment.get("PATH"))
+    if start.account is not None and os.geteuid() == 0:
+        return _start_in_session(start, start.account)
+    return _start_with(start, {})
+
+
+def _start_with(start: ScriptStart, session: Mapping[str, str]) -> ScriptProcess:
+    """As our own child; `session` is what a session of its user would bring along."""
+    launch = _in_session(start, session)
+    return _start_directly(start, launch, None if start.script.login else launch.environment.get("PATH"))
 
 
 def _start_directly(start: ScriptStart, launch: _Launch, path_variable: str | None) -> ScriptProcess:
@@ -132,10 +131,17 @@ def _start_directly(start: ScriptStart, launch: _Launch, path_variable: str | No
         raise start.explain(0) from error
 
 
-def _start_in_session(start: ScriptStart, library: ctypes.CDLL) -> ScriptProcess:
-    """By way of a process that opens the session, see `session`."""
-    account, service = start.account, choose_service()
-    assert account is not None  # noqa: S101 - for the type checker
+def _start_in_session(start: ScriptStart, account: Account) -> ScriptProcess:
+    """By way of a process that opens the session, see `session`; without PAM, as our own child."""
+    # Only scripts with a user pay for it.
+    from agent.lifecycle.environment_files import read_environment_files  # noqa: PLC0415
+    from agent.lifecycle.pam import choose_service, load_pam  # noqa: PLC0415
+    from agent.lifecycle.session import SessionPlan  # noqa: PLC0415
+    from agent.lifecycle.session_script import SessionScript, fork_keeper  # noqa: PLC0415
+
+    library, service = load_pam(), choose_service()
+    if library is None:
+        return _start_with(start, read_environment_files())
 
     def start_there(
         variables: Mapping[str, str], announce: Callable[[str | None], None]
@@ -157,7 +163,7 @@ def _start_in_session(start: ScriptStart, library: ctypes.CDLL) -> ScriptProcess
         closing_s=start.patience.session_s,
     )
     try:
-        ours, keeper = _fork_keeper(library, plan, start.streams)
+        ours, keeper = fork_keeper(library, plan, start.streams)
     except OSError as error:
         raise start.explain(error.errno or 0) from error
     return SessionScript(
@@ -168,22 +174,6 @@ def _start_in_session(start: ScriptStart, library: ctypes.CDLL) -> ScriptProcess
         closing_s=start.patience.session_s,
         explain=start.explain,
     )
-
-
-def _fork_keeper(
-    library: ctypes.CDLL, plan: SessionPlan, streams: ScriptStreams
-) -> tuple[socket.socket, int]:
-    """The connection to the process that keeps the session, and its pid."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        try:
-            keeper = os.fork()
-        except OSError:
-            ours.close()
-            raise
-        if keeper == 0:
-            keep_session(library, theirs, plan, stdout=streams.stdout, stderr=streams.stderr)
-    return ours, keeper
 
 
 def _in_session(start: ScriptStart, session: Mapping[str, str]) -> _Launch:

@@ -32,9 +32,7 @@ from agent.lifecycle.outcome import (
     open_output_failure,
     timeout_failure,
 )
-from agent.lifecycle.pam import choose_service
 from agent.lifecycle.script_file import read_script_file
-from agent.lifecycle.session_failure import session_timeout_failure
 from agent.lifecycle.streams import ScriptStreams
 from agent.logs import get_logger
 
@@ -162,6 +160,9 @@ class ScriptRun:
         has_started = process.has_started
         ended = self._end(process)
         if is_late and not has_started:
+            from agent.lifecycle.pam import choose_service  # noqa: PLC0415 - as above
+            from agent.lifecycle.session_failure import session_timeout_failure  # noqa: PLC0415 - as above
+
             raise session_timeout_failure(self._script, choose_service())
         raise (timeout_failure if is_late else cancel_failure)(self._script, ended)
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from agent.lifecycle.cgroups import own_memberships, return_to
 from agent.lifecycle.context import SESSION_KEEPER
 from agent.lifecycle.pam import PamRefused, PamSession
+from agent.processes import show_as
 
 if TYPE_CHECKING:
     import ctypes
@@ -182,6 +183,7 @@ def _leave_worker(connection: socket.socket, stdout: int, stderr: int) -> socket
         if descriptor not in (0, 1, 2, kept):
             with contextlib.suppress(OSError):
                 os.close(descriptor)
+    show_as("hook session")
     with contextlib.suppress(OSError):
         Path("/proc/self/comm").write_bytes(SESSION_KEEPER.encode())
     return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=kept)

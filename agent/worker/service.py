@@ -34,6 +34,7 @@ IMPORTS = (
     ("requests", "agent.worker.runs.download"),
     ("agent.worker.runs.install",),
     ("structlog", "agent.lifecycle.hook_processes", "agent.lifecycle.ending", "tenacity"),
+    ("agent.lifecycle.session_script",),
 )
 # Twice what all imports take. Whatever a large Install leaves behind goes with its process.
 _MAX_RESIDENT_BYTES = 96 * 2**20
