@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.bundle.servers import s3_error
 from tests.daemon.agent_process import is_running, wait_until
 from tests.daemon.control_server import ACKNOWLEDGE, UPDATE, Fault, error
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from tests.daemon.agent_process import Agent
     from tests.daemon.conftest import MakeAgent
     from tests.daemon.control_server import ControlServer
-    from tests.daemon.revisions import Application, Gate
+    from tests.daemon.revisions import Application, Bucket, Gate
 
 pytestmark = pytest.mark.server
 
@@ -91,3 +92,40 @@ def test_hooks_that_are_quick_and_commands_without_hooks_send_no_updates(
     make_agent().start()
     server.carry(application.revise("one", ["AfterInstall"]), "DownloadBundle", "Install", "AfterInstall")
     assert (3, 0) == (len(server.of(ACKNOWLEDGE)), len(server.of(UPDATE)))
+
+
+def test_a_stopped_deployment_ends_a_download_that_is_tried_again_and_again(
+    server: ControlServer, agent: Agent, bucket: Bucket, application: Application
+) -> None:
+    """The next deployment of the group must not wait until the patience with a broken S3 has come to its end."""
+    deployment = application.revise("one", [])
+    bucket.server.answer = lambda _: s3_error(503, "ServiceUnavailable")
+    identifier = server.send("DownloadBundle", deployment)
+    server.wait_for_requests(UPDATE, 1)
+
+    server.update_answer = "Failed"
+
+    completion = server.completion(identifier)
+    assert ("Failed", 5) == (completion.status, completion.code)
+    assert completion.message.endswith("[bundle-download-cancelled]")
+    agent.wait_until_idle()
+    assert 1 == len(agent.logged("bundle_download_interrupted"))
+
+
+def test_expired_credentials_are_read_again_for_a_download(
+    server: ControlServer, agent: Agent, bucket: Bucket, application: Application
+) -> None:
+    """The report names where they are from when that does not help."""
+    deployment = application.revise("one", [])
+    right = bucket.server.answer
+    bucket.server.answer = lambda request: (
+        s3_error(400, "ExpiredToken") if request.number == 1 else right(request)
+    )
+    server.carry(deployment, "DownloadBundle")
+    assert 2 == len(bucket.server.requests)
+
+    bucket.server.answer = lambda _: s3_error(400, "ExpiredToken")
+    completion = server.completion(server.send("DownloadBundle", application.revise("two", [])))
+    assert completion.message.endswith("[bundle-credentials-expired]")
+    assert "the keys in" in completion.message
+    assert 4 == len(bucket.server.requests)
