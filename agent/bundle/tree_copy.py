@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SMALL_FILE_BYTES = 128 * 1024
 _PIECE_BYTES = 1024 * 1024
+_MOST_COPIES = 3  # of a file that is written to while it is copied
 _KERNEL_BYTES = 1 << 30
 _KERNEL_REFUSES = frozenset([errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM])
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # never wait for a pipe put in its place
@@ -30,7 +31,8 @@ def copy_tree(source: Path, target: Path, *, keeps_owners: bool) -> int:
     owners, if they are to be kept and we are root.
 
     Raises:
-        CommandFailure: `archive-entry-unsupported`; there is a device, a named pipe or a socket.
+        CommandFailure: `archive-entry-unsupported`, there is a device, a named pipe or a socket;
+            `bundle-local-changed`, a file is written to all the time.
         OSError: something can't be read or written.
     """
     umask = os.umask(0)
@@ -93,16 +95,35 @@ class _Copy:
             if first != path:
                 os.link(first, name, src_dir_fd=self._root, dst_dir_fd=target, follow_symlinks=False)
                 return
+        for _ in range(_MOST_COPIES):
+            if self._copied_unchanged(source, target, name):
+                return
+            os.unlink(name, dir_fd=target)
+        raise CommandFailure(
+            "bundle-local-changed",
+            f"{printable(path)} in the directory was written to each of {_MOST_COPIES} times that it was copied, so a copy"
+            " may be half of one file and half of another. Stop what writes there, or keep that file elsewhere, and"
+            " deploy again.",
+        )
+
+    def _copied_unchanged(self, source: int, target: int, name: bytes) -> bool:
+        """Copy one file; whether nobody wrote to it meanwhile."""
         reader = os.open(name, _READ, dir_fd=source)
         try:
-            writer = os.open(name, _NEW_FILE, found.st_mode & 0o777, dir_fd=target)
+            before = os.fstat(reader)
+            writer = os.open(name, _NEW_FILE, before.st_mode & 0o777, dir_fd=target)
             try:
-                self.size_bytes += _copy_content(reader, writer, found.st_size)
-                self._set_attributes(writer, found)
+                size = _copy_content(reader, writer, before.st_size)
+                after = os.fstat(reader)
+                if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, size):
+                    return False
+                self.size_bytes += size
+                self._set_attributes(writer, before)
             finally:
                 os.close(writer)
         finally:
             os.close(reader)
+        return True
 
     def _directory(self, source: int, target: int, found: os.stat_result, path: bytes) -> None:
         name = path.rpartition(b"/")[2]
@@ -126,26 +147,28 @@ class _Copy:
 
 
 def _copy_content(reader: int, writer: int, size: int) -> int:
-    """Copy a whole file, however long it is by now; returns its length."""
+    """Copy a whole file of this size; returns how much there was. One that grows is not followed to its end."""
     if size > _SMALL_FILE_BYTES:
-        copied = _copied_by_kernel(reader, writer)
+        copied = _copied_by_kernel(reader, writer, size)
     else:
         content = os.read(reader, size + 1)
         write_all(writer, content)
         copied = len(content)
         if copied == size:
             return size
-    while piece := os.read(reader, _PIECE_BYTES):
+    while copied <= size and (piece := os.read(reader, _PIECE_BYTES)):
         write_all(writer, piece)
         copied += len(piece)
     return copied
 
 
-def _copied_by_kernel(reader: int, writer: int) -> int:
+def _copied_by_kernel(reader: int, writer: int, size: int) -> int:
     """As much as copy_file_range takes: all of it, or nothing where two file systems can't agree."""
     copied = 0
     try:
-        while count := os.copy_file_range(reader, writer, _KERNEL_BYTES):
+        while copied <= size and (
+            count := os.copy_file_range(reader, writer, min(_KERNEL_BYTES, size + 1 - copied))
+        ):
             copied += count
     except OSError as error:
         if error.errno not in _KERNEL_REFUSES:

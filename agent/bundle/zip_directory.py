@@ -171,6 +171,8 @@ def _find_extent(descriptor: int, size: int, bundle: Path) -> _Extent:
         record = os.pread(descriptor, _END64.size, record_at) if 0 <= record_at < size else b""
         if len(record) == _END64.size and record.startswith(b"PK\6\6"):
             values = _END64.unpack(record)
+            if values[6] != values[7]:
+                raise corrupt(bundle, "it is one part of a zip in several parts")
             return _Extent(member_count=values[7], length=values[8], start=values[9], ends_at=record_at)
     raise corrupt(bundle, "its zip64 directory record is missing")
 

@@ -251,3 +251,30 @@ def test_a_bundle_that_nobody_writes_to_fails_for_its_own_reason(deployment: Dep
         unchanged(stream.fileno(), deployment.bundle),
     ):
         raise corrupt(deployment.bundle, "it is cut off")
+
+
+def test_a_file_that_is_written_to_all_the_time_is_not_copied_half(
+    deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel's copy takes what is there, of a build that is not over yet as well."""
+    source = tmp_path / "test-source"
+    source.mkdir()
+    written = source / "growing"
+    written.write_bytes(b"x" * 200_000)
+    copy, is_building = os.copy_file_range, True
+
+    def copy_meanwhile(reader: int, writer: int, count: int) -> int:
+        if is_building:
+            with written.open("ab") as stream:
+                stream.write(b"more")
+        return copy(reader, writer, count)
+
+    monkeypatch.setattr(os, "copy_file_range", copy_meanwhile)
+    with pytest.raises(CommandFailure, match="'growing' in the directory was written to") as failure:
+        deploy(deployment, source, BundleType.DIRECTORY)
+    assert "bundle-local-changed" == failure.value.error_id
+    assert [] == deployment.left()
+
+    is_building = False
+    deploy(deployment, source, BundleType.DIRECTORY)
+    assert written.read_bytes() == (deployment.archive / "growing").read_bytes()

@@ -11,6 +11,7 @@ from tests.daemon.agent_process import is_running, wait_until
 from tests.daemon.control_server import ACKNOWLEDGE, UPDATE, Fault, error
 
 if TYPE_CHECKING:
+    from tests.bundle.servers import Answer, Request
     from tests.daemon.agent_process import Agent
     from tests.daemon.conftest import MakeAgent
     from tests.daemon.control_server import ControlServer
@@ -95,11 +96,15 @@ def test_hooks_that_are_quick_and_commands_without_hooks_send_no_updates(
 
 
 def test_a_stopped_deployment_ends_a_download_that_is_tried_again_and_again(
-    server: ControlServer, agent: Agent, bucket: Bucket, application: Application
+    server: ControlServer,
+    agent: Agent,
+    bucket: Bucket,
+    application: Application,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The next deployment of the group must not wait until the patience with a broken S3 has come to its end."""
     deployment = application.revise("one", [])
-    bucket.server.answer = lambda _: s3_error(503, "ServiceUnavailable")
+    monkeypatch.setattr(bucket.server, "answer", lambda _: s3_error(503, "ServiceUnavailable"))
     identifier = server.send("DownloadBundle", deployment)
     server.wait_for_requests(UPDATE, 1)
 
@@ -113,19 +118,25 @@ def test_a_stopped_deployment_ends_a_download_that_is_tried_again_and_again(
 
 
 def test_expired_credentials_are_read_again_for_a_download(
-    server: ControlServer, agent: Agent, bucket: Bucket, application: Application
+    server: ControlServer,
+    agent: Agent,
+    bucket: Bucket,
+    application: Application,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The report names where they are from when that does not help."""
-    deployment = application.revise("one", [])
     right = bucket.server.answer
-    bucket.server.answer = lambda request: (
-        s3_error(400, "ExpiredToken") if request.number == 1 else right(request)
-    )
-    server.carry(deployment, "DownloadBundle")
-    assert 2 == len(bucket.server.requests)
+    asked: list[str] = []
 
-    bucket.server.answer = lambda _: s3_error(400, "ExpiredToken")
+    def answer(request: Request) -> Answer:
+        asked.append(request.path)
+        return s3_error(400, "ExpiredToken") if len(asked) != 2 else right(request)
+
+    monkeypatch.setattr(bucket.server, "answer", answer)
+    server.carry(application.revise("one", []), "DownloadBundle")
+    assert 2 == len(asked)
+
     completion = server.completion(server.send("DownloadBundle", application.revise("two", [])))
     assert completion.message.endswith("[bundle-credentials-expired]")
     assert "the keys in" in completion.message
-    assert 4 == len(bucket.server.requests)
+    assert 4 == len(asked)
