@@ -188,6 +188,9 @@ def _progress(judgement: Judgement, now: float) -> str:
     since = f"in progress since {ago(judgement.began_at, now)}"
     if last.state is EventState.IN_PROGRESS:
         return f"{since}: {last.name} is at work"
+    if judgement.facts is not None and judgement.facts.planned_events is not None:
+        # Nobody else would hold the group; a local event becomes known when it is over.
+        return f"{since}: agentctl deploy is at {judgement.next_event}, for {_age(now - last.finished_at)}"
     return f"{since}: {judgement.next_event} has not come yet, nothing for {_age(now - last.finished_at)}"
 
 

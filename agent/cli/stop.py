@@ -81,8 +81,12 @@ def _refuse_frozen(agent: RunningAgent, daemon: DaemonStatus) -> None:
 
 
 def _say_what_is_waited_for(agent: RunningAgent, daemon: DaemonStatus) -> None:
-    seen = agent.daemon()
-    if seen is not None and seen.state == "stopping":
+    seen, vitality = agent.daemon(), agent.vitality(daemon)
+    if vitality.is_frozen:
+        click.echo(
+            f"agentctl: the agent does not notice that it is to stop: {frozen(daemon, vitality)}", err=True
+        )
+    elif seen is not None and seen.state == "stopping":
         click.echo(
             "agentctl: the agent polls no more and waits for these commands; --now does not:", err=True
         )

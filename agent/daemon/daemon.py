@@ -94,7 +94,7 @@ class Daemon:
         self._store = JobStore(settings.state_directory)
         self._history = History(settings.state_directory)
         self._running = RunningWorkers(repairs, self._store, self._history, log)
-        self._refusals = Refusals(self._history)
+        self._refusals = Refusals(self._history, self._store.directory)
         self._taken: deque[str] = deque(maxlen=_REMEMBERED)
         self._others = CommandsOfOthers(self._history)
         self._setbacks = Setbacks()

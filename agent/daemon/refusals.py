@@ -10,6 +10,8 @@ from agent.worker.record import no_record
 from agent.worker.results import failed_result
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from agent.deployments import History
     from agent.protocol import HostCommand
 
@@ -21,8 +23,9 @@ _SHOWN_CHARACTERS = 700
 class Refusals:
     """Brings them into the history: at once, or when there is room for it again."""
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, records: Path) -> None:
         self._history = history
+        self._records = records
         self._waiting: list[HistoryEntry] = []
         self._again_at = 0.0
 
@@ -34,7 +37,7 @@ class Refusals:
             command_name=command.name,
             accepted_at=now,
             finished_at=now,
-            result=failed_result(no_record(reason)),
+            result=failed_result(no_record(reason, self._records)),
             deployment_execution_id=command.deployment_execution_id,
         )
         self._waiting = [*self._waiting[1 - _KEPT :], entry]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import mmap
+import os
 import time
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -67,9 +68,11 @@ class History:
         """
         line = asdict(entry)
         line["result"]["status"] = entry.result.status.value
+        # A disk that was full has cut off the last line: this one must not become part of it.
+        before = b"" if _ends_whole(self.path) else b"\n"
         file = RotatingFile(self.path, max_bytes=_MAX_BYTES, kept_files=2, mode=0o644)
         try:
-            file.write(json.dumps(line).encode() + b"\n")
+            file.write(before + json.dumps(line).encode() + b"\n")
         finally:
             file.close()
 
@@ -113,6 +116,16 @@ class History:
         for path in self._paths:
             with contextlib.suppress(FileNotFoundError):
                 yield from reversed(path.read_bytes().splitlines())
+
+
+def _ends_whole(path: Path) -> bool:
+    """Whether the file ends with a whole line, as far as that can be told; an absent and an empty one do."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            return size == 0 or os.pread(file.fileno(), 1, size - 1) == b"\n"
+    except OSError:
+        return True
 
 
 def _find_last(text: mmap.mmap, needle: bytes, identifier: str) -> HistoryEntry | None:

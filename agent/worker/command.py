@@ -85,7 +85,7 @@ def finish(job: Job, context: WorkerContext) -> bool:
 
 def report_refusal(command: HostCommand, reason: OSError, context: WorkerContext) -> None:
     """Report this command as Failed although there is no record of it."""
-    _deliver(command, failed_result(no_record(reason)), context)
+    _deliver(command, failed_result(no_record(reason, context.jobs.directory)), context)
 
 
 def report_abandoned(job: Job, context: WorkerContext) -> None:

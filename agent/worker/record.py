@@ -10,6 +10,7 @@ from agent.errors import CommandFailure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from agent.deployments import Job
 
@@ -24,12 +25,12 @@ def keeping_record(job: Job) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise no_record(error, job) from error
+        raise no_record(error, job.record) from error
 
 
-def no_record(error: OSError, job: Job | None = None) -> CommandFailure:
-    """The failure of a command of which there can be no record, or no whole one."""
-    where = os.fsdecode(error.filename) if error.filename else job.record if job else "its state directory"
+def no_record(error: OSError, path: Path) -> CommandFailure:
+    """The failure of a command of which there can be no record, or no whole one, in this place."""
+    where = os.fsdecode(error.filename) if error.filename else path
     return CommandFailure(
         "record-impossible",
         f"The agent can't keep a record of this command in {where}: {error.strerror or error}. "

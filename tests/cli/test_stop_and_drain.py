@@ -71,6 +71,34 @@ def test_stop_waits_for_the_hook_that_runs_and_gives_up_when_it_is_told_to(
     assert 0 == agent.wait()
 
 
+def test_stop_says_which_commands_it_waits_for(agent: Agent, busy: str, gate: Gate) -> None:
+    """Whoever waits for minutes wants to know for what, and how not to."""
+    stopping = begin(agent, "stop")
+    assert stopping.stderr is not None
+    first, second = stopping.stderr.readline(), stopping.stderr.readline()
+    gate.open()
+    stdout, _ = stopping.communicate(timeout=20)
+    assert "waits for these commands; --now does not" in first
+    assert second.startswith("  BeforeInstall of d-")
+    assert (0, "The agent has stopped.\n") == (stopping.returncode, stdout)
+
+
+def test_drain_without_an_agent_says_that_none_runs(agent: Agent) -> None:
+    """`The host is idle` alone would hide that somebody else has ended it."""
+    done = agent.agentctl("drain")
+    undone = agent.agentctl("drain", "--undo")
+    assert (0, 0) == (done.returncode, undone.returncode)
+    assert "The agent does not run; when it is started, it takes no commands until" in done.stdout
+    assert "The agent does not run. When it is started, it takes commands." in undone.stdout
+
+
+def test_wait_idle_says_where_no_agent_has_ever_run(agent: Agent) -> None:
+    """Nothing to wait for may also mean that another configuration was meant."""
+    done = agent.agentctl("wait-idle")
+    assert 0 == done.returncode
+    assert f"its pid_dir {agent.state} does not exist" in done.stderr
+
+
 def test_stop_now_leaves_the_hook_to_finish_alone(
     server: ControlServer, agent: Agent, busy: str, gate: Gate
 ) -> None:

@@ -57,6 +57,30 @@ def test_the_newest_come_first_and_a_line_that_was_cut_off_is_skipped(tmp_path: 
     assert ["b", "a"] == [item.host_command_identifier for item in history.newest_first()]
 
 
+def test_a_line_that_was_cut_off_does_not_take_the_next_one_with_it(tmp_path: Path) -> None:
+    """The disk was full; the first command after that would be delivered again and run again."""
+    history = History(tmp_path)
+    history.path.write_bytes(b'{"host_command_identifier": "c", "comm')
+    history.add(entry("d"))
+    history.add(entry("e"))
+    assert ["e", "d"] == [item.host_command_identifier for item in history.newest_first()]
+    assert entry("d") == history.find("d")
+
+
+def test_an_entry_of_an_older_or_a_newer_version_is_read(tmp_path: Path) -> None:
+    """An upgrade or its undoing must not make finished commands run again."""
+    history = History(tmp_path)
+    history.add(entry("a"))
+    values = json.loads(history.path.read_text())
+    del values["deployment_execution_id"]
+    for name in ("deployment_type", "creator", "possible_events", "planned_events"):
+        del values["deployment"][name]
+    for part in (values, values["deployment"], values["result"]):
+        part["invented_later"] = [1]
+    history.path.write_text(json.dumps(values) + "\n")
+    assert entry("a") == history.find("a")
+
+
 def test_it_grows_to_a_limit_and_still_knows_the_newest(tmp_path: Path) -> None:
     """An agent that runs for years must not fill the disk."""
     history = History(tmp_path)
