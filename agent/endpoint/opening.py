@@ -107,6 +107,13 @@ def _tunnel(sock: socket.socket, proxy: Proxy, host: str, port: int, wait: Wait)
         raise proxy_refusal(proxy, place, answer.status, answer.reason)
 
 
+def _await_handshake(sock: ssl.SSLSocket, wait: Wait, timeout_s: float) -> None:
+    try:
+        wait(sock, timeout_s)
+    except TimeoutError as error:
+        raise ssl.SSLError("the other side does not answer the handshake") from error
+
+
 def _shake_hands(sock: ssl.SSLSocket, wait: Wait) -> None:
     deadline = time.monotonic() + STEP_TIMEOUT_S
     while True:
@@ -114,7 +121,7 @@ def _shake_hands(sock: ssl.SSLSocket, wait: Wait) -> None:
         try:
             sock.do_handshake()
         except ssl.SSLWantReadError:
-            wait(sock, left_s)
+            _await_handshake(sock, wait, left_s)
         except ssl.SSLWantWriteError:
             wait_writable(sock, wait, left_s)
         else:

@@ -386,6 +386,23 @@ def test_an_endpoint_that_does_not_answer_leaves_the_waiting_to_the_caller(*, en
             connection(url, wait=wait, tls=tls_context({})).post({}, b"")
 
 
+def test_a_handshake_that_is_not_answered_is_told_from_an_address_that_is_not() -> None:
+    """Somebody wrote https where another protocol is spoken, whose server waits for more."""
+
+    def wait(awaited: Waitable, timeout_s: float) -> None:
+        if isinstance(awaited, ssl.SSLSocket):
+            raise TimeoutError
+        wait_readable(awaited, timeout_s)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        client = connection(url, wait=wait, tls=tls_context({}))
+        with pytest.raises(
+            EndpointUnavailable, match="does not answer the handshake.*that the address speaks TLS"
+        ):
+            client.post({}, b"")
+
+
 def fill_backlog(port: int, waiting: contextlib.ExitStack) -> None:
     """Connect until the kernel takes no more."""
     while True:
