@@ -13,7 +13,7 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from agent.appspec import read_appspec
+from agent.appspec import read_appspec, require_effect
 from agent.deployments.pointers import write_pointer
 from agent.errors import CommandFailure, IdentityError
 from agent.install.changes import BlockedInstall
@@ -225,6 +225,8 @@ class _Checks:
 
     def _check_install(self, appspec: AppSpec) -> None:
         """Whatever is in the way now may be gone when earlier scripts have run, but not what the AppSpec itself says."""
+        with _blaming(INSTALL):
+            require_effect(appspec)
         request = install_request(appspec, self._archive, self._specification, self._host)
         may_change = self._own_run or self._others_run
         try:

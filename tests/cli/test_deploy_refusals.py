@@ -106,6 +106,24 @@ def test_an_appspec_name_within_the_revision_is_taken(host: Host, name: str) -> 
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone can work in other people's directories")
+@pytest.mark.parametrize(
+    "appspec",
+    ["Files: [{source: app, destination: /x}]\n", "Resources: [{fn: {Type: AWS::Lambda::Function}}]\n"],
+    ids=["a section in capitals", "another platform"],
+)
+def test_an_appspec_that_would_do_nothing_is_refused_before_the_first_event(
+    host: Host, tmp_path: Path, appspec: str
+) -> None:
+    """The application that runs must not be stopped for nothing."""
+    (tmp_path / "here" / "appspec.yml").write_text("version: 0.0\nos: linux\n" + appspec)
+
+    done = host.deploy()
+
+    assert 1 == done.returncode
+    assert "nothing at all would be done" in done.stdout + done.stderr
+    assert "ApplicationStop" not in done.stdout
+
+
 @pytest.mark.parametrize("key", ["root_dir", "pid_dir"])
 def test_root_does_not_work_in_somebody_elses_directories(host: Host, key: str) -> None:
     """Records and archives that lie there decide which files root removes and which scripts it runs."""
