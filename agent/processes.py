@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -61,6 +62,11 @@ def initial_environment() -> dict[str, str]:
 def boot_id() -> str:
     """Differs after every boot of this host."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def ticks_now() -> int:
+    """Clock ticks since boot: what is started from now on has at least so many as its `start_ticks`."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
 
 
 def start_ticks(pid: int) -> int | None:

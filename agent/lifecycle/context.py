@@ -19,7 +19,11 @@ SESSION_KEEPER = "hook-session"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HookProcess:
-    """A running script, for whoever must end it should we die: a pid alone may be somebody else's by then."""
+    """A running script, for whoever must end it should we die: a pid alone may be somebody else's by then.
+
+    `pid` 0 = one is about to start, or has just been started: not before `start_ticks`, and with the variables of its
+    deployment and event.
+    """
 
     pid: int
     start_ticks: int
@@ -63,8 +67,9 @@ class HookContext:
         fail_on_open_output: a script whose output is still open after it ended has failed.
         patience: how long things may take.
         max_log_bytes: size at which either log is rotated.
-        on_started: told of each script by its own process, right before that becomes the script: it may
-            write to what is open, and must not raise.
+        on_started: told of each script before it runs, and of its process as soon as that is known. It may be
+            called in that process, right before that becomes the script: it may write to what is open, and must
+            not raise.
         on_ended: told when it runs no more, if it did; what it left running is on its own from then on.
     """
 

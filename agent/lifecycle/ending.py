@@ -94,9 +94,9 @@ def end_abandoned_hook(
     marks: frozenset[bytes] = frozenset()
     if deployment_id and event:
         marks = frozenset((f"DEPLOYMENT_ID={deployment_id}".encode(), f"LIFECYCLE_EVENT={event}".encode()))
-    is_reused = start_ticks(hook.pid) not in (None, hook.start_ticks)
+    is_another = hook.pid == 0 or start_ticks(hook.pid) not in (None, hook.start_ticks)
     processes = AbandonedProcesses(
-        leader=None if is_reused else hook.pid, since_ticks=hook.start_ticks, marks=marks
+        leader=None if is_another else hook.pid, since_ticks=hook.start_ticks, marks=marks
     )
     # Whether the script had been started through sudo, nobody knows any more. An agent that is root needs none.
     sudo = shutil.which("sudo") if os.geteuid() != 0 else None

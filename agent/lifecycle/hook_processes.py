@@ -51,7 +51,7 @@ class AbandonedProcesses:
     """What belongs to a script whose worker is gone, so that nobody has adopted its orphans.
 
     Attributes:
-        leader: pid of the script; None = it is another process's by now.
+        leader: pid of the script; None = it is another process's by now, or was never known.
         since_ticks: when the script was started; what is older is not its.
         marks: variables that all processes of the script were started with, each as `NAME=value`;
             empty = there are none to tell them by.

@@ -184,7 +184,7 @@ class _Performance:
     def _note_script_started(self, script: HookProcess) -> None:
         """Whoever comes after a dead worker has to end what it had running.
 
-        Called in the process that is about to become the script. It holds the lock of the record until
+        Where it is called in the process that is about to become the script, that holds the lock of the record until
         then, as it was forked from us: nobody reads the record before this line is in it.
         """
         process = RecordedProcess(pid=script.pid, start_ticks=script.start_ticks, boot_id=self._boot_id)

@@ -386,12 +386,31 @@ def test_groups_that_the_session_gives_are_the_scripts(event: Event) -> None:
 def test_a_host_without_pam_reads_the_two_files(event: Event) -> None:
     """Small images have no libpam; what stands in the files is meant for everybody."""
     event.write("h.sh", '#!/bin/sh\necho "$FROM_FILE|$LANG|$QUOTED|$COMMENTED"\n')
+    printed = printed_without_pam(event, 'event.run(HookScript(location="h.sh", runas="app")).tail')
+    assert "[stdout]yes|C.UTF-8|a b|x\n" in printed
+
+
+def test_a_process_that_cannot_get_ready_for_its_script_is_explained(event: Event) -> None:
+    """Whatever goes wrong in it before it becomes the script, Python only tells that something did."""
+    event.write("h.sh", "#!/bin/sh\n")
+    wanted = 'event.fail(HookScript(location="h.sh", runas="app"))'
+    facts = f"((failure := {wanted}).error_id, failure.script_name, failure.code.value)"
+    printed = printed_without_pam(event, facts, on_started="run_out_of_memory()")
+    assert "('hook-not-startable', 'h.sh', 4)" == printed.strip()
+
+
+def printed_without_pam(event: Event, expression: str, *, on_started: str = "None") -> str:
+    """The value of this expression as it is printed, on a host without libpam."""
     code = f"""
 import sys
 from pathlib import Path
 from agent.appspec import HookScript
 from tests.lifecycle.conftest import Event
-print(Event(directory=Path({str(event.directory)!r})).run(HookScript(location="h.sh", runas="app")).tail)
+def run_out_of_memory():
+    raise MemoryError
+event = Event(directory=Path({str(event.directory)!r}))
+event.options["on_started"] = lambda hook: {on_started}
+print({expression})
 """
 
     def prepare() -> None:
@@ -406,7 +425,7 @@ print(Event(directory=Path({str(event.directory)!r})).run(HookScript(location="h
     def act() -> str:
         return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
 
-    assert "[stdout]yes|C.UTF-8|a b|x\n" in in_private_etc(prepare, act)
+    return str(in_private_etc(prepare, act))
 
 
 def test_a_worker_that_is_killed_while_pam_is_busy_leaves_no_process(event: Event) -> None:
