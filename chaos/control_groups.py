@@ -16,11 +16,12 @@ class ControlGroups:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._pids = _made("pids", name, "pids.max")
+        self._pids: Path | None = None
         self._memory: Path | None = None
 
     def adopt(self, pid: int) -> None:
         """From now on this process, and what it starts, counts."""
+        self._pids = self._pids or _made("pids", self._name, "pids.max")
         if self._pids is not None:
             (self._pids / "cgroup.procs").write_text(str(pid))
 

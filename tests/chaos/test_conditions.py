@@ -59,9 +59,11 @@ def test_a_process_that_takes_too_much_memory_is_killed(tmp_path: Path) -> None:
         process.kill()
         process.communicate()
         pytest.skip(str(reason))
-    assert -signal.SIGKILL == outcome(process)
-    assert 1 == conditions.killed_for_memory()
-    conditions.clean_up()
+    try:
+        assert -signal.SIGKILL == outcome(process)
+        assert 1 == conditions.killed_for_memory()
+    finally:
+        conditions.clean_up()
 
 
 def test_a_process_that_has_ended_can_not_be_harmed(tmp_path: Path) -> None:
