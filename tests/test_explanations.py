@@ -53,8 +53,11 @@ def _error_ids_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             yield from _ids_of_call(node)
-        elif isinstance(node, ast.Assign):
-            yield from _ids_of_assignment(node)
+        elif isinstance(node, (ast.ClassDef, ast.Module)):
+            # Not what a function calls so.
+            for statement in node.body:
+                if isinstance(statement, ast.Assign):
+                    yield from _ids_of_assignment(statement)
 
 
 def _ids_of_call(call: ast.Call) -> Iterator[tuple[int, str]]:

@@ -16,6 +16,7 @@ from agent.daemon.daemon import Connected, Daemon
 from agent.daemon.notification import ServiceNotifier
 from agent.daemon.running import Repairs, Workers
 from agent.daemon.wakeups import Wakeups
+from agent.daemon.worker_pool import WorkerPool
 from agent.errors import EndpointUnavailable
 from agent.logs import Log, LogSink
 from agent.settings import Settings
@@ -276,7 +277,11 @@ def test_polls_that_fail_one_after_the_other_come_after_ten_seconds_and_then_mor
     clock = Clock(lambda: daemon.tick())  # noqa: PLW0108 - defined below
     connected = Connected(
         client=cast("HostCommandClient", Client()),
-        workers=Workers(carry=lambda _: 0, refuse=lambda _command, _reason: 0, abandon=lambda _: 0),
+        workers=Workers(
+            pool=WorkerPool(lambda _work: 0, lambda _job, _connection: None),
+            refuse=lambda _command, _reason: 0,
+            abandon=lambda _: 0,
+        ),
         host_identifier="h",
         endpoint="e",
     )

@@ -104,7 +104,7 @@ class EventRun:
             if directory == self._revisions.current:
                 raise
             appspec = appspec_of(directory, filename, only_event=self._event)
-            log.warning("earlier_appspec_invalid", error=failure.message)
+            log.warning("earlier_appspec_invalid", error=failure.message, error_id=failure.error_id)
             return appspec
 
     def _nothing_left(self, note: str) -> None:
