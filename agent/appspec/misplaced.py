@@ -63,18 +63,38 @@ def platform_problem(document: Mapping) -> tuple[Scalar, str] | None:
             if found is not None:
                 platform = _PLATFORMS.get(found[1], f"resources of {found[1]}")
                 return key, _for_platform(platform, f"its resources are of the type {quoted(found[0])}")
-            if _has_hooks_of_others(document):
+            if _has_hooks_of_others(document) and _is_like_resources(value):
                 return key, _for_platform("Amazon ECS or AWS Lambda", "it has resources")
     for key, value in document.items:
-        if key.text.lower() == "hooks" and _names_functions(value):
+        # With files to install, somebody has written the hooks of a host in a wrong form.
+        if key.text.lower() == "hooks" and _names_functions(value) and not _has_files(document):
             return key, _for_platform("Amazon ECS or AWS Lambda", "its hooks name functions, and no scripts")
     return None
 
 
 def _has_hooks_of_others(document: Mapping) -> bool:
     """Whether hooks are a list, as other platforms have it, or there are none."""
-    hooks = [value for key, value in document.items if key.text.lower() == "hooks"]
-    return not hooks or isinstance(hooks[0], Sequence)
+    return all(
+        isinstance(value, Sequence) or not _has_content(value)
+        for key, value in document.items
+        if key.text.lower() == "hooks"
+    )
+
+
+def _has_files(document: Mapping) -> bool:
+    return any(key.text == "files" and _has_content(value) for key, value in document.items)
+
+
+def _is_like_resources(value: Node) -> bool:
+    """Whether these are mappings by name, with a type or properties each, as the other platforms have them."""
+    named = value.items if isinstance(value, Sequence) else (value,)
+    entries = [entry for item in named[:10] if isinstance(item, Mapping) for _name, entry in item.items[:10]]
+    return any(
+        key.text.lower() in {"type", "properties"}
+        for entry in entries
+        if isinstance(entry, Mapping)
+        for key, _value in entry.items
+    )
 
 
 def _for_platform(platform: str, why: str) -> str:

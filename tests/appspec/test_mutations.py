@@ -72,7 +72,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=1500, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(TEXTS), STEPS)
 def test_a_changed_appspec_is_an_appspec_or_refused_with_a_place(
     text: bytes, steps: list[tuple[Callable[[bytes, int, int, bytes], bytes], int, int, bytes]]
@@ -170,7 +170,7 @@ EVERYTHING = yaml.safe_load(
 )
 
 
-@settings(max_examples=600, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=6), ANYTHING)
 def test_any_value_in_any_place_is_an_appspec_or_refused_with_a_place(path: list[int], value: object) -> None:
     """Templates leave lists, dates and nothing at all where a text is expected."""

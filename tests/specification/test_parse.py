@@ -195,7 +195,7 @@ def changed(document: Any, path: list[int], value: Any, *, key: str | None) -> A
     }
 
 
-@settings(max_examples=500, deadline=None, database=None)
+@settings(max_examples=200, deadline=None, database=None)
 @given(st.lists(st.integers(0, 30), max_size=3), JSON, st.none() | NAMES)
 def test_a_changed_specification_is_whole_or_refused_with_what_to_do(
     path: list[int], value: Any, key: str | None
