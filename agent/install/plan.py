@@ -193,10 +193,7 @@ class _Planner:
 
     def raise_problems(self) -> None:
         if self._source_problems:
-            message = (
-                f"The files section can't be installed, and nothing was changed: {'; '.join(self._source_problems)}."
-                " Correct the AppSpec or add what is missing to the revision."
-            )
+            message = f"The files section can't be installed, and nothing was changed: {'; '.join(self._source_problems)}."
             raise CommandFailure("install-source-invalid", message)
         if self._obstacles:
             raise conflicts_of(self._request, self._obstacles, self._previous.doubt)
@@ -247,7 +244,8 @@ class _Planner:
             )
         if destination.count(b"/") > MAX_DEPTH:
             raise SourceProblem(
-                f"destination {mapping.destination[:200]!r}… is more than {MAX_DEPTH} directories deep"
+                f"destination {mapping.destination[:200]!r}… (AppSpec line {mapping.line}) is more than {MAX_DEPTH}"
+                " directories deep; choose another one"
             )
         follow_links = self._request.options.follow_directory_symlinks
         self._origins.begin(mapping)
@@ -392,5 +390,6 @@ def _check_length(path: bytes) -> None:
     # Beyond that, no other program could open it.
     if len(path) > _LONGEST_PATH:
         raise SourceProblem(
-            f"the destination {os.fsdecode(path)} is too long: it has {len(path)} bytes, and {_LONGEST_PATH} are possible"
+            f"the destination {os.fsdecode(path)} is too long: it has {len(path)} bytes, and {_LONGEST_PATH} are possible;"
+            " choose a shorter one in the AppSpec, or shorter names in the revision"
         )

@@ -24,12 +24,14 @@ _SPECIAL = re.compile(rb"([.^$*+?()\[\]{}|\\])")
 
 def labels_to_set(attributes: Iterable[Attributes]) -> list[str]:
     """Problems that would stop a label from being set; none when no entry asks for one."""
-    if all(found.permission.context is None for found in attributes):
+    lines = sorted({found.permission.line for found in attributes if found.permission.context is not None})
+    if not lines:
         return []
     missing = [program for program in _PROGRAMS if _found(program) is None]
     if not missing:
         return []
-    wanting = f"a context is asked for, but this host has no {' and no '.join(missing)}"
+    where = f"AppSpec line{'s' if len(lines) > 1 else ''} {', '.join(map(str, lines))}"
+    wanting = f"a context is asked for ({where}), but this host has no {' and no '.join(missing)}"
     return [
         f"{wanting}; install the SELinux policy tools (policycoreutils), or remove context from the AppSpec"
     ]

@@ -151,6 +151,8 @@ def _missing(index: ArchiveIndex, path: bytes, mapping: FileMapping) -> str:
             ". It was there when the revision was unpacked: a script of this deployment, or a program that tidies up,"
             " has removed it"
         )
+    else:
+        there += "; correct the source (upper and lower case count), or add what is missing to the revision"
     return f"source {mapping.source!r} (AppSpec line {mapping.line}) is not in the archive: there is no {os.fsdecode(path)}{there}"
 
 
@@ -159,7 +161,8 @@ def _check_inside(archive: bytes, path: bytes, mapping: FileMapping) -> None:
     if real != root and not real.startswith(root + b"/"):
         message = (
             f"source {mapping.source!r} (AppSpec line {mapping.line}) leads out of the deployment archive,"
-            f" through a link to {os.fsdecode(real)}"
+            f" through a link to {os.fsdecode(real)}; put what it leads to into the revision, or let it lead to something"
+            " there"
         )
         raise SourceProblem(message)
 
@@ -190,7 +193,10 @@ def _check_emptied(archive: bytes, index: ArchiveIndex, path: bytes, mapping: Fi
 
 
 def _special(path: bytes) -> SourceProblem:
-    return SourceProblem(f"{os.fsdecode(path)} is neither a file, nor a directory, nor a link")
+    return SourceProblem(
+        f"{os.fsdecode(path)} is neither a file, nor a directory, nor a link; leave it out of the revision, and let a script"
+        " make it where it is needed"
+    )
 
 
 class _Walk:
@@ -209,7 +215,8 @@ class _Walk:
         """Add this directory and what is in it; `above` are the real paths of links that led here."""
         if below.count(b"/") > MAX_DEPTH:
             raise SourceProblem(
-                f"directories are nested more than {MAX_DEPTH} deep in {os.fsdecode(directory[:200])}…"
+                f"directories are nested more than {MAX_DEPTH} deep in {os.fsdecode(directory[:200])}…; look for a"
+                " directory that was packed into itself"
             )
         self.found.append(SourceDirectory(below))
         is_listed = self._index.lists_all(directory, os.lstat(directory))
@@ -259,8 +266,11 @@ class _Walk:
         _check_inside(self._archive, link, self._mapping)
         real = os.path.realpath(link)
         if real in above or link.startswith(real + b"/"):
+            is_own = real == os.path.realpath(os.path.dirname(link))
+            where = "its own directory" if is_own else "a directory above itself"
             raise SourceProblem(
-                f"the link {os.fsdecode(link)} leads to a directory above itself, so it can't be followed"
+                f"the link {os.fsdecode(link)} leads to {where}, so it can't be followed; leave it out of the revision, or"
+                " set follow_directory_symlinks: false on this host, so that it stays a link"
             )
         self.enter(link, below, above | {real})
 
