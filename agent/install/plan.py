@@ -84,15 +84,15 @@ def _plan(request: InstallRequest, survey: Survey | None, *, trusts_states: bool
         repetition = find_repetition(request, asked, files, records, index, survey=survey)
         if repetition is not None:
             return _plan_of_nothing(repetition, index, asked)
-    previous = previous_of(records, files.directory)
-    check_mounted(files, records, previous)
-    if not trusts_states:
-        previous.untouched.clear()
-    if survey is not None:
-        survey.begin(request, index, previous.files)
-    claims = partial(claims_on, files.directory, files.group_id)
-    planner = _Planner(request, previous, index, claims)
     try:
+        previous = previous_of(records, files.directory)
+        check_mounted(files, records, previous)
+        if not trusts_states:
+            previous.untouched.clear()
+        if survey is not None:
+            survey.begin(request, index, previous.files)
+        claims = partial(claims_on, files.directory, files.group_id)
+        planner = _Planner(request, previous, index, claims)
         planner.plan_files()
         overlap = find_overlap(files.directory, files.group_id, planner.concerns)
         if overlap is not None:

@@ -11,7 +11,7 @@ from agent.deployments.group_files import GroupFiles
 from agent.errors import CommandFailure
 from agent.install.install_json import instructions_digest
 from agent.install.moved import MovedDirectory, add_moved
-from agent.install.real_paths import RealPaths, TrustedLinks, trusted_links
+from agent.install.real_paths import NOT_THERE, RealPaths, TrustedLinks, trusted_links
 from agent.install.records import (
     LABEL_PREFIX,
     UNKNOWN_STATE,
@@ -172,6 +172,9 @@ def previous_of(records: Records, directory: Path) -> Previous:
     Args:
         records: of the group.
         directory: where they lie.
+
+    Raises:
+        OSError: something can't be looked at, so that nobody knows whether it is still there.
     """
     if records.cleanup is None:
         return Previous(doubt=records.doubt)
@@ -324,8 +327,8 @@ def _from_cleanup(cleanup: bytes, links: TrustedLinks) -> Previous:
     for line in _lines(cleanup):
         if line.startswith(LABEL_PREFIX):
             previous.labels[line[len(LABEL_PREFIX) :]] = None
-        elif not line.startswith(b"/"):
-            # A name with a newline yields such lines; following them would delete anywhere.
+        elif not line.startswith(b"/") or b"\0" in line:
+            # A name with a newline yields such lines, and a power failure; following them would delete anywhere.
             log.warning("cleanup_line_ignored", line=repr(line))
     for path in _paths(cleanup):
         directory, _slash, name = path.rpartition(b"/")
@@ -334,7 +337,9 @@ def _from_cleanup(cleanup: bytes, links: TrustedLinks) -> Previous:
             continue
         try:
             mode = os.lstat(parent.rstrip(b"/") + b"/" + name).st_mode
-        except OSError:
+        except OSError as error:
+            if error.errno not in NOT_THERE:
+                raise
             continue
         if path not in above and not stat.S_ISDIR(mode):
             previous.files.add_name(parent, name)
@@ -349,7 +354,7 @@ def _paths(cleanup: bytes) -> Iterator[bytes]:
     """The paths of files, links and directories in it, in order."""
     for line in _lines(cleanup):
         path = line.rstrip(b"/")
-        if path.startswith(b"/"):
+        if path.startswith(b"/") and b"\0" not in path:
             yield path
 
 

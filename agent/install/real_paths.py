@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import stat
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 log = get_logger()
 
 _MOST_LINKS = 40
+NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+"""Errors that say that there is nothing at a path; others say that nobody knows."""
 
 
 class RealPaths:
@@ -46,7 +49,11 @@ class RealPaths:
         self.untouched: dict[bytes, bytes] = {}
 
     def of(self, path: bytes) -> bytes | None:
-        """Real path of a directory; None when it is none any more."""
+        """Real path of a directory; None when it is none any more.
+
+        Raises:
+            OSError: that can't be told: a file server does not answer, or a disk has an error.
+        """
         if path in self._known:
             return self._known[path]
         real = self._look(path)
@@ -68,7 +75,9 @@ class RealPaths:
             status = os.lstat(real)
             if stat.S_ISLNK(status.st_mode):
                 return self._behind_link(path, real, is_created=state is not None)
-        except OSError:
+        except OSError as error:
+            if error.errno not in NOT_THERE:
+                raise
             return None
         if not stat.S_ISDIR(status.st_mode):
             if state is not None:

@@ -90,3 +90,18 @@ def test_files_that_nobody_knows_any_more_are_no_secret(host: Host) -> None:
 def test_a_first_install_misses_nothing(host: Host) -> None:
     """A warning on each new host would soon be read by nobody."""
     assert "cleanup_file" not in logged_by(lambda: host.install(FIRST, durable=False), host.base)
+
+
+@pytest.mark.parametrize(
+    "damage", [b"\0" * 5000, b"/\0\0\0\n/x\0y\n", b"/" + b"n" * 5000 + b"\n", b"\xff\n\n//\n"]
+)
+def test_a_cleanup_file_of_garbage_stops_nothing(host: Host, damage: bytes) -> None:
+    """A power failure leaves blocks of zeros in what another agent has written."""
+    host.install(FIRST, durable=False)
+    content = record(host, "cleanup").read_bytes()
+    record(host, "manifest").unlink()
+    record(host, "cleanup").write_bytes(damage + b"\n" + content)
+    host.install(SECOND, durable=False)
+    left = host.tree()
+    left.pop("app/z/", None), left.pop("app/z/odd\nname", None)
+    assert {"app/": None, "app/a": "2"} == left

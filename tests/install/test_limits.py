@@ -309,3 +309,22 @@ def test_a_directory_that_an_ordinary_user_may_not_enter_is_named(host: Host) ->
     assert f"{host.dest}/theirs" in message
     assert "ermission denied" in message
     assert same
+
+
+def test_what_can_not_be_looked_at_is_not_taken_for_gone(host: Host) -> None:
+    """A file server that does not answer would cost nothing but the knowledge of what lies there, for ever."""
+
+    def body() -> tuple[str, bool]:
+        host.install({"app/sub/a": "1"}, durable=False)
+        (host.dest / "app").chmod(0o000)
+        elsewhere = "files: [{source: app, destination: '@DEST@/elsewhere'}]"
+        with pytest.raises(CommandFailure) as caught:
+            host.install({"app/b": "2"}, elsewhere, durable=False)
+        (host.dest / "app").chmod(0o755)
+        host.install({"app/b": "2"}, elsewhere, durable=False)
+        return caught.value.message, host.tree() == {"elsewhere/": None, "elsewhere/b": "2"}
+
+    message, same = ordinarily(host, body)
+
+    assert f"because {host.dest}/app/sub can't be looked at" in message
+    assert same
