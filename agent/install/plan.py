@@ -196,7 +196,7 @@ class _Planner:
             message = f"The files section can't be installed, and nothing was changed: {'; '.join(self._source_problems)}."
             raise CommandFailure("install-source-invalid", message)
         if self._obstacles:
-            raise conflicts_of(self._request, self._obstacles, self._previous.doubt)
+            raise conflicts_of(self._request, self._obstacles, self._previous.doubts)
 
     def assign_attributes(self) -> None:
         problems: list[str] = []

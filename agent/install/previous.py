@@ -63,6 +63,16 @@ class Previous:
     deployment_id: str = ""
     doubt: str = ""
 
+    @property
+    def doubts(self) -> str:
+        """Sentences about what may be ours, but does not count as that; empty when there is no such thing."""
+        links = ", ".join(os.fsdecode(link) for link in sorted(self.followed))
+        moved = (
+            f"Links stand by now where the last Install had made directories ({links}): behind them, only what it has"
+            " provably put there counts as this group's."
+        )
+        return " ".join(text for text in (self.doubt, moved if links else "") if text)
+
     def owns(self, directory: bytes, name: bytes) -> bool:
         """Whether the previous Install put a file or link there."""
         return name in self.files.of(directory)

@@ -61,6 +61,10 @@ def own_name() -> str:
 _REMEDIES = {
     errno.EROFS: "Make it writable again (`mount -o remount,rw`, after a check when the kernel has found errors)",
     errno.EIO: "The disk or its server reports errors: see dmesg, and mend or replace it",
+    errno.ENOSPC: "Free some space there, or inodes (`df -h`, `df -i`)",
+    errno.EDQUOT: "Raise the disk quota, or remove files that count for it",
+    errno.EBUSY: "Unmount it",
+    errno.ENOENT: "Another program removes it at the same time: find out which one",
     errno.EEXIST: "Another program has made it at the same time: find out which one",
     errno.ESTALE: "Find out which program removes or replaces it, such as a hook's background process or a cleaner",
     errno.EMFILE: "The agent may open too few files: raise LimitNOFILE of its service",

@@ -218,6 +218,7 @@ def test_what_was_edited_on_another_disk_is_taken_for_somebody_elses(host: Host)
     failure = failure_of(lambda: host.install(SECOND, durable=False))
     assert failure is not None
     assert "install-conflicts" == failure.error_id
+    assert f"({host.dest}/app): behind them, only what it has provably put there" in failure.message
     assert "edited" == (place / "changes").read_text()
 
 
@@ -385,3 +386,16 @@ def test_a_kill_before_any_change_behind_a_link_leaves_one_revision_or_the_other
         host.install(SECOND, durable=False)
         assert revision(SECOND) == read_tree(place)
     assert number > 20
+
+
+def test_what_another_agent_has_installed_is_not_guessed_behind_a_link(host: Host) -> None:
+    """Its records hold nothing but names; any tree may have the same."""
+    host.install(FIRST, durable=False)
+    (host.instructions / f"{host.group_id}-manifest").unlink()
+    place = move(host)
+    before = everything_about(place)
+    failure = failure_of(lambda: host.install(SECOND, durable=False))
+    assert failure is not None
+    assert f"({host.dest}/app): behind them, only what it has provably put there" in failure.message
+    host.install({"app/more": "m"}, durable=False)
+    assert {**before, "more": None}.keys() == everything_about(place).keys()
