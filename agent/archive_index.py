@@ -159,6 +159,7 @@ class ArchiveIndex:
         # A file with this ctime, or a later one, may have been edited unseen; None where that can't be.
         self._doubtful_from_ns = written_ns if counts_seconds(written_ns) else None
         self._identities = {path: fields for fields, path in self._sections.directories()}
+        self._aliases: dict[bytes, bytes] = {}
 
     def taken(self) -> ArchiveIndex:
         """All of it; afterwards there is nothing here."""
@@ -166,13 +167,25 @@ class ArchiveIndex:
         self._sections, self._identities = Sections(b""), {}
         return taken
 
+    def add_alias(self, link: bytes, directory: bytes) -> None:
+        """From now on, what is asked about paths through this link is answered about that directory; both full paths."""
+        self._aliases[self._below(link)] = self._below(directory)
+
+    def _below(self, directory: bytes) -> bytes:
+        """The directory's path in the archive, by which it is listed."""
+        below = directory[len(self._archive) + 1 :]
+        for link, target in self._aliases.items():
+            if below == link or below.startswith(link + b"/"):
+                return (target + below[len(link) :]).removeprefix(b"/")
+        return below
+
     def knows(self, directory: bytes) -> bool:
         """Whether there may be entries of this directory, given by its full path."""
-        return directory[len(self._archive) + 1 :] in self._identities
+        return self._below(directory) in self._identities
 
     def of(self, directory: bytes) -> dict[bytes, bytes]:
         """Name → fields of the entries of this directory, given by its full path."""
-        entries = self._sections.of(directory[len(self._archive) + 1 :])
+        entries = self._sections.of(self._below(directory))
         begin = self._doubtful_from_ns
         if begin is None:
             return entries
@@ -180,16 +193,16 @@ class ArchiveIndex:
 
     def text(self, directory: bytes) -> bytes:
         """The lines of all entries of this directory, given by its full path; not to be asked where `is_doubtful`."""
-        return self._sections.text(directory[len(self._archive) + 1 :])
+        return self._sections.text(self._below(directory))
 
     def names(self, path: bytes) -> bool:
         """Whether there was anything at this full path when the archive was unpacked."""
         directory, _slash, name = path.rpartition(b"/")
-        return name in self._sections.of(directory[len(self._archive) + 1 :])
+        return name in self._sections.of(self._below(directory))
 
     def files_below(self, directory: bytes) -> int:
         """How many files and links there were in this directory, given by its full path, and below it."""
-        top = directory[len(self._archive) + 1 :]
+        top = self._below(directory)
         inside = [path for path in self._identities if path == top or not top or path.startswith(top + b"/")]
         entries = [self._sections.of(path) for path in inside]
         return sum(1 for fields in entries for kind in fields.values() if kind != DIRECTORY)
@@ -206,7 +219,7 @@ class ArchiveIndex:
             directory: given by its full path.
             status: of the directory, as it is now.
         """
-        known = self._identities.get(directory[len(self._archive) + 1 :], b"")
+        known = self._identities.get(self._below(directory), b"")
         return self._doubtful_from_ns is None and has_identity(status, known)
 
 

@@ -98,10 +98,13 @@ def source_entries(
         else:
             _check_dangling(archive, path, mapping)
     if stat.S_ISDIR(status.st_mode):
+        real = _in_archive(archive, path)
+        if real != path:
+            index.add_alias(path, real)
         walk = _Walk(archive, index, mapping, follow_links=follow_links)
         walk.enter(path, b"", above)
         if not any(isinstance(item, SourceFiles) for item in walk.found):
-            _check_emptied(archive, index, path, mapping)
+            _check_emptied(index, path, mapping)
         yield from walk.found
         return
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
@@ -180,10 +183,15 @@ def _check_dangling(archive: bytes, path: bytes, mapping: FileMapping) -> None:
         )
 
 
-def _check_emptied(archive: bytes, index: ArchiveIndex, path: bytes, mapping: FileMapping) -> None:
-    """Afterwards it is known that this directory, in which there are no files, has never held any."""
+def _in_archive(archive: bytes, path: bytes) -> bytes:
+    """The same directory, without links but for those on the way to the archive."""
     below = os.path.relpath(os.path.realpath(path), os.path.realpath(archive))
-    count = index.files_below(archive if below == b"." else archive + b"/" + below)
+    return archive if below == b"." else archive + b"/" + below
+
+
+def _check_emptied(index: ArchiveIndex, path: bytes, mapping: FileMapping) -> None:
+    """Afterwards it is known that this directory, in which there are no files, has never held any."""
+    count = index.files_below(path)
     if count:
         raise SourceProblem(
             f"source {mapping.source!r} (AppSpec line {mapping.line}) holds no files any more; when the revision was unpacked,"
@@ -219,7 +227,7 @@ class _Walk:
                 " directory that was packed into itself"
             )
         self.found.append(SourceDirectory(below))
-        is_listed = self._index.lists_all(directory, os.lstat(directory))
+        is_listed = self._index.lists_all(directory, os.stat(directory))
         entries = self._index.of(directory) if is_listed else self._listed(directory)
         names: list[bytes] = []
         links: list[bytes] = []

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import stat
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent.install import install
 from agent.install.changes import ChangeKind, Preview
 from agent.install.preview import preview_install
+from tests.install.children import in_child
 
 if TYPE_CHECKING:
     from tests.install.host import Host
@@ -87,3 +90,26 @@ def test_a_link_that_hook_scripts_have_made_absolute_is_followed_into_the_archiv
     (request.archive / "current").symlink_to(request.archive / "releases/1")
     assert isinstance(preview := preview_install(request), Preview)
     assert b"current/f" in {change.source for change in preview.changes}
+
+
+@pytest.mark.parametrize("source", ["current", "current/sub", "newest"])
+def test_what_the_index_knows_is_not_read_again_through_a_link(host: Host, source: str) -> None:
+    """A revision with 100,000 files takes no longer because of its layout."""
+    tree = TREE | {"newest": {"link": "current"}, "other": {"link": "releases/1/sub"}}
+    files = f"files: [{{source: {source}, destination: '@DEST@/app'}}]"
+    host.install(tree, files, durable=False)
+    request = host.request(tree, files, durable=False)
+
+    def opened() -> list[str]:
+        seen: list[str] = []
+
+        def note(event: str, arguments: tuple[Any, ...]) -> None:
+            if event == "open" and arguments[0] in {b"run.sh", b"data"}:
+                seen.append(os.fsdecode(arguments[0]))
+
+        sys.addaudithook(note)
+        summary = install(request)
+        assert 0 == summary.created + summary.replaced
+        return seen
+
+    assert [] == in_child(opened)
