@@ -183,9 +183,8 @@ def advice_on(rule: Rule, conflicts: Sequence[Conflict]) -> str:
             " destination in the AppSpec."
         )
     if any(conflict.is_of_appspec for conflict in conflicts):
-        advice.append(
-            "Where the AppSpec wants two things at one path, leave one of them out, or change its destination."
-        )
+        where = "Where the AppSpec wants two things at one path, leave" if advice else "Leave"
+        advice.append(f"{where} one of them out, or change its destination.")
     return " ".join(advice)
 
 

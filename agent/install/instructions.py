@@ -13,12 +13,12 @@ from agent.install.planned import PlannedDirectory
 from agent.install.previous import fitting_records
 from agent.install.records import (
     LABEL_PREFIX,
+    NOT_REPEATABLE,
     UNKNOWN_STATE,
     ManifestHeader,
     encode_mount_points,
     state_of_record,
 )
-from agent.install.repetition import NOT_REPEATABLE
 from agent.listings import DIGEST_BYTES, content_digest, escape
 
 if TYPE_CHECKING:
@@ -127,7 +127,8 @@ def claim_paths(files: GroupFiles, paths: Collection[bytes]) -> None:
     """Afterwards these are among what the last Install created, as far as its records go."""
     lines = b"".join(path + b"\n" for path in paths if b"\n" not in path)
     records = fitting_records(files)
-    cleanup = (records.cleanup or b"") + lines
+    known = records.cleanup or b""
+    cleanup = known[: known.rfind(b"\n") + 1] + lines  # a last line without its end is unfinished
     if records.header is not None:
         claimed = b"".join(
             b"d - - %b\n %b\n" % (escape(path.rpartition(b"/")[0]), escape(path.rpartition(b"/")[2]))

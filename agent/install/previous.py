@@ -14,6 +14,7 @@ from agent.install.moved import MovedDirectory, add_moved
 from agent.install.real_paths import NOT_THERE, RealPaths, TrustedLinks, trusted_links
 from agent.install.records import (
     LABEL_PREFIX,
+    NOT_REPEATABLE,
     UNKNOWN_STATE,
     decode_header,
     state_of_record,
@@ -235,6 +236,9 @@ def fitting_records(files: GroupFiles) -> Records:
     if not _is_whole(listed, cleanup):
         log.warning("manifest_cut_off", path=str(files.manifest))
         return Records(cleanup, None, b"")
+    if listed and not cleanup.endswith(b"\n"):
+        # It has to be written anew.
+        header = header._replace(asked=NOT_REPEATABLE)
     return Records(cleanup, header, listed, points)
 
 

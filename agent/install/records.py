@@ -35,6 +35,9 @@ _MAGIC = b"install-manifest 5 "
 UNKNOWN_STATE = b"-"
 LABEL_PREFIX = b"semanage\0"
 
+NOT_REPEATABLE = b"-"
+"""What was asked for in an Install of which the next one can't tell that it would be the same."""
+
 
 class ManifestHeader(NamedTuple):
     """The first line of a manifest.

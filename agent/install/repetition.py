@@ -21,6 +21,7 @@ from agent.install.descriptors import Descriptors
 from agent.install.destinations import Directory, Standing
 from agent.install.fresh_directories import FreshDirectories
 from agent.install.records import (
+    NOT_REPEATABLE,
     attributes_in_state,
     encode_mount_points,
     file_fields,
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
     from agent.install.records import ManifestHeader
     from agent.install.request import InstallRequest
     from agent.install.survey import Survey
-
-NOT_REPEATABLE = b"-"
-"""What `asked_by` answers for an Install of which the next one can't tell that it would be the same."""
 
 _STATE_UNKNOWN = b"-"
 _FIELDS_OF_FILE = 6  # of its entry in the index, where its content is known

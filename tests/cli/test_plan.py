@@ -292,9 +292,7 @@ def test_conflicts_that_no_rule_solves_are_listed_too(host: Host) -> None:
     reason = "the AppSpec installs it twice: from 'app/a' (AppSpec line 4) and from 'app/a' (AppSpec line 6)"
     assert f"conflict {host.destination}/a  ({reason})" == conflict_line
     wanting = "The AppSpec wants two things at one path, and nothing was changed."
-    advice = (
-        "Where the AppSpec wants two things at one path, leave one of them out, or change its destination."
-    )
+    advice = "Leave one of them out, or change its destination."
     assert f"Install is not possible. {wanting} {advice} [install-conflicts]" == summary
     conflict = {
         "path": str(host.destination / "a"),

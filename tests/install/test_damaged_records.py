@@ -34,6 +34,17 @@ def test_a_cleanup_file_that_breaks_off_loses_no_file(host: Host, kept: float) -
     assert {"app/": None, "app/a": "2"} == host.tree()
 
 
+def test_a_cleanup_file_that_breaks_off_is_written_anew_though_nothing_else_changes(host: Host) -> None:
+    """Another agent, which knows no other record, would clean up only half the next time."""
+    host.install(FIRST, durable=False)
+    content = record(host, "cleanup").read_bytes()
+    for damaged in (content[:40], b""):
+        record(host, "cleanup").write_bytes(damaged)
+        summary = host.install(FIRST, durable=False)
+        assert (0, 0, 4) == (summary.created, summary.replaced, summary.unchanged)
+        assert content == record(host, "cleanup").read_bytes()
+
+
 def test_a_manifest_that_breaks_off_loses_no_file(host: Host) -> None:
     """The cleanup file still says what there is; only who has edited what is not known any more."""
     host.install(FIRST, durable=False)
