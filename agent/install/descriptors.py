@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from collections import OrderedDict
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from agent.install.real_paths import TrustedLinks
 
 _FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -22,17 +17,11 @@ class Descriptors:
 
     They stand for the places only (O_PATH): good for everything that takes `dir_fd`, also where
     we may not list the directory. Use each descriptor before the next call, and close in the end.
-
-    Args:
-        links: those that are followed, where a directory has been moved away and a link to its new place on the same
-            file system stands instead; without them, none is.
     """
 
-    def __init__(self, links: TrustedLinks | None = None) -> None:
+    def __init__(self) -> None:
         self._open: OrderedDict[bytes, int] = OrderedDict()
         self._other_names: dict[bytes, bytes] = {}
-        self._links = links
-        self._moved: dict[bytes, bytes] = {}
 
     def close(self) -> None:
         """Afterwards none is open."""
@@ -68,27 +57,7 @@ class Descriptors:
         if real == b"/":
             return os.open(b"/", flags)
         above, _slash, name = real.rpartition(b"/")
-        dir_fd = self.of(above or b"/")
-        try:
-            return os.open(self._other_names.get(real, name), flags, dir_fd=dir_fd)
-        except OSError as error:
-            if self._links is None or error.errno not in {errno.ENOTDIR, errno.ELOOP}:
-                raise
-            end = self._links.end_of(self._place_of(above).rstrip(b"/") + b"/" + name).directory
-            device = os.stat(b".", dir_fd=dir_fd).st_dev
-            # On another one, inodes would not tell who is who.
-            if end is None or os.lstat(end).st_dev != device:
-                raise
-        self._moved[real] = end
-        return self._opened(end, flags)
-
-    def _place_of(self, real: bytes) -> bytes:
-        """Where this directory is now."""
-        moved = self._moved.get(real)
-        if moved is not None or real in {b"/", b""}:
-            return moved or b"/"
-        above, _slash, name = real.rpartition(b"/")
-        return self._place_of(above).rstrip(b"/") + b"/" + name
+        return os.open(self._other_names.get(real, name), flags, dir_fd=self.of(above or b"/"))
 
     def name_is(self, real: bytes, name: bytes | None) -> None:
         """Until told otherwise, the directory that is to be at `real` goes by another name there; None ends it."""

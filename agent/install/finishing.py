@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from agent.install.descriptors import Descriptors, remove_tree
 from agent.install.entries import Change, Leftover, LeftoverDirectory, LeftoverLabel, NewDirectory, path_of
 from agent.install.hidden import GONE, Forgotten, HiddenNames, log_stuck, sync_changes
-from agent.install.real_paths import trusted_links
 from agent.install.removals import is_as_left
 from agent.install.selinux import drop_label
 from agent.logs import get_logger
@@ -77,7 +76,7 @@ def finish(
     Raises:
         OSError: the disk does not take it.
     """
-    with closing(Descriptors(trusted_links(journal.path.parent))) as descriptors:
+    with closing(Descriptors()) as descriptors:
         finishing = _Finishing(journal, descriptors, observer)
         if replaced is None:
             has_hidden = finishing.forget_hidden(b"h")
@@ -99,7 +98,7 @@ def finish(
 
 def forget(journal: Journal, observer: Observer) -> list[str]:
     """Afterwards the hidden names are gone, and all else is as it is; those that could not be removed are listed."""
-    with closing(Descriptors(trusted_links(journal.path.parent))) as descriptors:
+    with closing(Descriptors()) as descriptors:
         finishing = _Finishing(journal, descriptors, observer)
         finishing.forget_hidden(b"th")
     return [os.fsdecode(path) for path in finishing.stuck]

@@ -28,7 +28,6 @@ from agent.install.entries import (
 )
 from agent.install.hidden import HiddenNames, sync_changes
 from agent.install.journal import mark_staging
-from agent.install.real_paths import trusted_links
 from agent.install.renames import Renames, exists, has_two_names, is_directory
 from agent.install.selinux import drop_label, restore_label
 from agent.install.wanted import Wanted
@@ -53,7 +52,7 @@ def undo(journal: Journal, observer: Observer) -> list[str]:
     content under hidden names; and before the caller removes the journal, everything.
     """
     failures: list[str] = []
-    with closing(Descriptors(trusted_links(journal.path.parent))) as descriptors:
+    with closing(Descriptors()) as descriptors:
         if journal.is_switching:
             switching = _SwitchingBack(journal.token, descriptors, observer)
             failures = _each(journal.entries_newest_first(b"cfnrma"), switching.take_back)
@@ -157,9 +156,9 @@ class _SwitchingBack:
         try:
             os.rmdir(name, dir_fd=self._descriptors.of(above or b"/"))
         except OSError as error:
-            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
                 raise
-            # Another deployment group, or the application, has put something there; or it was moved, and a link is there.
+            # Another deployment group, or the application, has put something there.
             log.warning(
                 "new_directory_kept", path=os.fsdecode(entry.path), reason="others have put files there"
             )
