@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from agent.worker.context import HostContext
 
 _BAD_INPUT = 2
-_NOTHING_RUN = "This was found before the first event: nothing has been run, and nothing changed."
+_NOTHING_RUN = "This was found before the first event: nothing has been run."
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

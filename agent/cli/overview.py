@@ -6,6 +6,8 @@ nothing; the other parts are told all the same.
 
 from __future__ import annotations
 
+import contextlib
+import os
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -99,8 +101,10 @@ class _Look:
         if entries is not None and states is not None:
             deployments = tuple(judge([*entries, *_refused_unseen(daemon, entries)], states))[:count]
             broken_off = frozenset(item.deployment_id for item in deployments if self._is_broken_off(item))
+        run_state = self._run_state(daemon, vitality, holder, is_known=is_known)
+        self._note_read_only()
         return Overview(
-            run_state=self._run_state(daemon, vitality, holder, is_known=is_known),
+            run_state=run_state,
             problems=tuple(dict.fromkeys(self._problems)),
             daemon=daemon,
             vitality=vitality,
@@ -157,6 +161,14 @@ class _Look:
         if vitality.is_frozen:
             return RunState.FROZEN
         return RunState.RUNNING if vitality.life is Life.WORKING else RunState.NOT_RUNNING
+
+    def _note_read_only(self) -> None:
+        """An agent that could not even keep why it did not start has left nothing to read."""
+        with contextlib.suppress(OSError):
+            if os.statvfs(self._state).f_flag & os.ST_RDONLY:
+                self._problems.append(
+                    f"{self._state} is mounted read-only, so an agent can neither start there nor keep anything"
+                )
 
     def _is_broken_off(self, judgement: Judgement) -> bool:
         """Whether this is a local deployment that is not over, and that no `agentctl deploy` works on any more."""

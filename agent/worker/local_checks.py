@@ -78,7 +78,6 @@ class FetchedRevision:
         """
         current = GroupRevisions(specification, host).current
         with keeping_in(current.path):
-            make_room(specification, host)
             current.path.mkdir(parents=True, exist_ok=True)
             # The archive last: whose scripts run depends on whether it is there.
             names = sorted(os.listdir(self.directory.path), key=lambda name: name == current.archive.name)
@@ -107,7 +106,7 @@ def fetched_and_checked(
         elsewhere = replace(host, settings=replace(host.settings, root_dir=scratch))
         directory = GroupRevisions(specification, elsewhere).current
         try:
-            _fetch(specification, elsewhere)
+            _fetch(specification, host, elsewhere)
             checks = _Checks(specification, directory, host, has_earlier_scripts=earlier)
             doubts = checks.doubts(events)
         except SureToFail as sure:
@@ -151,8 +150,11 @@ def _check_earlier(events: Sequence[str], specification: DeploymentSpecification
     return has_scripts
 
 
-def _fetch(specification: DeploymentSpecification, elsewhere: HostContext) -> None:
+def _fetch(specification: DeploymentSpecification, host: HostContext, elsewhere: HostContext) -> None:
     with _blaming(DOWNLOAD_BUNDLE):
+        with keeping_in(host.root.group(specification.deployment_group_id)):
+            # Where there is just enough room for it once the oldest revisions have gone.
+            make_room(specification, host)
         choose_run(DOWNLOAD_BUNDLE, specification, elsewhere).carry_out()
 
 

@@ -127,7 +127,7 @@ def test_what_is_sure_to_fail_stops_nothing(site: Site, name: str, kind: str) ->
     done = site.deploy(location, *arguments)
     assert 1 == done.returncode
     assert f"[{error_id}]" in done.stdout
-    assert "nothing has been run, and nothing changed" in done.stdout
+    assert "found before the first event: nothing has been run." in done.stdout
     assert [] == re.findall(r"^  (\w+) +(Succeeded|Failed)", done.stdout, re.MULTILINE)
     assert not site.stopped.exists()
     assert ["one.txt"] == os.listdir(site.destination)
@@ -189,6 +189,16 @@ def test_application_stop_still_runs_the_earlier_revisions_script(site: Site) ->
     assert [] == site.left()
     again = site.deploy(site.base / "second", "-e", "DownloadBundle,DownloadBundle,Install")
     assert 0 == again.returncode, again.stdout + again.stderr
+
+
+def test_the_oldest_revisions_go_before_the_new_one_is_fetched_and_no_more_than_those(site: Site) -> None:
+    """A disk with room for so many revisions and no more must do, as it does for deployments of the service."""
+    site.agent.configure(max_revisions=2)
+    for name in ("second", "third", "fourth"):
+        done = site.deploy(site.revision(name, {"appspec.yml": HEAD}))
+        assert 0 == done.returncode, done.stdout + done.stderr
+        assert len(os.listdir(site.agent.root / "default-local-deployment-group")) <= 2
+    assert 2 == len(os.listdir(site.agent.root / "default-local-deployment-group"))
 
 
 def test_what_a_killed_deployment_has_fetched_goes_with_the_next_one(site: Site) -> None:

@@ -267,3 +267,15 @@ def test_an_identity_that_may_not_be_read_is_not_an_absent_one(open_host: Host, 
     assert "Permission denied" in done.stderr
     if name == "whoami":
         assert (2, "") == (done.returncode, done.stdout)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="root only: mounts a file system")
+def test_a_state_on_a_read_only_disk_is_named(host: Host) -> None:
+    """The disk has had an error: the agent did not start, and could not even keep why."""
+    state = host.agent.state
+    mount = f"mount -t tmpfs tmpfs {state} && mount -o remount,ro {state}"
+    done = run(["unshare", "-m", "/bin/sh", "-c", f'{mount} && exec "$@"', "sh", *host.command("status")])
+    check_readable(done)
+    assert 3 == done.returncode, done.stderr
+    assert f"{state} is mounted read-only" in done.stdout
