@@ -12,6 +12,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from agent.deployments import RecordedProcess
+from agent.logs import Level, write_to_stderr
 from agent.processes import boot_id, show_as, start_ticks
 
 if TYPE_CHECKING:
@@ -51,6 +52,6 @@ def fork_worker(work: Callable[[], None], *, leave_daemon: Callable[[], None]) -
         work()
         code = 0
     except BaseException:  # noqa: BLE001 - the edge of the process; the record tells the next one
-        os.write(2, traceback.format_exc().encode("utf-8", "backslashreplace"))
+        write_to_stderr(traceback.format_exc().rstrip(), Level.ERROR)
     finally:
         os._exit(code)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from agent.logs import Level, Log, LogSink
-from tests.daemon.agent_process import wait_until
+from tests.daemon.agent_process import clean_environment, wait_until
 from tests.daemon.control_server import HOST, POLL, SERVER_ERROR
 
 if TYPE_CHECKING:
@@ -117,6 +119,27 @@ def test_a_proxy_that_can_not_be_one_ends_the_start_with_an_id_and_without_its_p
     assert "http_proxy in the agent's environment must be of the form http://host:port" in line
     assert " error_id=configuration-invalid" in line
     assert "secret" not in agent.output()
+
+
+CRASH = """
+import os
+from agent.worker.process import fork_worker
+def crash():
+    raise RuntimeError("broken")
+os.waitpid(fork_worker(crash, leave_daemon=lambda: None), 0)
+"""
+
+
+def test_every_line_of_the_traceback_of_a_crashed_worker_is_an_error(tmp_path: Path) -> None:
+    """The journal takes each line for itself."""
+    path = tmp_path / "stderr"
+    with path.open("wb") as stream:
+        status = os.fstat(stream.fileno())
+        environment = clean_environment(JOURNAL_STREAM=f"{status.st_dev}:{status.st_ino}")
+        subprocess.run([sys.executable, "-c", CRASH], check=True, stderr=stream, env=environment)
+    lines = path.read_text().splitlines()
+    assert ["<3>Traceback (most recent call last):", "<3>RuntimeError: broken"] == [lines[0], lines[-1]]
+    assert all(line.startswith("<3>") for line in lines)
 
 
 def test_an_error_of_the_agents_own_is_one_line_with_its_traceback(tmp_path: Path) -> None:
