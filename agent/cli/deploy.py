@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
@@ -179,15 +180,16 @@ def _deploy(
     outcomes = deploy_locally(
         specification, events, host, on_doubt=_say_doubt, ignores_stop_failures=ignores_stop_failures
     )
-    for outcome in outcomes:
-        if outcome.has_run:
-            _show(outcome)
-        if outcome.is_ignored:
-            click.echo(f"    ignored: {readable(outcome.result.message)}")
-        elif not outcome.has_succeeded:
-            _say_failed(outcome, specification, host)
-            click.echo(_where_to_look(directory) if outcome.has_run else _NOTHING_RUN)
-            return False
+    with contextlib.closing(outcomes):
+        for outcome in outcomes:
+            if outcome.has_run:
+                _show(outcome)
+            if outcome.is_ignored:
+                click.echo(f"    ignored: {readable(outcome.result.message)}")
+            elif not outcome.has_succeeded:
+                _say_failed(outcome, specification, host)
+                click.echo(_where_to_look(directory) if outcome.has_run else _NOTHING_RUN)
+                return False
     click.echo(f"\nDeployed. {_where_to_look(directory)}")
     return True
 

@@ -52,7 +52,8 @@ class Outlet(io.RawIOBase):
             except BlockingIOError:
                 select.select([], [self._descriptor], [])
             except OSError as error:
-                self.error = error
+                # Without its frames, which would keep alive whatever the callers hold.
+                self.error = error.with_traceback(None)
         return length
 
     @property

@@ -20,7 +20,7 @@ from agent.worker.results import failed_result, succeeded_result
 from agent.worker.runs import choose_run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from agent.deployments import CommandResult
     from agent.install.changes import BlockedInstall
@@ -101,10 +101,11 @@ def deploy_locally(
     *,
     on_doubt: Callable[[str], None] = lambda _doubt: None,
     ignores_stop_failures: bool = False,
-) -> Iterator[EventOutcome]:
+) -> Generator[EventOutcome, None, None]:
     """Run these events; yields the outcome of each, and stops after the first that fails.
 
-    Whatever can be known to fail is found before the first of them, and then none is run.
+    Whatever can be known to fail is found before the first of them, and then none is run. The caller closes the
+    generator: the group is held, and what was fetched is kept, until then.
 
     Args:
         specification: of a revision.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.daemon.agent_process import Agent
+from tests.daemon.agent_process import AGENTCTL, Agent
 from tests.e2e.bundles import pack
 
 if TYPE_CHECKING:
@@ -207,6 +208,18 @@ def test_what_a_killed_deployment_has_fetched_goes_with_the_next_one(site: Site)
     (left / "x").mkdir(parents=True)
     assert 0 == site.deploy(site.revision("second", {"appspec.yml": HEAD})).returncode
     assert not left.exists()
+
+
+def test_a_deployment_that_fails_while_nobody_reads_leaves_nothing_of_its_own(site: Site) -> None:
+    """What was fetched to be looked at goes with the deployment, however that ends."""
+    files = {"appspec.yml": HEAD + hooks(BeforeInstall="fail.sh"), "fail.sh": "exit 3\n"}
+    location = site.revision("second", files)
+    failed = site.deploy(location)
+    command = f'"{AGENTCTL}" deploy -c {site.agent.config_file} -l {location} | true'
+    subprocess.run(["/bin/sh", "-c", command], env=site.agent.environment, check=True, capture_output=True)
+    assert 1 == failed.returncode
+    assert 2 == len([entry for entry in site.agent.history() if entry["result"]["status"] == "Failed"])
+    assert [] == site.left()
 
 
 def test_a_failed_application_stop_names_its_way_out_and_the_way_works(site: Site) -> None:
