@@ -172,6 +172,8 @@ def _deployment_lines(judgement: Judgement, overview: Overview, now: float) -> I
     facts, last = judgement.facts, judgement.last
     outcome = outcome_of(judgement, overview)
     place = f"{facts.application_name}/{facts.deployment_group_name}" if facts else "(nothing is known of it)"
+    if facts and facts.creator == "codeDeployRollback":
+        place += " (rollback)"
     when = ago(last.finished_at or last.accepted_at, now)
     line = f"  {judgement.deployment_id}  {outcome.state.value:<10}  {last.name:<16}  {place}  {when}"
     yield line

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.daemon.agent_process import AGENTCTL, Agent, clean_environment
+from tests.daemon.agent_process import AGENTCTL, Agent, clean_environment, wait_until
 from tests.daemon.control_server import PATIENCE_S
 
 if TYPE_CHECKING:
@@ -279,3 +279,42 @@ def test_a_state_on_a_read_only_disk_is_named(host: Host) -> None:
     check_readable(done)
     assert 3 == done.returncode, done.stderr
     assert f"{state} is mounted read-only" in done.stdout
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="root only: mounts /proc, and looks as another user")
+@pytest.mark.parametrize("name", ["status", "stop", "drain", "wait-idle"])
+def test_an_agent_that_proc_does_not_show_to_this_user_is_not_gone(open_host: Host, name: str) -> None:
+    """/proc with hidepid: processes of others look as if they were not there."""
+    agent = open_host.agent.start()
+    hidden = 'mount -t proc -o hidepid=2 proc /proc && exec "$@"'
+    words = [sys.executable, "-c", AS_NOBODY, *open_host.command(name)[1:]]
+    try:
+        done = run(["unshare", "-m", "/bin/sh", "-c", hidden, "sh", *words])
+    finally:
+        agent.end()
+    check_readable(done)
+    said = done.stdout + done.stderr
+    if name == "wait-idle":
+        # It looks at commands only, and those can be read.
+        assert 0 == done.returncode, said
+    else:
+        assert 4 == done.returncode, said
+        assert "does not run" not in said
+        assert "not running" not in said
+
+
+def test_the_agent_itself_runs_without_streams_home_and_working_directory(host: Host, tmp_path: Path) -> None:
+    """Whatever starts it."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    before = f'cd {gone} && rmdir {gone} && unset HOME && exec "$@" <&- >&- 2>&-'
+    command = [str(AGENTCTL), "run", "-c", str(host.agent.config_file)]
+    process = subprocess.Popen(["/bin/sh", "-c", before, "sh", *command], env=host.agent.environment)
+    try:
+        wait_until(lambda: host.agent.status().get("state") == "polling", "it polls")
+        process.terminate()
+        assert 0 == process.wait(PATIENCE_S)
+    finally:
+        process.kill()
+        process.wait()
