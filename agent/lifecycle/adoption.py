@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +36,23 @@ def adopting_orphans() -> Iterator[int | None]:
         yield os.getpid()
     finally:
         prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+@contextlib.contextmanager
+def hearing_of_children() -> Iterator[None]:
+    """Meanwhile the exit status of a child waits for us to ask, also where whoever started us ignores SIGCHLD.
+
+    Else the kernel drops it, and a script that failed could not be told from one that did not.
+    """
+    before = signal.getsignal(signal.SIGCHLD)
+    if before is not signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def bury_orphans(*, spared: Collection[int]) -> None:

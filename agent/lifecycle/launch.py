@@ -135,7 +135,7 @@ def _start_directly(start: ScriptStart, launch: _Launch, path_variable: str | No
             start.tell_of(0)
             process = _start_as_shell_would(launch, start)
             start.tell_of(process.pid)
-        return DirectScript(process, path_variable)
+        return DirectScript(process, start.script, path_variable)
     except OSError as error:
         raise start.explain(error.errno or 0) from error
     except subprocess.SubprocessError as error:  # all that Popen tells of an exception in the new process
@@ -155,18 +155,19 @@ def _start_in_session(start: ScriptStart, account: Account) -> ScriptProcess:
         return _start_with(start, read_environment_files())
 
     def start_there(
-        variables: Mapping[str, str], announce: Callable[[str | None], None]
+        variables: Mapping[str, str], become_user: Callable[[str | None], None]
     ) -> subprocess.Popen[bytes]:
-        # PAM may have added groups.
-        in_groups = replace(account, groups=tuple(os.getgroups()))
-        launch = replace(_in_session(start, variables), account=in_groups)
+        launch = _in_session(start, variables)
         path = None if start.script.login else launch.environment.get("PATH")
-        return _start_as_shell_would(replace(launch, announce=lambda: announce(path)), start)
+        becoming = replace(launch, account=None, announce=lambda: become_user(path))
+        return _start_as_shell_would(becoming, start)
 
     plan = SessionPlan(
         worker=os.getpid(),
         service=service,
         user=account.name,
+        uid=account.uid,
+        gid=account.gid,
         groups=account.groups,
         environment=start.environment.inherited,
         start=start_there,

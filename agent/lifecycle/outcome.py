@@ -131,6 +131,18 @@ def cancel_failure(script: HookScript, outcome: Ended) -> CommandFailure:
     )
 
 
+def explain_lost_result(script: HookScript) -> CommandFailure:
+    """What to report for a script that has ended, where nobody can tell how."""
+    return CommandFailure(
+        "hook-result-unknown",
+        f"{describe_script(script)} ended, but how is not known: something in the agent's process, or whoever started "
+        "it, took its exit status. See in its output what it has done, and deploy again. Should that happen again, "
+        "it is a fault of the agent: report it.",
+        code=ErrorCode.SCRIPT_FAILED,
+        script_name=script.location,
+    )
+
+
 def open_output_failure(script: HookScript, holders: tuple[str, ...]) -> CommandFailure:
     """What to report, where `fail_on_open_output` is set, for a script that left its output open."""
     return CommandFailure(

@@ -5,6 +5,7 @@ Account rules, credentials, session; nobody is authenticated, as root needs no p
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import pwd
@@ -15,6 +16,7 @@ from typing import Any
 
 _LIBRARY = "libpam.so.0"
 _OWN_SERVICE, _SU = "codedeploy-agent", "su"
+_LOGGED_AS = _OWN_SERVICE.encode()
 _SERVICE_DIRECTORIES = ("/etc/pam.d", "/usr/lib/pam.d")
 
 _SUCCESS, _CONVERSATION_ERROR = 0, 19
@@ -91,6 +93,16 @@ def load_pam() -> ctypes.CDLL | None:
     except (OSError, AttributeError):
         return None
     return library
+
+
+def log_as_agent() -> None:
+    """Afterwards what modules log in this process stands there under `codedeploy-agent`.
+
+    The C library takes the name from the command line, of which a process title makes a fragment.
+    """
+    with contextlib.suppress(ValueError):  # another C library
+        name = c_char_p.in_dll(ctypes.CDLL(None), "program_invocation_short_name")
+        name.value = _LOGGED_AS
 
 
 def choose_service() -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent.errors import CommandFailure
 from agent.lifecycle.accounts import find_account
-from agent.lifecycle.adoption import adopting_orphans
+from agent.lifecycle.adoption import adopting_orphans, hearing_of_children
 from agent.lifecycle.environment import is_refused
 from agent.lifecycle.output import EVENT_NOTE
 from agent.lifecycle.recorder import Recorder
@@ -69,7 +69,7 @@ def run_event(
     recorder.note(f"{EVENT_NOTE}{context.event}")
     try:
         accounts = [find_account(script) for script in scripts]
-        with adopting_orphans() as heir:
+        with hearing_of_children(), adopting_orphans() as heir:
             leaders: list[int] = []
             for script, account in zip(scripts, accounts, strict=True):
                 run = ScriptRun(script, account, context, recorder, heir=heir, leaders=leaders)

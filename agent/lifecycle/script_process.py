@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Protocol
+
+from agent.lifecycle.outcome import explain_lost_result
 
 if TYPE_CHECKING:
     import subprocess
+
+    from agent.appspec import HookScript
+
+_UNKNOWN = 255  # never shown: `poll` raises instead
 
 
 class ScriptProcess(Protocol):
@@ -49,25 +56,58 @@ class ScriptProcess(Protocol):
         """Afterwards nothing of what is around the script is left, once the script has ended."""
 
 
+class StatusTaken(Exception):
+    """A child of ours has ended, and somebody else has its exit status; nobody can tell now what that was."""
+
+
+def exit_code_of(child: int) -> int | None:
+    """The exit code of this child once it has ended, minus the number of a signal; None = it runs.
+
+    Not by way of Popen, which takes 0 for an exit status that can't be had.
+
+    Raises:
+        StatusTaken: it can't be had.
+    """
+    try:
+        ended, status = os.waitpid(child, os.WNOHANG)
+    except ChildProcessError as error:
+        raise StatusTaken from error
+    return os.waitstatus_to_exitcode(status) if ended else None
+
+
 class DirectScript:
     """A script that is a child of this process."""
 
     keeper = None
     has_started = True
 
-    def __init__(self, process: subprocess.Popen[bytes], path_variable: str | None) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], script: HookScript, path_variable: str | None
+    ) -> None:
         self._process = process
+        self._script = script
+        self._is_lost = False
         self.pid = self.leader = process.pid
         self.own = frozenset((process.pid,))
         self.path_variable = path_variable
 
     def poll(self) -> int | None:
         """See `ScriptProcess`."""
-        return self._process.poll()
+        self.reap()
+        if self._is_lost:
+            raise explain_lost_result(self._script)
+        return self._process.returncode
 
     def reap(self) -> None:
         """See `ScriptProcess`."""
-        self._process.poll()
+        if self._process.returncode is not None:
+            return
+        try:
+            code = exit_code_of(self.pid)
+        except StatusTaken:
+            self._is_lost, code = True, _UNKNOWN
+        if code is not None:
+            self._process.returncode = code
 
     def finish(self) -> None:
         """Nothing is around it."""

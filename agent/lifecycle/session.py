@@ -20,9 +20,9 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from agent.lifecycle.cgroups import own_memberships, return_to
+from agent.lifecycle.cgroups import Membership, own_memberships, return_to
 from agent.lifecycle.context import SESSION_KEEPER
-from agent.lifecycle.pam import PamRefused, PamSession
+from agent.lifecycle.pam import PamRefused, PamSession, log_as_agent
 from agent.processes import show_as
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class SessionPlan:
         worker: pid of the process that wants it.
         service: of PAM.
         user: whose session.
+        uid: of the user.
+        gid: of the user.
         groups: of the user, which PAM may add to.
         environment: what PAM's modules find in theirs.
         start: starts the script in the session, given what that brings along, and what its process is to call
@@ -68,6 +70,8 @@ class SessionPlan:
     worker: int
     service: str
     user: str
+    uid: int
+    gid: int
     groups: tuple[int, ...]
     environment: Mapping[str, str]
     start: Callable[[Mapping[str, str], Callable[[str | None], None]], subprocess.Popen[bytes]]
@@ -118,21 +122,31 @@ class _Keeper:
         except PamRefused as refused:
             self._tell(Report.REFUSED, refusal=asdict(refused.refusal))
             return
-        has_left = not return_to(memberships)
+        if os.geteuid() != 0:
+            self._tell(Report.BROKEN, error=f"a module of PAM made it a process of user {os.geteuid()}")
+            return
+        _hear_of_children()
         self._print_what_modules_said()
         if os.getppid() == self._plan.worker:  # or there is nobody for a script that would start now
-            script = self._start(variables, has_left=has_left)
+            script = self._start(variables, memberships)
             if script is not None:
                 self._wait(script)
         self._close()
 
-    def _start(self, variables: Mapping[str, str], *, has_left: bool) -> subprocess.Popen[bytes] | None:
-        def announce(path: str | None) -> None:
+    def _start(
+        self, variables: Mapping[str, str], memberships: frozenset[Membership]
+    ) -> subprocess.Popen[bytes] | None:
+        def become_user(path: str | None) -> None:
+            # The script alone: without anybody in its group, logind takes the session for over.
+            has_left = not return_to(memberships)
+            # Not by way of Popen, which does it before. The groups are this process's, and PAM may have added some.
+            os.setresgid(self._plan.gid, self._plan.gid, self._plan.gid)
+            os.setresuid(self._plan.uid, self._plan.uid, self._plan.uid)
             # By the script's own process: whatever happens to this one from then on, the worker knows of it.
             self._tell(Report.STARTED, pid=os.getpid(), path=path, left_group=has_left)
 
         try:
-            return self._plan.start(variables, announce)
+            return self._plan.start(variables, become_user)
         except OSError as error:
             self._tell(Report.NOT_STARTED, error=error.errno or 0)
         except subprocess.SubprocessError:  # all that Popen tells of an exception in the new process
@@ -143,10 +157,15 @@ class _Keeper:
         # Not SIG_IGN, which what modules start would inherit, and could then not be ended.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, _stay)
-        code = script.wait()
+        try:
+            # Not by way of Popen, which takes 0 for an exit status that a module has taken.
+            script.returncode = os.waitstatus_to_exitcode(os.waitpid(script.pid, 0)[1])
+        except ChildProcessError:
+            self._tell(Report.BROKEN, error="something in its process took the exit status of the script")
+            return
         # The script's output ends with it, whatever the modules are up to from here on.
         _silence()
-        self._tell(Report.ENDED, code=code)
+        self._tell(Report.ENDED, code=script.returncode)
 
     def _close(self) -> None:
         # A module that hangs must not keep this process for ever, should the worker have gone; else that is quicker.
@@ -184,9 +203,16 @@ def _leave_worker(connection: socket.socket, stdout: int, stderr: int) -> socket
             with contextlib.suppress(OSError):
                 os.close(descriptor)
     show_as("hook session")
+    log_as_agent()
     with contextlib.suppress(OSError):
         Path("/proc/self/comm").write_bytes(SESSION_KEEPER.encode())
     return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=kept)
+
+
+def _hear_of_children() -> None:
+    """Whatever modules have done to the signals: the script's end is told of, and it gets none blocked."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _stay(_number: int, _frame: object) -> None:

@@ -82,7 +82,7 @@ def _user(script: HookScript) -> str:
 
 
 def _advice(user: str, service: str, refusal: Refusal) -> str:
-    journal = f"The journal has more (journalctl -g pam, or the lines of {service} in auth.log or secure)."
+    journal = f"The journal has more (journalctl -t codedeploy-agent, or the lines of {service} in auth.log or secure)."
     if service_file(service) is None:
         return f"Install what brings /etc/pam.d/{service}, or write it. {_OWN_RULES}"
     match refusal.number:  # of _pam_types.h, the same on every Linux

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.lifecycle.adoption import descendants_of
 from agent.lifecycle.pam import Refusal
+from agent.lifecycle.script_process import StatusTaken, exit_code_of
 from agent.lifecycle.session import MAX_MESSAGE, Report, keep_session
 from agent.lifecycle.session_failure import (
     explain_broken_session,
@@ -131,9 +132,10 @@ class SessionScript:
     def reap(self) -> None:
         """See `ScriptProcess`."""
         if self._status is None:
-            pid, status = os.waitpid(self._keeper, os.WNOHANG)
-            if pid:
-                self._status = os.waitstatus_to_exitcode(status)
+            try:
+                self._status = exit_code_of(self._keeper)
+            except StatusTaken:  # what it had to say may still be read
+                self._status = 0
         # After that: what was said last is there by now.
         while not self._is_closed and (message := self._receive()):
             self._hear(message)
@@ -161,15 +163,12 @@ class SessionScript:
     def _poll_orphan(self, pid: int) -> int | None:
         """The exit code of the script whose session has gone without a word about it."""
         try:
-            ended, status = os.waitpid(pid, os.WNOHANG)
-        except ChildProcessError as error:
-            raise explain_broken_session(
-                self._script, self._service, "the process that keeps it was killed"
-            ) from error
-        if not ended:
-            return None
-        self._code = os.waitstatus_to_exitcode(status)
-        self.finish()
+            self._code = exit_code_of(pid)
+        except StatusTaken as taken:
+            reason = "the process that keeps it was killed"
+            raise explain_broken_session(self._script, self._service, reason) from taken
+        if self._code is not None:
+            self.finish()
         return self._code
 
     def _receive(self) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ import pytest
 from agent.lifecycle.context import HookProcess, Patience
 from agent.lifecycle.ending import end_abandoned_hook
 from agent.lifecycle.environment import EnvironmentPolicy, HookEnvironment
+from tests.lifecycle.isolation import run_isolated
 from tests.lifecycle.private_etc import ETC, SERVICE, add_user, in_private_etc, rules
 from tests.lifecycle.waiting import is_running, read, wait_until
 
@@ -294,7 +295,7 @@ def test_what_modules_have_to_say_is_in_the_log(event: Event) -> None:
         rules(SERVICE + "session required pam_echo.so Mind the gap, %u.\n")
 
     printed = printed_in_session(event, prepare, "#!/bin/sh\necho ran\n")
-    assert printed.splitlines() == ["[stderr]Mind the gap, app.", "ran"]
+    assert sorted(printed.splitlines()) == ["[stderr]Mind the gap, app.", "ran"]
 
 
 def test_a_script_whose_session_process_is_killed_keeps_its_result(event: Event) -> None:
@@ -487,3 +488,62 @@ def test_the_session_of_a_script_whose_worker_was_killed_ends_with_the_script(ev
 
     assert in_private_etc(prepare, act)
     assert [line.split()[0] for line in read(told).splitlines()] == ["open_session", "close_session"]
+
+
+MODULE = """
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+int pam_sm_open_session(void *h, int f, int c, const char **v) {
+  sigset_t all;
+  switch (v[0][0]) {
+    case 'e': exit(0);
+    case 'c': signal(SIGCHLD, SIG_IGN); break;
+    case 'b': sigfillset(&all); sigprocmask(SIG_BLOCK, &all, 0); break;
+    case 'u': if (setuid(65534)) abort(); break;
+  }
+  return 0;
+}
+int pam_sm_close_session(void *h, int f, int c, const char **v) { return 0; }
+"""
+
+
+@pytest.mark.parametrize(
+    ("does", "script", "error_id", "says"),
+    [
+        ("exits", "exit 0", "hook-session-broken", "exit(0)"),
+        ("user_changed", "exit 0", "hook-session-broken", "user 65534"),
+        ("children_ignored", "exit 3", "hook-failed", "exit code 3"),
+        ("blocks_signals", "kill $$; sleep 1; exit 3", "hook-killed", "15 (SIGTERM)"),
+    ],
+)
+def test_a_module_that_does_as_it_likes_spoils_no_report(
+    event: Event, does: str, script: str, error_id: str, says: str
+) -> None:
+    """It runs inside a process of ours, as root; what it does there must not turn into a success, or another user."""
+    module = event.directory / "pam_odd.so"
+    source = event.directory / "odd.c"
+    source.write_text(MODULE)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", module, source], check=True)
+    letter = does[0]
+    found, _, message, _ = failure_in_session(
+        event, lambda: rules(SERVICE + f"session required {module} {letter}\n"), f"#!/bin/sh\n{script}\n"
+    )
+    assert found == error_id
+    assert says in message
+
+
+@pytest.mark.parametrize("user", [None, "root"])
+def test_a_script_that_fails_is_no_success_where_ends_of_children_are_ignored(
+    event: Event, user: str | None
+) -> None:
+    """Whoever starts `agentctl deploy` may ignore SIGCHLD, and the kernel then drops every exit status."""
+
+    def child() -> list[str]:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        failure = event.fail_one("#!/bin/sh\nexit 3\n", runas=user)
+        return [failure.error_id, failure.message]
+
+    error_id, message = run_isolated(child)
+    assert error_id == "hook-failed"
+    assert "exit code 3" in message
