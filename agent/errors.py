@@ -12,6 +12,7 @@ AgentError
 │   ├── CommandForAnotherHost   leave what has come alone, and ask more rarely
 │   └── RequestRefused          don't try again: the endpoint says that the request is wrong
 └── CommandFailure          fail this command, go on with the next
+    ├── AppSpecMissing          the same; an archive has no AppSpec file
     └── AppSpecInvalid          the same, with all problems of an AppSpec file
 
 Every message is one or more whole sentences: what failed, on what, why, and what to do next.
@@ -180,6 +181,13 @@ class CommandFailure(AgentError):
         """Append what only a caller knows to the message."""
         self.message = f"{self.message} {sentence}"
         self.args = (self.message,)
+
+
+class AppSpecMissing(CommandFailure):
+    """A deployment archive without an AppSpec file: one that never had it, or has lost it since."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("appspec-missing", message)
 
 
 class AppSpecInvalid(CommandFailure):

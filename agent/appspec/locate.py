@@ -10,7 +10,7 @@ from agent.appspec.document import MAX_BYTES
 from agent.appspec.parse import parse_appspec
 from agent.appspec.paths import leaves_archive
 from agent.appspec.reading import quoted
-from agent.errors import AppSpecInvalid, CommandFailure, Problem
+from agent.errors import AppSpecInvalid, AppSpecMissing, CommandFailure, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -45,7 +45,7 @@ def find_appspec(archive: Path, filename: str | None) -> Path:
         if os.path.lexists(path):
             return _checked(path, archive)
     expected = archive / (filename or DEFAULT_NAME).lstrip("/")
-    raise CommandFailure("appspec-missing", _missing(archive, expected, names))
+    raise AppSpecMissing(_missing(archive, expected, names))
 
 
 def read_appspec(

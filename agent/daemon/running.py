@@ -271,7 +271,7 @@ class RunningWorkers:
             self._restarts.pop(job.directory.name, None)
         elif job is not None and code != 0:
             self._log.error("worker_died", pid=pid, exit_code=code, job=job.directory.name)
-            self._restart(job)
+            self._restart(job, code)
         elif job is not None and child.is_repair:
             self._repaired(job)
         elif job is not None:
@@ -306,17 +306,21 @@ class RunningWorkers:
             # Whoever takes it over meets the same, and says so.
             return False
 
-    def _restart(self, job: Job) -> None:
-        """Have a new worker finish what a dead one left: undo, and report."""
+    def _restart(self, job: Job, code: int | None = None) -> None:
+        """Have a new worker finish what a dead one left: undo, and report; `code` None = nobody saw how it ended."""
         with self._noting_unusable(job):
-            self._restart_job(job)
+            self._restart_job(job, code)
 
-    def _restart_job(self, job: Job) -> None:
+    def _restart_job(self, job: Job, code: int | None) -> None:
         if not job.hold():
             # A worker that waits for its turn looks at the record just now, or the record has just gone.
             # The next tick sees to it.
             self._adopted.append(job)
             return
+        if code is not None:
+            # Only the report is less precise without it.
+            with contextlib.suppress(OSError):
+                job.note_worker_end(code)
         restarts = self._restarts[job.directory.name] = self._restarts.get(job.directory.name, 0) + 1
         if restarts > MAX_RESTARTS:
             self._log.error("command_abandoned", job=job.directory.name, restarts=restarts - 1)

@@ -10,6 +10,7 @@ after a crash knows how far the work can have come:
     step       what is about to be done                 (worker)
     script     pid, its start time, the boot id of a hook script that runs; null = it does no more
                                                         (worker)
+    ended      exit code of a worker that died; minus the number of a signal        (daemon)
     result     what is about to be reported             (worker)
 
 The worker holds a lock on the file while it lives. A record goes when its result has been
@@ -110,7 +111,9 @@ class RecordedProcess:
 class JobState:
     """What a record says. Times are seconds since the epoch; `attempts` counts workers so far.
 
-    `script` is the hook script that the worker had running; None = there was none.
+    `script` is the hook script that the worker had running; None = there was none. `worker_exit` is how the
+    worker ended that had begun to change something: its exit code, or minus the number of the signal that ended
+    it; None = it lives, or nobody saw its end.
     """
 
     command: HostCommand
@@ -123,6 +126,7 @@ class JobState:
     result: CommandResult | None = None
     finished_at: float = 0.0
     attempts: int = 0
+    worker_exit: int | None = None
 
     @property
     def has_begun(self) -> bool:
@@ -167,6 +171,10 @@ class Job:
     def note_worker(self, worker: RecordedProcess) -> None:
         """Say which process carries the command from now on."""
         self.append("worker", asdict(worker))
+
+    def note_worker_end(self, code: int) -> None:
+        """Say how the worker ended, which has left the command behind."""
+        self.append("ended", {"code": code})
 
     def note_script(self, script: RecordedProcess | None) -> None:
         """Say which hook script runs from now on; None = it is over."""
@@ -362,6 +370,12 @@ def _advance(  # noqa: PLR0911 - one for each kind of line
         return None
     if entry == "worker":
         return replace(state, worker=RecordedProcess(**line), attempts=state.attempts + 1)
+    if entry == "ended":
+        return (
+            replace(state, worker_exit=line["code"])
+            if state.has_begun and state.worker_exit is None
+            else state
+        )
     if entry == "script":
         process = line["process"]
         return replace(state, script=RecordedProcess(**process) if process else None)

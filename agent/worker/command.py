@@ -29,6 +29,7 @@ from agent.worker.results import (
     lost_result,
     noop_result,
     not_wanted_result,
+    out_of_memory,
 )
 from agent.worker.runs import choose_run
 from agent.worker.specifications import check_addressee, fetch_specification
@@ -126,8 +127,11 @@ def _perform(job: Job, command: HostCommand, context: WorkerContext) -> CommandR
         return replace(failed_result(CommandFailure(error.error_id, error.message)), wanted=False)
     except (EndpointError, IdentityError) as error:
         return failed_result(CommandFailure(error.error_id, error.message))
+    except MemoryError:
+        return out_of_memory()
     except Exception as error:
-        log.exception("command_crashed")
+        with contextlib.suppress(MemoryError):
+            log.exception("command_crashed")
         return internal_failure(error)
 
 

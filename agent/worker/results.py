@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from agent.deployments.jobs import BEGUN_STEPS
 from agent.errors import CommandFailure
 from agent.lifecycle.diagnostics import NOOP_MESSAGE, failure_payload, success_payload
 from agent.logs import get_logger
+from agent.processes import boot_id
 from agent.protocol import CommandStatus, ErrorCode
 
 if TYPE_CHECKING:
@@ -73,6 +75,18 @@ def internal_failure(error: Exception) -> CommandResult:
     )
 
 
+def out_of_memory() -> CommandResult:
+    """The process that carried out the command was refused memory."""
+    return failed_result(
+        CommandFailure(
+            "agent-out-of-memory",
+            "The agent was refused memory in the middle of the command: the host has none left, or its service has a "
+            "limit (MemoryMax, ulimit -v) that is too low for this revision. An Install that had begun is "
+            "undone, at the latest by the next command of the group. Free some memory, or raise the limit, and deploy again.",
+        )
+    )
+
+
 def not_wanted_result(status: CommandStatus) -> CommandResult:
     """The endpoint answered the acknowledgement with an end: nothing is run, and nothing reported."""
     message = f"Not run: the endpoint says that the command has {status.value.lower()} already."
@@ -88,11 +102,7 @@ def not_wanted_result(status: CommandStatus) -> CommandResult:
 
 def lost_result(state: JobState, undone: str, output: LastOutput = _NO_OUTPUT) -> CommandResult:
     """The worker died, with its host or alone, and what it did has been undone as far as `undone` says."""
-    step = "while it ran" if state.step in BEGUN_STEPS else f"at the step {state.step}"
-    message = (
-        f"Failed: the worker that carried out {state.command.name} was killed {step}, by a reboot, by the "
-        f"kernel for want of memory, or by hand. {undone} Deploy again."
-    )
+    message = f"Failed: {_how_it_was_lost(state)} {undone} Deploy again."
     if output.file is not None:
         message += f" The whole output is in {output.file}."
     return failed_result(
@@ -104,6 +114,39 @@ def lost_result(state: JobState, undone: str, output: LastOutput = _NO_OUTPUT) -
             log=output.tail,
         )
     )
+
+
+def _how_it_was_lost(state: JobState) -> str:
+    """A sentence about the end of the worker: what is known, and no more."""
+    what = f"the worker that carried out {state.command.name}"
+    when = "while it ran" if state.step in BEGUN_STEPS else f"at the step {state.step}"
+    code = state.worker_exit
+    if code is not None and code > 0:
+        return (
+            f"{what} met an error of the agent's own {when}, and ended with code {code}. What it had to say is in what "
+            "the agent printed, which systemd keeps in its journal; please report it."
+        )
+    if code == -signal.SIGKILL:
+        return f"{what} was killed {when}: by the kernel for lack of memory (see dmesg), or by hand."
+    if code is not None:
+        return f"{what} was ended by {_signal_name(-code)} {when}."
+    if _was_before_boot(state):
+        return f"the host was restarted {when} ({state.command.name})."
+    return f"{what} was killed {when}, and no agent saw it: by hand, by the kernel for lack of memory, or with the agent."
+
+
+def _was_before_boot(state: JobState) -> bool:
+    try:
+        return state.worker is not None and state.worker.boot_id != boot_id()
+    except OSError:  # no descriptor left to find out
+        return False
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def keep_result(job: Job, result: CommandResult) -> CommandResult:

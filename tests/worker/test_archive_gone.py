@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.e2e.bundles import pack
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -95,6 +97,27 @@ def test_install_names_an_archive_that_has_gone(
     completion = server.run("Install", deployment)
     assert_gone(completion)
     assert "DownloadBundle had made it at" in completion.message
+
+
+def test_install_names_an_appspec_that_somebody_has_removed(
+    server: ControlServer, agent: Agent, application: Application
+) -> None:
+    """To have people look for it in their revision would cost them the night."""
+    deployment = application.revise("one")
+    server.carry(deployment, "DownloadBundle")
+    (archive_of(deployment, agent) / "appspec.yml").unlink()
+    completion = server.run("Install", deployment)
+    assert_gone(completion)
+    assert "has no AppSpec file any more" in completion.message
+
+
+def test_a_revision_that_never_had_an_appspec_is_named_as_such(
+    server: ControlServer, application: Application
+) -> None:
+    """Nobody has removed anything."""
+    deployment = application.deploy(application.bucket.put(pack("tar", {"file.txt": "one"})))
+    server.carry(deployment, "DownloadBundle")
+    assert server.run("Install", deployment).message.endswith("[appspec-missing]")
 
 
 @pytest.mark.parametrize("event", ["BeforeInstall", *LATER])

@@ -12,11 +12,14 @@ from agent.errors import CommandFailure
 from agent.files import is_directory
 from agent.lifecycle.choice import ScriptSource, choose_source
 from agent.protocol import DOWNLOAD_BUNDLE, IN_PLACE_ORDER, LIFECYCLE_EVENTS, CommandStatus
+from agent.worker.runs.event_index import has_remembered_events
+from agent.worker.runs.revisions import appspec_filename
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.deployments import DeploymentDirectory, HistoryEntry
+    from agent.errors import AppSpecMissing
     from agent.specification import DeploymentSpecification
     from agent.worker.context import HostContext
     from agent.worker.runs.revisions import GroupRevisions
@@ -76,6 +79,26 @@ def _current(
     if is_event or _fetched(specification, host):
         raise archive_gone(event, revisions.current, specification, host)
     return NoScripts()
+
+
+def without_appspec(
+    event: str,
+    missing: AppSpecMissing,
+    current: DeploymentDirectory,
+    specification: DeploymentSpecification,
+    host: HostContext,
+) -> CommandFailure:
+    """The failure of an event whose archive has no AppSpec: as it came, or somebody has removed it since."""
+    # Rare, and the daemon holds this module.
+    from agent.appspec import appspec_names  # noqa: PLC0415
+    from agent.archive_index import ArchiveIndex  # noqa: PLC0415
+
+    index = ArchiveIndex(current.archive)
+    names = appspec_names(appspec_filename(current, specification.appspec_filename))
+    was_unpacked = any(index.names(os.fsencode(current.archive / name.lstrip("/"))) for name in names)
+    if was_unpacked or has_remembered_events(current):
+        return archive_gone(event, current, specification, host)
+    return missing
 
 
 def archive_gone(

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from agent.errors import AppSpecInvalid, CommandFailure
+from agent.errors import AppSpecInvalid, AppSpecMissing
 from agent.logs import get_logger
 from agent.worker.directories import keeping_in
 from agent.worker.results import succeeded_result
-from agent.worker.runs.archives import NoScripts, archive_gone, directory_of_scripts
-from agent.worker.runs.event_index import appspec_of, has_remembered_events, remembered_events
+from agent.worker.runs.archives import NoScripts, directory_of_scripts, without_appspec
+from agent.worker.runs.event_index import appspec_of, remembered_events
 from agent.worker.runs.revisions import GroupRevisions, appspec_filename
 
 if TYPE_CHECKING:
@@ -81,11 +81,11 @@ class EventRun:
         filename = appspec_filename(directory, self._specification.appspec_filename)
         try:
             return _Revision(directory=directory, appspec=self._appspec_of(directory, filename))
-        except CommandFailure as failure:
-            if failure.error_id != "appspec-missing":
-                raise
+        except AppSpecMissing as missing:
             if directory == self._revisions.current:
-                raise self._without_appspec(directory, failure) from failure
+                raise without_appspec(
+                    self._event, missing, directory, self._specification, self._host
+                ) from missing
             # An archive that was cleared out has no scripts to run; the new revision can still be deployed.
             self._nothing_left(
                 f"no script has run, since {directory.archive} has no AppSpec file any more: the archive of an earlier "
@@ -111,12 +111,6 @@ class EventRun:
         """Scripts that somebody may count on are gone; the new revision can still be deployed."""
         self._note = note
         log.warning("earlier_scripts_gone", consequence=note)
-
-    def _without_appspec(self, current: DeploymentDirectory, failure: CommandFailure) -> CommandFailure:
-        """An AppSpec that has been read from this archive before has been removed from it since."""
-        if not has_remembered_events(current):
-            return failure
-        return archive_gone(self._event, current, self._specification, self._host)
 
     @property
     def _scripts(self) -> tuple[HookScript, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from agent.appspec import read_appspec, require_effect
 from agent.deployments.jobs import COMMIT, RUN, UNDO
-from agent.errors import CommandFailure
+from agent.errors import AppSpecMissing, CommandFailure
 from agent.files import is_directory
 from agent.install import InstallOptions, InstallRequest, install
 from agent.logs import get_logger
@@ -15,7 +15,7 @@ from agent.protocol import INSTALL
 from agent.worker.directories import keeping_in
 from agent.worker.installed import point_at_installed
 from agent.worker.results import succeeded_result
-from agent.worker.runs.archives import archive_gone
+from agent.worker.runs.archives import archive_gone, without_appspec
 from agent.worker.runs.revisions import GroupRevisions, appspec_filename
 
 if TYPE_CHECKING:
@@ -58,7 +58,10 @@ class InstallRun:
         with keeping_in(current.path):
             if not is_directory(current.archive):
                 raise archive_gone(INSTALL, current, self._specification, self._host)
-        appspec = self._read_appspec(current)
+        try:
+            appspec = self._read_appspec(current)
+        except AppSpecMissing as missing:
+            raise without_appspec(INSTALL, missing, current, self._specification, self._host) from missing
         notes = warning_lines(appspec)
         with keeping_in(root.instructions):
             root.instructions.mkdir(parents=True, exist_ok=True)
