@@ -371,10 +371,11 @@ def test_bad_input_fails_its_command_with_everything_that_one_needs_to_know(benc
     for part in case.says:
         assert part in completion.message[place:], completion.message
         place = completion.message.index(part, place)
-    advice = completion.message.removesuffix(f" [{case.error_id}]").rpartition(". ")[2]
-    assert advice.endswith("."), completion.message
+    message = completion.message.removesuffix(f" [{case.error_id}]")
     if case.error_id in ("hook-failed", "hook-killed", "hook-timed-out"):
         assert "[stderr]last words" in completion.log
+        message = message.removesuffix(" Last of its standard error: last words")
+    assert message.endswith("."), completion.message
 
 
 def test_after_all_of_that_a_good_deployment_succeeds(bench: Bench) -> None:
