@@ -38,7 +38,7 @@ class Patience:
 
     give_up_after_s: float = 300.0
     first_wait_s: float = 0.5
-    longest_wait_s: float = 20.0
+    longest_wait_s: float = 10.0
     connect_timeout_s: float = 10.0
     stall_timeout_s: float = 60.0
 

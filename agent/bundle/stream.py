@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from agent.bundle.failures import corrupt, printable
 from agent.bundle.inflate import DAMAGED, compression_of
@@ -19,14 +19,6 @@ COMPRESSED_CHUNK_BYTES = 256 * 1024
 CHUNK_BYTES = 1024 * 1024
 
 
-class MemberPlace(NamedTuple):
-    """A member (one is made for each), and where its content starts and ends, in unpacked bytes."""
-
-    name: bytes
-    start: int
-    end: int
-
-
 class _Damaged(Exception):
     """What is wrong with the compressed data, as a clause."""
 
@@ -35,7 +27,8 @@ class ByteStream:
     """Reads a bundle from its beginning; whatever compression it has is recognised and taken off.
 
     Attributes:
-        member: the one that was begun last; whoever reads members sets it.
+        member: the one that was begun last: its name, and where its content starts and ends, in unpacked
+            bytes; whoever reads members sets it.
 
     Args:
         descriptor: of the bundle, at its beginning; stays the caller's.
@@ -44,7 +37,7 @@ class ByteStream:
 
     def __init__(self, descriptor: int, bundle: Path) -> None:
         self.bundle = bundle
-        self.member: MemberPlace | None = None
+        self.member: tuple[bytes, int, int] | None = None
         self._descriptor = descriptor
         self._chunk = b""
         self._at = 0

@@ -8,7 +8,6 @@ import pwd
 from typing import TYPE_CHECKING
 
 from agent.bundle.failures import corrupt, printable
-from agent.bundle.stream import MemberPlace
 from agent.bundle.tar_headers import BLOCK_BYTES, Header, HeaderInvalid, parse_header, parse_pax, with_pax
 from agent.bundle.tar_sparse import is_sparse, map_in_header, map_in_records, sparse_name
 from agent.bundle.tree import KEEP_OWNER, Attributes, clean_name
@@ -125,7 +124,7 @@ def _members(stream: ByteStream) -> Iterator[tuple[Header, SparseMap | None]]:
             records = {**common, **own} if common or own else own
             if records:
                 header = with_pax(header, records)
-            if header.type == b"S" or is_sparse(records):
+            if header.type == b"S" or (records and is_sparse(records)):
                 header, sparse, end = _sparse(header, block, records, stream)
             else:
                 sparse = None
@@ -133,7 +132,7 @@ def _members(stream: ByteStream) -> Iterator[tuple[Header, SparseMap | None]]:
         except HeaderInvalid as error:
             raise corrupt(stream.bundle, f"{error}, at (unpacked) byte {at - BLOCK_BYTES}") from error
         own = {}
-        stream.member = MemberPlace(header.name, stream.position, end)
+        stream.member = (header.name, stream.position, end)
         if header.type != b"V":  # a volume's label
             yield header, sparse
         stream.skip(end - stream.position)
