@@ -40,6 +40,11 @@ class AgentError(Exception):
         super().__init__(message)
         self.message = message
 
+    @property
+    def trouble(self) -> str:
+        """The message, the same for every request that meets the same trouble."""
+        return self.message
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
@@ -105,6 +110,11 @@ class EndpointError(AgentError):
     def __init__(self, message: str, *, request_id: str = "") -> None:
         super().__init__(message)
         self.request_id = request_id
+
+    @property
+    def trouble(self) -> str:
+        """The message without the name of the one request."""
+        return self.message.replace(self.request_id, "") if self.request_id else self.message
 
 
 class EndpointUnavailable(EndpointError):

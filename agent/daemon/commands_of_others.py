@@ -29,11 +29,13 @@ class CommandsOfOthers:
         self._history = history
         self._known: deque[str] = deque(maxlen=_REMEMBERED)
 
-    def note(self, command: HostCommand, host_identifier: str, log: Log) -> CommandForAnotherHost:
-        """What to say of it; the log and the history are told once, however often it comes."""
+    def note(
+        self, command: HostCommand, host_identifier: str, log: Log
+    ) -> tuple[CommandForAnotherHost, bool]:
+        """What to say of it, and whether it is new: log and history are told once, however often it comes."""
         error = CommandForAnotherHost(command.host_identifier, host_identifier)
         if command.identifier in self._known:
-            return error
+            return error, False
         self._known.append(command.identifier)
         facts = {"host_command_identifier": command.identifier, "command": command.name}
         log.error("command_left_alone", **facts, error=error.message, error_id=error.error_id)
@@ -42,7 +44,7 @@ class CommandsOfOthers:
                 self._history.add(_entry(command, error))
         except OSError as trouble:
             log.warning("history_not_written", error=str(trouble))
-        return error
+        return error, True
 
 
 def _entry(command: HostCommand, error: CommandForAnotherHost) -> HistoryEntry:

@@ -104,6 +104,7 @@ class Daemon:
         self._must_look_again = False
         self._stop_requests = 0
         self._trouble = ""
+        self._is_trouble_said = False
 
     def run(self) -> None:
         """Poll until a signal says stop, then wait for the workers as long as the settings allow."""
@@ -259,7 +260,8 @@ class Daemon:
         """Do nothing about another host's command; returns how many seconds to wait for the next one."""
         self._running.has_one_ended = False
         wait_s = max(self._setbacks.meet_command_of_another(), self._settings.wait_between_runs)
-        error = self._others.note(command, self._status.host_identifier, self._log)
+        error, is_new = self._others.note(command, self._status.host_identifier, self._log)
+        self._is_trouble_said |= is_new
         self._note_failure(error, wait_s, is_logged=False)
         return wait_s
 
@@ -268,8 +270,9 @@ class Daemon:
     ) -> None:
         """Log a change of state, not every attempt; the figures are in the status file."""
         failures = self._status.failures + 1
-        reason, trouble = error.message, _without_request_id(error)
+        reason, trouble = error.message, error.trouble
         if is_logged and trouble != self._trouble:
+            self._is_trouble_said = True
             self._log.warning(
                 "poll_failed",
                 error=reason,
@@ -290,7 +293,8 @@ class Daemon:
     def _note_success(self, outcome: str) -> None:
         self._setbacks.clear()
         self._throttle_is_over()
-        if self._trouble:
+        if self._is_trouble_said:
+            self._is_trouble_said = False
             self._log.info("poll_recovered", after_failures=self._status.failures)
         self._log.debug("polled", result=outcome)
         now = time.time()
@@ -397,10 +401,3 @@ class Daemon:
             self._client.close()
         self._status_file.close()
         self._running.close_in_worker()
-
-
-def _without_request_id(error: EndpointError | IdentityError) -> str:
-    """The message, the same for every request that meets the same trouble."""
-    if isinstance(error, EndpointError) and error.request_id:
-        return error.message.replace(error.request_id, "")
-    return error.message

@@ -80,6 +80,19 @@ def test_an_endpoint_that_brings_the_same_command_again_and_again_is_asked_more_
     assert time.monotonic() - began < 1
 
 
+def test_a_command_that_comes_again_between_others_is_told_once(
+    server: ControlServer, agent: Agent, application: Application
+) -> None:
+    """Some endpoints deliver what nobody acknowledges every minute, for days."""
+    deployment = application.revise()
+    identifier = server.send("Install", deployment, HostIdentifier=f"{HOST}2")
+    for _ in range(3):
+        server.carry(deployment, "DownloadBundle")
+        server.send("Install", deployment, HostIdentifier=f"{HOST}2", HostCommandIdentifier=identifier)
+    server.carry(deployment, "DownloadBundle")
+    assert (1, 1) == (len(agent.logged("command_left_alone")), len(agent.logged("poll_recovered")))
+
+
 def test_a_command_that_was_accepted_under_another_name_is_left_alone_as_well(
     server: ControlServer, agent: Agent, application: Application
 ) -> None:
