@@ -110,9 +110,9 @@ def _complete(failure: CommandFailure, context: HookContext, recorder: Recorder)
         failure.add(f"Its output is in {context.scripts_log}, but {missing}.")
     else:
         failure.add(f"The whole output is in {context.scripts_log}.")
-    # At the very end, where people look first, and unchanged.
+    # At the very end, where people look first.
     if errors := recorder.last_errors():
-        failure.add(f"Last of its standard error: {errors}")
+        failure.add(f"Last of its standard error: {errors}{'' if errors.endswith('.') else '.'}")
 
 
 def _blame_earlier_deployment(failure: CommandFailure, context: HookContext) -> None:

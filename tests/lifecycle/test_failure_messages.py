@@ -39,13 +39,13 @@ def test_a_failure_names_line_and_program_and_ends_with_the_last_errors(event: E
     assert message.startswith("Script at specified location: h.sh failed with exit code 5. ")
     assert "line 7 of the AppSpec file" in message
     assert "run by /bin/bash -e" in message
-    assert message.endswith("Last of its standard error: oops 2 | oops 3 | oops 4")
+    assert message.endswith("Last of its standard error: oops 2 | oops 3 | oops 4.")
 
 
 def test_the_last_errors_are_found_behind_much_other_output(event: Event) -> None:
     """The tail in the report holds 2,048 characters, and a script may go on to print."""
     message = event.fail_one("#!/bin/bash\necho oops >&2\nsleep 0.1\nseq 10000\nexit 5\n").message
-    assert message.endswith(": oops")
+    assert message.endswith(": oops.")
 
 
 def test_the_errors_of_an_earlier_script_are_not_the_last_ones(event: Event) -> None:
@@ -146,7 +146,7 @@ def test_a_refusal_of_sudo_is_not_the_scripts_failure(event: Event) -> None:
     event.inherited["PATH"] = f"{sudo.parent}:{event.inherited['PATH']}"
     failure = event.fail_one("#!/bin/sh\nexit 1\n", sudo=True)
     assert failure.error_id == "hook-sudo-refused"
-    assert failure.message.endswith("sudo: a password is required")
+    assert failure.message.endswith("sudo: a password is required.")
 
 
 def test_a_script_that_fails_under_sudo_is_the_scripts_failure(event: Event) -> None:
@@ -195,4 +195,4 @@ def test_output_that_could_not_be_written_is_not_called_whole(event: Event) -> N
     message = event.fail_one("#!/bin/sh\necho lost >&2\nexit 1\n").message
     assert "The whole output" not in message
     assert "could not all be written" in message
-    assert message.endswith(": lost")
+    assert message.endswith(": lost.")
