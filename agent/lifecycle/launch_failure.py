@@ -204,8 +204,33 @@ def _not_permitted(path: Path, script: HookScript, account: Account | None) -> C
     )
 
 
+def explain_unopened(path: Path, script: HookScript, account: Account | None) -> CommandFailure | None:
+    """Why a script was never opened by what was to run it, as far as modes tell; None = they don't."""
+    if account is None or not (closed := _closed_by_mode(path, account)):
+        return None
+    return CommandFailure(
+        "hook-not-permitted",
+        not_started(script, closed),
+        code=ErrorCode.SCRIPT_FAILED,
+        script_name=script.location,
+    )
+
+
 def _what_is_closed(path: Path, account: Account | None) -> str:
-    """The first thing on the way to the script, then to its interpreter, that this user may not enter or execute."""
+    """What this user may not enter or execute, on the way to the script or its interpreter."""
+    if closed := _closed_by_mode(path, account):
+        return closed
+    user = account.name if account else "the agent"
+    named = _named_by_kernel(read_script_file(path).first_line).decode("utf-8", "replace")
+    interpreter = f", or its interpreter {named}," if named else ""
+    return (
+        f"{path}{interpreter} may not be executed by {user}, although the modes allow it. "
+        "Look at ACLs, at security labels (SELinux, AppArmor), and at mounts with noexec."
+    )
+
+
+def _closed_by_mode(path: Path, account: Account | None) -> str:
+    """The first thing on the way that a mode closes; empty when there is none."""
     user = account.name if account else "the agent"
     if closed := _first_closed_directory(path, account):
         return (
@@ -214,8 +239,10 @@ def _what_is_closed(path: Path, account: Account | None) -> str:
         )
     named = _named_by_kernel(read_script_file(path).first_line)
     interpreter = Path(os.fsdecode(named)) if named.startswith(b"/") else None
+    if not may_execute(path, account):
+        return f"{user} may not execute {path}. Look at its owner and mode."
     if interpreter is None or not interpreter.exists():
-        return f"{user} may not execute {path}. Look at its owner, mode and security label."
+        return ""
     if closed := _first_closed_directory(Path(os.path.realpath(interpreter)), account):
         return (
             f"{user} may not enter {closed}, in which its interpreter {interpreter} lies. "
@@ -225,10 +252,7 @@ def _what_is_closed(path: Path, account: Account | None) -> str:
         return (
             f"{user} may not execute its interpreter {interpreter}. Look at its owner and mode (chmod a+x)."
         )
-    return (
-        f"{path}, or its interpreter {interpreter}, may not be executed by {user}, although their modes allow it. "
-        "Look at ACLs, at security labels (SELinux, AppArmor), and at mounts with noexec."
-    )
+    return ""
 
 
 def _first_closed_directory(path: Path, account: Account | None) -> Path | None:

@@ -119,8 +119,8 @@ def service_file(service: str) -> str | None:
 class PamSession:
     """One session of one user.
 
-    What modules say to the user is kept in `said`; what they ask remains unanswered, so that nothing waits for
-    a person.
+    What modules say to the user is kept in `said`, with whether that is an error; what they ask remains unanswered, so
+    that nothing waits for a person.
     """
 
     def __init__(self, library: ctypes.CDLL, *, service: str, user: str) -> None:
@@ -129,7 +129,7 @@ class PamSession:
         self._user = user
         self._handle = c_void_p()
         self._status = _SUCCESS
-        self.said: list[str] = []
+        self.said: list[tuple[bool, str]] = []
         # Kept: PAM calls it for as long as the session lives.
         self._conversation = _Conversation(_CONVERSE(self._converse), None)
 
@@ -154,7 +154,9 @@ class PamSession:
         # Without a password, modules that keep keys may have none to give; others refuse where nothing is
         # configured. A session without such keys is what a service of the host has, too.
         if (number := self._pam.pam_setcred(self._handle, _ESTABLISH)) != _SUCCESS:
-            self.said.append(f"PAM gave {self._user} no credentials (pam_setcred: {self._meaning(number)})")
+            self._hear(
+                f"PAM gave {self._user} no credentials (pam_setcred: {self._meaning(number)})", is_error=True
+            )
         self._check("pam_open_session", self._pam.pam_open_session(self._handle, 0))
         return self._variables()
 
@@ -167,7 +169,9 @@ class PamSession:
     def _check(self, step: str, number: int) -> None:
         if number == _SUCCESS:
             return
-        refusal = Refusal(step=step, number=number, answer=self._meaning(number), said=tuple(self.said))
+        refusal = Refusal(
+            step=step, number=number, answer=self._meaning(number), said=tuple(text for _, text in self.said)
+        )
         if self._handle.value is not None:
             if step == "pam_open_session":
                 self._pam.pam_setcred(self._handle, _DELETE)
@@ -195,7 +199,8 @@ class PamSession:
                 message = messages[number].contents
                 if message.style not in (_ERROR_TEXT, _INFORMATION):
                     return _CONVERSATION_ERROR
-                self._hear((message.text or b"").decode("utf-8", "replace").strip())
+                text = (message.text or b"").decode("utf-8", "replace").strip()
+                self._hear(text, is_error=message.style == _ERROR_TEXT)
             calloc = ctypes.CDLL(None).calloc
             calloc.restype, calloc.argtypes = c_void_p, [c_size_t, c_size_t]
             responses[0] = calloc(count, ctypes.sizeof(_Response))  # PAM frees it
@@ -203,9 +208,9 @@ class PamSession:
             return _CONVERSATION_ERROR
         return _SUCCESS
 
-    def _hear(self, text: str) -> None:
+    def _hear(self, text: str, *, is_error: bool) -> None:
         if text and len(self.said) < _MAX_SAID:
-            self.said.append(text[:_MAX_SAID_CHARACTERS])
+            self.said.append((is_error, text[:_MAX_SAID_CHARACTERS]))
 
 
 def _own_name() -> bytes:

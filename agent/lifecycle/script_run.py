@@ -19,7 +19,7 @@ from agent.lifecycle.adoption import bury_orphans, find_earlier_processes
 from agent.lifecycle.descendants import Bystanders
 from agent.lifecycle.interpreter import describe_program
 from agent.lifecycle.launch import ScriptStart, start_script
-from agent.lifecycle.launch_failure import explain_launch_failure
+from agent.lifecycle.launch_failure import explain_launch_failure, explain_unopened
 from agent.lifecycle.location import find_script, make_executable, may_read
 from agent.lifecycle.oom import count_oom_kills
 from agent.lifecycle.open_watch import OpenWatch
@@ -150,7 +150,9 @@ class ScriptRun:
         self._bury(process)
         exited = self._exited(code, process, file)
         if exited.was_opened is False:
-            raise never_ran_failure(self._script, exited)
+            account = self._account if self._script.login or self._script.runas else None
+            closed = explain_unopened(file.path, self._script, account)
+            raise closed or never_ran_failure(self._script, exited)
         if code != 0:
             raise exit_failure(self._script, exited)
         if holders and self._context.fail_on_open_output:

@@ -176,8 +176,8 @@ class _Keeper:
 
     def _print_what_modules_said(self) -> None:
         with contextlib.suppress(OSError):
-            for line in self._session.said:
-                os.write(2, f"{line}\n".encode())
+            for is_error, line in self._session.said:
+                os.write(2 if is_error else 1, f"{line}\n".encode())
 
     def _tell(self, report: Report, **facts: Any) -> None:
         with contextlib.suppress(OSError):  # a worker that was killed does not hear it

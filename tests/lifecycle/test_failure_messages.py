@@ -196,3 +196,20 @@ def test_output_that_could_not_be_written_is_not_called_whole(event: Event) -> N
     assert "The whole output" not in message
     assert "could not all be written" in message
     assert message.endswith(": lost.")
+
+
+@pytest.mark.root
+@needs_root
+def test_a_closed_directory_is_not_blamed_on_a_profile(event: Event) -> None:
+    """The login shell has come to the script, and was not let in."""
+    closed = event.archive / "closed"
+    closed.mkdir(mode=0o700)
+    event.write("closed/h.sh", "#!/bin/sh\n")
+    entry = next(
+        (user for user in pwd.getpwall() if user.pw_uid and user.pw_shell in ("/bin/sh", "/bin/bash")), None
+    )
+    if entry is None:
+        pytest.skip("no user but root has a shell here")
+    failure = event.fail(HookScript(location="closed/h.sh", runas=entry.pw_name, login=True))
+    assert failure.error_id == "hook-not-permitted"
+    assert f"may not enter {closed}" in failure.message

@@ -295,7 +295,7 @@ def test_what_modules_have_to_say_is_in_the_log(event: Event) -> None:
         rules(SERVICE + "session required pam_echo.so Mind the gap, %u.\n")
 
     printed = printed_in_session(event, prepare, "#!/bin/sh\necho ran\n")
-    assert sorted(printed.splitlines()) == ["[stderr]Mind the gap, app.", "ran"]
+    assert sorted(printed.splitlines()) == ["Mind the gap, app.", "ran"]
 
 
 def test_a_script_whose_session_process_is_killed_keeps_its_result(event: Event) -> None:
@@ -488,6 +488,39 @@ def test_the_session_of_a_script_whose_worker_was_killed_ends_with_the_script(ev
 
     assert in_private_etc(prepare, act)
     assert [line.split()[0] for line in read(told).splitlines()] == ["open_session", "close_session"]
+
+
+def test_a_script_in_a_session_is_ended_when_its_worker_was_killed(event: Event) -> None:
+    """What is on record leads to all of it, and what is ours is not listed as something of the script's."""
+    noted, started = event.directory / "noted", event.directory / "started"
+    event.options["on_started"] = lambda hook: noted.write_text(f"{hook.pid} {hook.start_ticks}")
+
+    def act() -> list[Any]:
+        worker = os.fork()
+        if worker == 0:
+            try:
+                event.run_one(
+                    f"#!/bin/bash\ntrap '' TERM\nsetsid sleep 1003 &\ntouch {started}\nwait\n", runas="app"
+                )
+            finally:
+                os._exit(0)
+        wait_until(started.exists)
+        os.kill(worker, signal.SIGKILL)
+        os.waitpid(worker, 0)
+        pid, ticks = map(int, read(noted).split())
+        ending = end_abandoned_hook(HookProcess(pid=pid, start_ticks=ticks), patience=Patience(term_s=0.5))
+        return [list(ending.ended), list(ending.survivors), is_running(pid)]
+
+    def prepare() -> None:
+        event.directory.chmod(0o777)
+        add_user("app")
+
+    ended, survivors, is_kept = in_private_etc(prepare, act)
+    assert sorted(text.partition(" ")[2].partition(" ")[2].split()[0] for text in ended) == [
+        "/bin/bash",
+        "sleep",
+    ]
+    assert (survivors, is_kept) == ([], False)
 
 
 MODULE = """
