@@ -292,7 +292,8 @@ class Daemon:
 
     def _note_success(self, outcome: str) -> None:
         self._setbacks.clear()
-        self._throttle_is_over()
+        if self._status.failures:
+            self._throttle.clear()
         if self._is_trouble_said:
             self._is_trouble_said = False
             self._log.info("poll_recovered", after_failures=self._status.failures)
@@ -308,10 +309,6 @@ class Daemon:
         if self._trouble:
             self._trouble = ""
             self._show_work()
-
-    def _throttle_is_over(self) -> None:
-        if self._status.failures:
-            self._throttle.clear()
 
     # -- commands --------------------------------------------------------------------------------
 
