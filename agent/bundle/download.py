@@ -227,7 +227,10 @@ class Download:
         # It may have been damaged on its way: once more, from the beginning.
         if self._mismatched_sha256 is not None:
             raise content_mismatch(
-                self._remote.name, str(mismatches[0]), is_same=self._mismatched_sha256 == self.sha256
+                self._remote.name,
+                self._way(),
+                str(mismatches[0]),
+                is_same=self._mismatched_sha256 == self.sha256,
             )
         self._mismatched_sha256 = self.sha256
         self._takes_ranges = False

@@ -28,8 +28,11 @@ def corrupt(bundle: Path, what: str) -> CommandFailure:
     )
 
 
-def content_mismatch(name: str, mismatch: str, *, is_same: bool) -> CommandFailure:
-    """What was downloaded, twice by now, isn't what its server has announced; `mismatch` is a clause."""
+def content_mismatch(name: str, way: str, mismatch: str, *, is_same: bool) -> CommandFailure:
+    """What was downloaded, twice by now, isn't what its server has announced.
+
+    `way` is empty, or begins with a blank and names the proxy; `mismatch` is a clause.
+    """
     times = (
         "Two downloads brought the same bytes, so the object itself is damaged in the store, or its server says"
         " something wrong of it: upload the bundle again."
@@ -39,7 +42,7 @@ def content_mismatch(name: str, mismatch: str, *, is_same: bool) -> CommandFailu
     )
     return CommandFailure(
         "bundle-content-mismatch",
-        f"The bundle {name} was downloaded, and is not what was announced: {mismatch}. {times}",
+        f"The bundle {name} was downloaded{way}, and is not what was announced: {mismatch}. {times}",
     )
 
 

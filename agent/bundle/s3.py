@@ -174,7 +174,7 @@ class S3Object:
             raise CommandFailure(
                 "bundle-etag-mismatch",
                 f"The bundle {self.name} is not the one of this revision: the revision's ETag is {etag}, and"
-                f" S3 has {found or 'none'}. The object was overwritten after the revision was registered; register"
+                f" {self._server_and_way} has {found or 'none'}. The object was overwritten after the revision was registered; register"
                 " it again.",
             )
         found_version = response.headers.get("x-amz-version-id")

@@ -153,7 +153,7 @@ def translated_errors(where: str, proxy: Proxy | None = None) -> Iterator[None]:
             " proxy_uri in the agent's configuration.",
         ) from error
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
-        _check_trust(error, where)
+        _check_trust(error, where if proxy is None else f"{where}, through {proxy},")
         if isinstance(error, requests.exceptions.ProxyError) and proxy is not None:
             raise _proxy_trouble(error, where, proxy) from error
         raise _trouble(error, where) from error

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.bundle import FetchedBundle
+from agent.bundle.fetch import fetch_bundle
+from agent.errors import CommandFailure
 from agent.protocol import BundleType
 from agent.specification import S3Revision
 from tests.bundle.packing import file, tar_bytes, tgz_bytes
-from tests.bundle.servers import Answer, Request, chunked, s3_error
-from tests.bundle.transfers import BODY, ETAG, REVISION, MovedClock, failed, fetch, whole
+from tests.bundle.servers import Answer, Request, Server, chunked, s3_error
+from tests.bundle.transfers import BODY, ETAG, REVISION, MovedClock, failed, fetch, sources, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -356,3 +358,33 @@ def test_an_answer_without_length_that_ends_at_once_is_not_an_empty_bundle(deplo
 
     assert isinstance(outcome, FetchedBundle)
     assert BODY == deployment.bundle.read_bytes()
+
+
+def test_a_bundle_that_a_cache_has_changed_names_the_proxy_it_came_through(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is where to look first: S3 itself has the right object."""
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with Server(lambda _: Answer(200, DAMAGED, {"ETag": f'"{MD5}"'})).running() as proxy:
+        asked = sources("http://s3.eu-west-1.amazonaws.com", proxy_uri=proxy.url)
+        with pytest.raises(CommandFailure) as failure:
+            fetch_bundle(PLAIN, asked, deployment.bundle)
+
+    assert "bundle-content-mismatch" == failure.value.error_id
+    assert f"was downloaded through the proxy {proxy.url}" in failure.value.message
+
+
+def test_on_the_service_itself_an_etag_of_that_form_is_the_md5_of_a_tgz_as_well(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There it is known how ETags are made, so another archive that verifies itself is refused, too."""
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    content = tgz_bytes(file("appspec.yml", b"another one"))
+    with Server(lambda _: Answer(200, content, {"ETag": f'"{MD5}"'})).running() as proxy:
+        asked = sources("http://s3.eu-west-1.amazonaws.com", proxy_uri=proxy.url)
+        with pytest.raises(CommandFailure) as failure:
+            fetch_bundle(REVISION, asked, deployment.bundle)
+
+    assert "bundle-content-mismatch" == failure.value.error_id
