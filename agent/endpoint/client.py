@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from agent import __version__
 from agent.endpoint.refusals import PORTAL_ADVICE, Refusals
@@ -18,27 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from agent.endpoint.connection import Connection, Response
+    from agent.endpoint.stack import Stack
     from agent.identity import Credentials, HostIdentity
 
 _STALE_CREDENTIALS = frozenset({"ExpiredTokenException", "UnrecognizedClientException"})
 _MAY_BE_CLOCK = frozenset({400, 401, 403})
 _CONTENT_TYPE = "application/x-amz-json-1.1"
-
-
-class Stack(Protocol):
-    """One of the two stacks of the service: address, prefix and signing name belong together."""
-
-    @property
-    def url(self) -> str:
-        """Where requests go, without a path."""
-
-    @property
-    def target_prefix(self) -> str:
-        """First part of X-Amz-Target."""
-
-    @property
-    def signing_name(self) -> str:
-        """Service name in the signature."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,8 @@ from agent.errors import EndpointUnavailable, RequestRefused, Throttled
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.endpoint.client import Stack
     from agent.endpoint.connection import Response
+    from agent.endpoint.stack import Stack
     from agent.errors import EndpointError
     from agent.identity import HostIdentity
 

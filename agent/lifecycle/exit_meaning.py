@@ -4,16 +4,39 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from agent.lifecycle.outcome import Exited
     from agent.lifecycle.script_file import ScriptFile
 
 _NOT_EXECUTABLE = 126
 _NOT_FOUND = 127
 _SIGNAL_BASE = 128
 _LAST_SIGNAL = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exited:
+    """The script's main process has ended by itself, or by a signal that was not ours.
+
+    Attributes:
+        code: exit code; negative = minus the number of the signal.
+        program: what ran it, as it goes on after "was run".
+        path_variable: PATH as it was given to the script; None = sudo or a profile sets another one.
+        file: the script, as it was before it was started.
+        is_readable: the interpreter could read the script.
+        was_opened: anybody has opened the script since then, as whoever runs it must; None = not known.
+        oom_kills: processes that the kernel has killed meanwhile for lack of memory; None = not known.
+    """
+
+    code: int
+    program: str
+    path_variable: str | None
+    file: ScriptFile
+    is_readable: bool
+    was_opened: bool | None = None
+    oom_kills: int | None = None
 
 
 def explain_exit(outcome: Exited) -> str:

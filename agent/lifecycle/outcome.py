@@ -8,13 +8,12 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from agent.errors import CommandFailure
-from agent.lifecycle.exit_meaning import about_memory, explain_exit, signal_name
+from agent.lifecycle.exit_meaning import Exited, about_memory, explain_exit, signal_name
 from agent.lifecycle.launch_failure import describe_script, not_started
 from agent.protocol import ErrorCode
 
 if TYPE_CHECKING:
     from agent.appspec import HookScript
-    from agent.lifecycle.script_file import ScriptFile
 
 _MAX_DESCRIBED = 5
 
@@ -24,29 +23,6 @@ class Silence(Enum):
 
     ENTIRE = "it never did"
     UNKNOWN = "who knew that has gone"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exited:
-    """The script's main process has ended by itself, or by a signal that was not ours.
-
-    Attributes:
-        code: exit code; negative = minus the number of the signal.
-        program: what ran it, as it goes on after "was run".
-        path_variable: PATH as it was given to the script; None = sudo or a profile sets another one.
-        file: the script, as it was before it was started.
-        is_readable: the interpreter could read the script.
-        was_opened: anybody has opened the script since then, as whoever runs it must; None = not known.
-        oom_kills: processes that the kernel has killed meanwhile for lack of memory; None = not known.
-    """
-
-    code: int
-    program: str
-    path_variable: str | None
-    file: ScriptFile
-    is_readable: bool
-    was_opened: bool | None = None
-    oom_kills: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from agent.errors import CommandFailure
 from agent.lifecycle.accounts import find_sudo
 from agent.lifecycle.adoption import bury_orphans, find_earlier_processes
 from agent.lifecycle.descendants import Bystanders
+from agent.lifecycle.exit_meaning import Exited
 from agent.lifecycle.interpreter import describe_program
 from agent.lifecycle.launch import ScriptStart, start_script
 from agent.lifecycle.launch_failure import explain_launch_failure, explain_unopened
@@ -25,7 +26,6 @@ from agent.lifecycle.oom import count_oom_kills
 from agent.lifecycle.open_watch import OpenWatch
 from agent.lifecycle.outcome import (
     Ended,
-    Exited,
     cancel_failure,
     exit_failure,
     never_ran_failure,
