@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import re
 import socket
@@ -207,6 +208,8 @@ def _trouble(error: Exception, where: str) -> TryAgain:
             return TryAgain(f"no data came from {where} for too long", Trouble.INTERRUPTED)
         case requests.exceptions.ConnectionError():
             return _no_connection(error, where)
+        case _ if _cause(error, http.client.IncompleteRead) is not None:
+            return TryAgain("the connection ended in the middle of the transfer", Trouble.INTERRUPTED)
         case _:
             return TryAgain(f"the transfer broke off ({_innermost(error)})", Trouble.INTERRUPTED)
 

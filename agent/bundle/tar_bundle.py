@@ -132,7 +132,7 @@ def _members(stream: ByteStream) -> Iterator[tuple[Header, SparseMap | None]]:
         except HeaderInvalid as error:
             raise corrupt(stream.bundle, f"{error}, at (unpacked) byte {at - BLOCK_BYTES}") from error
         own = {}
-        stream.member = (header.name, stream.position, end)
+        stream.member = (header.name, stream.position, stream.position + header.size)
         if header.type != b"V":  # a volume's label
             yield header, sparse
         stream.skip(end - stream.position)

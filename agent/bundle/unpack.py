@@ -167,7 +167,8 @@ def _check_format(descriptor: int, bundle: Path, bundle_type: BundleType) -> Non
         return
     seen = f"looks like {found}" if found is not None else "is none"
     if found is None or "maybe" in found:
-        seen += f": it begins with {printable(beginning[:60])}"
+        shown = beginning[:60] if _is_text(beginning) else beginning[:16]
+        seen += f": it begins with {printable(shown)}"
         if found is None and _is_text(beginning):
             seen += ", maybe an error message"
     raise CommandFailure(

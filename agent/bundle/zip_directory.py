@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.bundle.failures import corrupt
+from agent.bundle.failures import corrupt, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +20,10 @@ _END64_LOCATOR = struct.Struct("<4sLQL")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _MEMBER = struct.Struct("<4s6H3L5H2L")
 _SIZES = struct.Struct("<20x2L3H12x")  # of _MEMBER: both sizes, and the lengths of what follows it
+_LOCAL_HEADER = struct.Struct(
+    "<4s2xH10xL4x2H"
+)  # flags, compressed size, and the lengths of name and extra field
+_SIZES_FOLLOW = 0x8  # a flag: the sizes stand behind the content
 _EXTRA = struct.Struct("<2H")
 _TIMESTAMP = 0x5455
 _MAX_COMMENT_BYTES = 65535
@@ -190,7 +194,26 @@ def _find_end(descriptor: int, size: int, bundle: Path) -> tuple[int, tuple[int,
             if at + _END.size + values[7] <= len(tail):
                 return tail_at + at, values[1:]
         at = tail.rfind(b"PK\5\6", 0, at)
-    raise corrupt(bundle, f"it has no zip directory at its end, as if it had been cut off at byte {size}")
+    raise corrupt(bundle, f"it has no zip directory at its end: {_where_it_ends(descriptor, size)}")
+
+
+def _where_it_ends(descriptor: int, size: int) -> str:
+    """For messages: what the last member is whose beginning is there, as far as local headers lead to it."""
+    at, name = 0, b""
+    beginning = os.pread(descriptor, 16, 0)
+    if not beginning.startswith(b"PK\3\4"):
+        return f"it is none, and begins with {printable(beginning)}"
+    while True:
+        header = os.pread(descriptor, _LOCAL_HEADER.size, at)
+        if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\3\4"):
+            break
+        _, flags, compressed, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+        name = os.pread(descriptor, name_length, at + _LOCAL_HEADER.size)
+        at += _LOCAL_HEADER.size + name_length + extra_length + compressed
+        if flags & _SIZES_FOLLOW or compressed == _UNKNOWN_32:
+            return f"it is cut off, and ends at byte {size}, somewhere after the beginning of its member {printable(name)}"
+    place = "within" if at > size else "after"
+    return f"it is cut off, and ends at byte {size}, {place} its member {printable(name)}"
 
 
 def _extra_field(extra: bytes, wanted: int) -> bytes:

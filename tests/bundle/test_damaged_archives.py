@@ -125,7 +125,7 @@ def test_a_tar_may_end_with_one_block_of_zeros_or_hold_nothing(deployment: Deplo
     ("cut", "words"),
     [
         (100, "it ends at (unpacked) byte 100, within a header before its first member"),
-        (512 + 1234, "byte 1746, after 1234 of the 5120 bytes of its member 'app/a.txt'"),
+        (512 + 1234, "byte 1746, after 1234 of the 5000 bytes of its member 'app/a.txt'"),
         (512 + 5120 + 7, "byte 5639, within a header after its member 'app/a.txt'"),
     ],
 )
@@ -144,6 +144,30 @@ def test_a_truncated_tgz_says_where_and_in_the_middle_of_what(deployment: Deploy
 
     assert "it is cut off: it ends at byte 3000, in the middle of its compressed data, after" in message
     assert "of its member 'app/a.txt'" in message
+
+
+@pytest.mark.parametrize(
+    ("cut", "words"),
+    [
+        (3000, "ends at byte 3000, within its member 'app/a.txt'"),
+        (5060, "ends at byte 5060, after its member 'app/a.txt'"),
+        (5090, "ends at byte 5090, within its member 'app/b.txt'"),
+    ],
+)
+def test_a_truncated_zip_says_where_and_in_the_middle_of_what(
+    deployment: Deployment, cut: int, words: str
+) -> None:
+    """Its directory is at its end, so only what stands in front of the members can tell."""
+    content = zip_bytes(*GOOD)
+    assert 5044 == content.index(b"PK\3\4", 4)  # where the second member begins
+
+    assert words in refusal(deployment, content[:cut], ZIP).message
+
+
+def test_a_file_of_unknown_bytes_is_shown(deployment: Deployment) -> None:
+    """Whoever uploaded it may know what it is."""
+    for kind in (TAR, TGZ, ZIP):
+        assert r"begins with '\x00\x01\xff" in refusal(deployment, b"\0\1\xff" * 300, kind).message
 
 
 def test_a_zip_that_was_cut_off_within_a_zip_is_not_taken_for_that(deployment: Deployment) -> None:
