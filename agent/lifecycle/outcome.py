@@ -43,7 +43,7 @@ class Ended:
 def exit_failure(script: HookScript, outcome: Exited) -> CommandFailure:
     """What to report for a script that ended with anything but 0."""
     subject = describe_script(script)
-    place = f"It stands in line {script.line} of the AppSpec file and was run {outcome.program}. "
+    place = f"{place_of(script, outcome.program)} "
     if outcome.code < 0:
         number = -outcome.code
         return CommandFailure(
@@ -97,6 +97,11 @@ def timeout_failure(script: HookScript, outcome: Ended) -> CommandFailure:
     )
 
 
+def place_of(script: HookScript, program: str) -> str:
+    """Where a script stands, and what ran it."""
+    return f"It stands in line {script.line} of the AppSpec file and was run {program}."
+
+
 def cancel_failure(script: HookScript, outcome: Ended) -> CommandFailure:
     """What to report for a script that was ended because nobody wants the deployment any more."""
     return CommandFailure(
@@ -123,7 +128,8 @@ def open_output_failure(script: HookScript, holders: tuple[str, ...]) -> Command
     """What to report, where `fail_on_open_output` is set, for a script that left its output open."""
     return CommandFailure(
         "hook-output-left-open",
-        f"{describe_script(script)} ended, but its output is still open in: {describe_all(holders)}. "
+        f"{describe_script(script)} (line {script.line} of the AppSpec file) ended, but its output is still open in: "
+        f"{describe_all(holders)}. "
         "Redirect the output of what it starts in the background, as in `start </dev/null >/dev/null 2>&1 &`, "
         "or set fail_on_open_output: false.",
         code=ErrorCode.OUTPUT_LEFT_OPEN,

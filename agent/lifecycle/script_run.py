@@ -30,6 +30,7 @@ from agent.lifecycle.outcome import (
     exit_failure,
     never_ran_failure,
     open_output_failure,
+    place_of,
     timeout_failure,
 )
 from agent.lifecycle.script_file import read_script_file
@@ -145,7 +146,7 @@ class ScriptRun:
             self._end(process)
             raise
         if code is None:
-            self._give_up(process, is_late=time.monotonic() >= deadline)
+            self._give_up(process, file, is_late=time.monotonic() >= deadline)
         holders = self._finish_output(streams)
         self._bury(process)
         exited = self._exited(code, process, file)
@@ -158,7 +159,7 @@ class ScriptRun:
         if holders and self._context.fail_on_open_output:
             raise open_output_failure(self._script, holders)
 
-    def _give_up(self, process: ScriptProcess, *, is_late: bool) -> NoReturn:
+    def _give_up(self, process: ScriptProcess, file: ScriptFile, *, is_late: bool) -> NoReturn:
         has_started = process.has_started
         ended = self._end(process)
         if is_late and not has_started:
@@ -166,7 +167,10 @@ class ScriptRun:
             from agent.lifecycle.session_failure import session_timeout_failure  # noqa: PLC0415 - as above
 
             raise session_timeout_failure(self._script, choose_service())
-        raise (timeout_failure if is_late else cancel_failure)(self._script, ended)
+        failure = (timeout_failure if is_late else cancel_failure)(self._script, ended)
+        if has_started:
+            failure.add(place_of(self._script, describe_program(file, self._script, self._account)))
+        raise failure
 
     def _wait(self, process: ScriptProcess, deadline: float, cancelled: Callable[[], bool]) -> int | None:
         """The exit code of the main process; None when it has to be ended."""

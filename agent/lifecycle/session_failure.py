@@ -103,7 +103,8 @@ def _advice(user: str, service: str, refusal: Refusal) -> str:
             )
         case 6 | 7:
             advice = (
-                "A rule forbids it, such as pam_nologin (while /etc/nologin exists), pam_access, pam_time or pam_deny. "
+                f"The account has expired or is incomplete (`chage -l {user}` shows that; without a line in /etc/shadow it "
+                "fails), or a rule forbids it, such as pam_nologin (while /etc/nologin exists), pam_access, pam_time or pam_deny. "
                 f"{journal} {_OWN_RULES}"
             )
         case _:

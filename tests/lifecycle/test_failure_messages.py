@@ -213,3 +213,12 @@ def test_a_closed_directory_is_not_blamed_on_a_profile(event: Event) -> None:
     failure = event.fail(HookScript(location="closed/h.sh", runas=entry.pw_name, login=True))
     assert failure.error_id == "hook-not-permitted"
     assert f"may not enter {closed}" in failure.message
+
+
+def test_a_timeout_names_the_program_and_ends_with_the_last_errors(event: Event) -> None:
+    """What it said last is mostly what it waited for."""
+    script = "#!/bin/bash\necho waiting for the database >&2\nsleep 1000\n"
+    message = event.fail_one(script, timeout_s=0.5).message
+    assert "failed to complete in 0.5 seconds" in message
+    assert "line 7 of the AppSpec file and was run by /bin/bash" in message
+    assert message.endswith(": waiting for the database.")

@@ -523,6 +523,33 @@ def test_a_script_in_a_session_is_ended_when_its_worker_was_killed(event: Event)
     assert (survivors, is_kept) == ([], False)
 
 
+def test_a_script_stays_in_the_control_group_of_the_agent(event: Event) -> None:
+    """systemd-logind moves whoever opens a session, and ends what it finds there with it where KillUserProcesses is set."""
+    groups = event.directory / "groups"
+    moves = helper(
+        event, "moves", f"#!/bin/sh\nmkdir -p {groups}/session\necho $PPID > {groups}/session/cgroup.procs\n"
+    )
+    name = f"lifecycle-{os.getpid()}"
+
+    def prepare() -> None:
+        add_user("app")
+        groups.mkdir()
+        subprocess.run(["mount", "-t", "cgroup", "-o", f"none,name={name}", "none", groups], check=True)
+        rules(SERVICE + f"session required pam_exec.so type=open_session {moves}\n")
+
+    def act() -> list[str]:
+        script = f"#!/bin/sh\ngrep -h name={name} /proc/self/cgroup /proc/$PPID/cgroup\n"
+        try:
+            return event.printed(script, runas="app").splitlines()
+        finally:  # or the hierarchy would stay for as long as the machine runs
+            (groups / "session").rmdir()
+            subprocess.run(["umount", groups], check=True)
+
+    own, keeper = in_private_etc(prepare, act)
+    assert own.endswith(f"name={name}:/")
+    assert keeper.endswith(f"name={name}:/session")
+
+
 MODULE = """
 #include <signal.h>
 #include <stdlib.h>
