@@ -76,20 +76,9 @@ def command(group_id: str | None, config_file: Path) -> None:
         exit_impossible(error)
     if not chosen:
         whose = f" of group {readable(group_id)}" if group_id is not None else ""
-        click.echo(
-            f"Nothing to recover: there is no interrupted Install{whose} in {root.instructions}{_if_absent(root)}."
-        )
+        click.echo(f"Nothing to recover: there is no interrupted Install{whose} in {root.instructions}.")
     codes = {_recover(GroupFiles(directory=root.instructions, group_id=name), root, jobs) for name in chosen}
     sys.exit(_FAILED if _FAILED in codes else max(codes, default=DONE))
-
-
-def _if_absent(root: DeploymentRoot) -> str:
-    """That nothing was found may also mean that another agent was meant."""
-    return (
-        ""
-        if os.path.lexists(root.path)
-        else ", because root_dir does not exist: nothing has ever been deployed there"
-    )
 
 
 def worker_on_group(group: Path, group_id: str, jobs: JobStore) -> str | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from agent.cli.edge import refusal
 from agent.cli.liveness import Life
 from agent.cli.running import (
     DONE,
@@ -66,10 +67,18 @@ def command(config_file: Path, timeout_s: float | None, *, now: bool) -> None:
             _say_what_is_waited_for(agent, daemon)
         if not wait_for(lambda: _has_ended(daemon), timeout_s):
             _exit_out_of_time(agent, daemon)
-        left = len(agent.work_left())
     except OSError as error:
         exit_impossible(error)
-    click.echo(f"The agent has stopped; {left} running." if left else "The agent has stopped.")
+    click.echo(f"The agent has stopped{_what_goes_on(agent)}.")
+
+
+def _what_goes_on(agent: RunningAgent) -> str:
+    """How many commands go on without it, as the end of a sentence."""
+    try:
+        left = len(agent.work_left())
+    except OSError as error:
+        return f"; what still runs is not known: {readable(refusal(error))}"
+    return f"; {left} running" if left else ""
 
 
 def _refuse_frozen(agent: RunningAgent, daemon: DaemonStatus) -> None:

@@ -166,7 +166,9 @@ def test_a_record_that_cannot_be_read_is_a_problem_and_no_silence(agent: Agent) 
     record.mkdir(parents=True)
     shown = agent.agentctl("status")
     idle = agent.agentctl("wait-idle", "--timeout", "0")
-    assert (0, 4) == (shown.returncode, idle.returncode)
+    stopped = agent.agentctl("stop")
+    assert (0, 4, 0) == (shown.returncode, idle.returncode, stopped.returncode)
+    assert f"The agent has stopped; what still runs is not known: {record}" in stopped.stdout
     assert f"{record} can't be read: Is a directory" in shown.stdout
     assert f"agentctl: {record}: Is a directory" in idle.stderr
 
