@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import shlex
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from agent.bundle.digests import Announced, s3_digests
+from agent.bundle.s3_failures import EXPIRED_CODES, REGION_CODES, Asked, final_failure
 from agent.bundle.s3_refusals import Refusal, read_refusal
 from agent.bundle.session import proxy_for
 from agent.bundle.trouble import StartAnew, Trouble, TryAgain
@@ -31,24 +31,8 @@ log = get_logger()
 
 _PRECONDITION_FAILED, _RANGE_NOT_SATISFIABLE = 412, 416
 _REFUSED = range(300, 600)
-_EXPIRED_CODES = frozenset(["ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"])
-_ARCHIVED_CODES = frozenset(["InvalidObjectState"])
-_MISSING_CODES = frozenset(["NoSuchBucket", "NoSuchKey", "NoSuchVersion"])
-_REGION_CODES = frozenset(
-    [
-        "AuthorizationHeaderMalformed",
-        "IllegalLocationConstraintException",
-        "PermanentRedirect",
-        "TemporaryRedirect",
-    ]
-)
 _CLOCK_CODES = frozenset(["RequestTimeTooSkewed", "RequestExpired", "SignatureDoesNotMatch"])
 _MAX_CLOCK_CORRECTIONS = 3  # a clock that is set right meanwhile needs a second one
-_ADVICE = {
-    "InvalidAccessKeyId": "This key is not known there: it was deleted, or belongs to another partition.",
-    "SignatureDoesNotMatch": "The secret of this key is wrong, or a proxy changes requests on their way.",
-    "RequestTimeTooSkewed": "The clock of this host is wrong by more than 15 minutes: set it.",
-}
 # The endpoints of the service itself, which know buckets by host name.
 _REGIONAL = re.compile(
     r"s3(-fips)?(\.dualstack)?\.(?P<region>[a-z0-9-]+)\.amazonaws\.(com|com\.cn|eu)", re.ASCII
@@ -189,7 +173,7 @@ class S3Object:
         """Whether the bucket lives in another region, which is asked from now on."""
         endpoint = _REGIONAL.fullmatch(urlsplit(self._endpoint).hostname or "")
         is_region = re.fullmatch("[a-z0-9-]+", refusal.region) is not None
-        if refusal.code not in _REGION_CODES or self._has_moved or endpoint is None or not is_region:
+        if refusal.code not in REGION_CODES or self._has_moved or endpoint is None or not is_region:
             return False
         log.info("bundle_bucket_in_other_region", bucket=self._revision.bucket, region=refusal.region)
         self._endpoint = self._endpoint.replace(f".{endpoint['region']}.", f".{refusal.region}.", 1)
@@ -206,7 +190,7 @@ class S3Object:
 
     def _renews_credentials(self, refusal: Refusal) -> bool:
         """Whether S3 takes these credentials no more, and others were not tried yet."""
-        if refusal.code not in _EXPIRED_CODES or self._was_renewed:
+        if refusal.code not in EXPIRED_CODES or self._was_renewed:
             return False
         self._was_renewed = True
         self._sources.renew_credentials()
@@ -234,76 +218,14 @@ class S3Object:
             return TryAgain(
                 f"{self._server} answers {refusal}", Trouble.SERVER_ERROR, wait_s=refusal.retry_after_s
             )
-        return self._final_failure(refusal)
-
-    def _final_failure(self, refusal: Refusal) -> CommandFailure:
-        """A refusal that stays one however often it is asked for."""
-        if refusal.code in _EXPIRED_CODES:
-            return self._credentials_expired(refusal)
-        if refusal.code in _ARCHIVED_CODES:
-            return self._archived(refusal)
-        if refusal.code in _REGION_CODES:
-            return CommandFailure(
-                "bundle-wrong-region",
-                f"The bundle {self.name} could not be downloaded: {self._server_and_way} answers {refusal}."
-                f" The bucket is in {refusal.region or 'another region'}, and requests are signed for {self._region}."
-                " Check s3_endpoint_override, or copy the bundle to a bucket of this region.",
-            )
-        if refusal.status == 404 or refusal.code in _MISSING_CODES:
-            return CommandFailure(
-                "bundle-not-found",
-                f"There is no bundle {self.name}: {self._server_and_way} answers {refusal}."
-                " Check bucket, key and version of the revision, and whether a lifecycle rule removed it.",
-            )
-        if refusal.status in {401, 403}:
-            return self._access_denied(refusal)
-        return CommandFailure(
-            "bundle-s3-refused",
-            f"The bundle {self.name} could not be downloaded: {self._server_and_way} answers {refusal}.",
+        return final_failure(
+            refusal,
+            Asked(
+                name=self.name,
+                revision=self._revision,
+                server=self._server_and_way,
+                region=self._region,
+                access_key_id=self._credentials.access_key_id if self._credentials else "",
+                credentials_source=self._sources.credentials_source,
+            ),
         )
-
-    def _access_denied(self, refusal: Refusal) -> CommandFailure:
-        permission = "s3:GetObject" if self._revision.version is None else "s3:GetObjectVersion"
-        arn = f"arn:{_partition(self._region)}:s3:::{self._revision.bucket}/{self._revision.key}"
-        advice = _ADVICE.get(
-            refusal.code,
-            f"It needs {permission} on {arn}, and kms:Decrypt if the object is encrypted with a KMS key."
-            " Without s3:ListBucket, a missing object looks like this, too.",
-        )
-        if not refusal.is_of_s3:
-            advice = f"It does not answer as S3 does: a proxy or firewall on the way may have refused it. If not: {advice}"
-        return CommandFailure(
-            "bundle-access-denied",
-            f"The bundle {self.name} could not be downloaded: {self._server_and_way} answers {refusal}"
-            f" to {self._key}. {advice}",
-        )
-
-    @property
-    def _key(self) -> str:
-        return f"the access key {self._credentials.access_key_id if self._credentials else 'of this host'}"
-
-    def _credentials_expired(self, refusal: Refusal) -> CommandFailure:
-        return CommandFailure(
-            "bundle-credentials-expired",
-            f"The bundle {self.name} could not be downloaded: {self._server_and_way} answers {refusal} to {self._key}, which"
-            f" is from {self._sources.credentials_source}. The credentials were asked for anew once, and what came was"
-            " refused as well. Whatever renews them does not do so any more: for a credentials file, that is the"
-            " process which writes it; for a role, the metadata service. Check it, and the clock (`date -u`), renew"
-            " the credentials, and deploy again.",
-        )
-
-    def _archived(self, refusal: Refusal) -> CommandFailure:
-        bucket, key = shlex.quote(self._revision.bucket), shlex.quote(self._revision.key)
-        where = f" (storage class {refusal.storage_class})" if refusal.storage_class else ""
-        version = f" --version-id {shlex.quote(self._revision.version)}" if self._revision.version else ""
-        return CommandFailure(
-            "bundle-archived",
-            f"The bundle {self.name} is archived{where} and can't be read as it is: {self._server_and_way} answers {refusal}."
-            f" Restore it first (`aws s3api restore-object --bucket {bucket} --key {key}{version} --restore-request"
-            " Days=1`), wait until it can be read, and deploy again.",
-        )
-
-
-def _partition(region: str) -> str:
-    prefixes = {"cn-": "aws-cn", "us-gov-": "aws-us-gov", "eusc-": "aws-eusc"}
-    return next((name for prefix, name in prefixes.items() if region.startswith(prefix)), "aws")
