@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _MD5_ETAG = re.compile(r'"?([0-9a-fA-F]{32})"?')
-# With a key that S3 does not have, or has only for this object, the ETag is no digest of the content.
+# With any other encryption (aws:kms, aws:kms:dsse, aws:fsx, a customer's key) the ETag is no digest of the content.
 _CUSTOMER_KEY = "x-amz-server-side-encryption-customer-algorithm"
-_KMS = "aws:kms"
+_OF_CONTENT = frozenset(["", "AES256"])
 _DIGEST_BYTES = {"sha256": 32, "sha1": 20, "crc32": 4}  # those that are cheap here
 _PIECES_AHEAD = 8
 
@@ -62,7 +62,7 @@ def s3_digests(headers: Mapping[str, str], *, is_etag_certain: bool) -> tuple[An
     announced = []
     etag = _MD5_ETAG.fullmatch(headers.get("ETag", ""))
     encryption = headers.get("x-amz-server-side-encryption", "")
-    if etag is not None and not encryption.startswith(_KMS) and _CUSTOMER_KEY not in headers:
+    if etag is not None and encryption in _OF_CONTENT and _CUSTOMER_KEY not in headers:
         announced.append(
             Announced(algorithm="md5", digest=etag[1].lower(), header="its ETag", is_certain=is_etag_certain)
         )

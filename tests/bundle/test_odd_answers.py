@@ -231,6 +231,15 @@ def test_the_md5_that_an_etag_is_must_be_that_of_the_content(deployment: Deploym
     assert 2 == len(requests)
 
 
+def test_an_object_that_s3_encrypts_by_itself_is_verified_as_well(deployment: Deployment) -> None:
+    """The usual encryption of every bucket; its ETags are MD5 sums all the same."""
+    encrypted: dict[str, str | None] = {"ETag": f'"{MD5}"', "x-amz-server-side-encryption": "AES256"}
+
+    outcome, _ = fetch(deployment, lambda _: Answer(200, DAMAGED, encrypted), PLAIN)
+
+    assert "bundle-content-mismatch" == failed(outcome, deployment).error_id
+
+
 def test_damage_on_the_way_is_mended_by_a_second_download(deployment: Deployment) -> None:
     """A proxy's bad memory must not fail a deployment if the next transfer is right."""
     outcome, _ = fetch(
@@ -248,6 +257,7 @@ def test_damage_on_the_way_is_mended_by_a_second_download(deployment: Deployment
     [
         {"ETag": f'"{MD5}"', "x-amz-server-side-encryption": "aws:kms"},
         {"ETag": f'"{MD5}"', "x-amz-server-side-encryption": "aws:kms:dsse"},
+        {"ETag": f'"{MD5}"', "x-amz-server-side-encryption": "aws:fsx"},
         {"ETag": f'"{MD5}"', "x-amz-server-side-encryption-customer-algorithm": "AES256"},
         {"ETag": f'"{MD5}-2"'},
         {"ETag": f'W/"{MD5}"'},
@@ -255,7 +265,7 @@ def test_damage_on_the_way_is_mended_by_a_second_download(deployment: Deployment
         {"ETag": '"x"', "x-amz-checksum-sha256": "bm9uZQ==-2", "x-amz-checksum-type": "COMPOSITE"},
         {"ETag": '"x"', "x-amz-checksum-crc64nvme": "AAAAAAAAAAA="},
     ],
-    ids=["KMS", "KMS twice", "customer's key", "multipart", "weak", "longer", "composite", "unknown"],
+    ids=["KMS", "KMS twice", "FSx", "customer's key", "multipart", "weak", "longer", "composite", "unknown"],
 )
 def test_what_is_no_digest_of_the_content_is_not_held_against_it(
     deployment: Deployment, headers: dict[str, str | None]
