@@ -7,6 +7,7 @@ nothing; the other parts are told all the same.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -27,6 +28,7 @@ from agent.deployments import (
 from agent.deployments.group import group_holder
 from agent.deployments.judgement import DeploymentState, Judgement, judge
 from agent.deployments.refused_start import RefusedStart, RefusedStartFile
+from agent.deployments.status import StatusUnreadable
 from agent.files import lock_holder
 from agent.protocol import CommandStatus
 
@@ -87,11 +89,12 @@ class _Look:
         self._state = settings.state_directory
         self._root = DeploymentRoot(path=settings.root_dir)
         self._problems: list[str] = []
+        self._is_damaged = False
 
     def overview(self, count: int) -> Overview:
         file = StatusFile(self._state)
         daemon = self._try(file.read)
-        is_known = not self._problems
+        is_known = not self._problems or (self._is_damaged and self._is_nobody_there())
         vitality = examine(daemon, self._try(file.heartbeat_at) or 0.0) if daemon else None
         holder = self._try(self._lock_holder)
         states = self._try(self._records)
@@ -121,8 +124,24 @@ class _Look:
         try:
             return read()
         except OSError as error:
+            self._is_damaged = self._is_damaged or isinstance(error, StatusUnreadable)
             self._problems.append(_unreadable(error))
             return None
+
+    def _is_nobody_there(self) -> bool:
+        """Whether nobody has the agent's lock on its directory: it is what counts, whatever the status file says."""
+        try:
+            descriptor = os.open(self._state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            # For an instant, and only where nothing else can tell: an agent that starts just then would give way.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
 
     def _records(self) -> tuple[JobState, ...]:
         """What the records say; one that can't be read is a problem of its own."""

@@ -81,7 +81,9 @@ def _why_not_running(overview: Overview, now: float) -> str:
     if refused is not None:
         return f"it refused to start, {ago(refused.at, now)}: {refused.message} [{refused.error_id}]"
     if daemon is None:
-        return "it has never run with this configuration."
+        return (
+            "it has never run with this configuration." if not overview.problems else "nobody holds its lock."
+        )
     if daemon.state == "stopped":
         return "it was stopped."
     return f"it died without saying why (it was pid {daemon.pid}, {daemon.state})."

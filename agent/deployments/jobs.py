@@ -349,6 +349,9 @@ def _is_undelivered(job: Job) -> bool:
         return job.read() is not None or job.is_alive()
     except PermissionError:
         raise
+    except IsADirectoryError:
+        # No worker has made that.
+        return False
     except OSError:
         # Nobody knows what has become of that command, and so nobody can say that it is over.
         return True

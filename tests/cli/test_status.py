@@ -117,13 +117,25 @@ def test_a_status_file_of_another_process_with_the_same_pid_deceives_nobody(agen
     assert 3 == agent.agentctl("status").returncode
 
 
-def test_a_damaged_status_file_is_not_taken_for_an_agent_that_never_ran(agent: Agent) -> None:
-    """The disk was full, or somebody edited it: whether an agent runs is not known from it."""
+def test_a_damaged_status_file_is_no_reason_to_fail(agent: Agent) -> None:
+    """The disk was full, or somebody edited it: nobody has the agent's lock, and so none runs."""
     agent.state.mkdir()
     (agent.state / "status.json").write_text("{")
     shown = agent.agentctl("status")
-    assert (4, "") == (shown.returncode, shown.stderr)
+    assert (3, "") == (shown.returncode, shown.stderr)
     assert f"{agent.state / 'status.json'} can't be read: what is in it is damaged" in shown.stdout
+    assert "has never run" not in shown.stdout
+
+
+def test_a_damaged_status_file_does_not_hide_an_agent_that_runs(agent: Agent) -> None:
+    """It holds its lock, whatever the file says."""
+    agent.start()
+    agent.signal(signal.SIGSTOP)
+    (agent.state / "status.json").write_text("{")
+    shown = agent.agentctl("status")
+    agent.signal(signal.SIGCONT)
+    assert 4 == shown.returncode
+    assert f"An agent, pid {agent.pid}, holds the lock" in shown.stdout
 
 
 def test_without_a_readable_configuration_nobody_knows(agent: Agent) -> None:

@@ -163,14 +163,15 @@ def test_a_record_that_cannot_be_read_is_a_problem_and_no_silence(agent: Agent) 
     """The rest is told all the same."""
     agent.start()
     record = agent.state / "jobs" / "00000001-abc" / "record.jsonl"
-    record.mkdir(parents=True)
+    record.parent.mkdir(parents=True)
+    record.symlink_to(record)
     shown = agent.agentctl("status")
     idle = agent.agentctl("wait-idle", "--timeout", "0")
     stopped = agent.agentctl("stop")
     assert (0, 4, 0) == (shown.returncode, idle.returncode, stopped.returncode)
     assert f"The agent has stopped; what still runs is not known: {record}" in stopped.stdout
-    assert f"{record} can't be read: Is a directory" in shown.stdout
-    assert f"agentctl: {record}: Is a directory" in idle.stderr
+    assert f"{record} can't be read: Too many levels of symbolic links" in shown.stdout
+    assert f"agentctl: {record}: Too many levels of symbolic links" in idle.stderr
 
 
 def test_a_local_deployment_that_was_killed_is_not_in_progress_for_ever(agent: Agent) -> None:
