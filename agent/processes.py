@@ -42,9 +42,11 @@ def show_as(role: str) -> None:
     """Afterwards `ps` and `systemctl status` show this process as `codedeploy-agent: <role>`.
 
     Cut to the room that the command line had. The environment, which lies behind it, stays readable for others.
+    Names from elsewhere may hold anything; what a terminal would obey, or no command line can hold, becomes a `?`.
     """
+    shown = "".join(character if character.isprintable() else "?" for character in role)
     os.environ["SPT_NOENV"] = "1"
-    setproctitle.setproctitle(f"codedeploy-agent: {role}")
+    setproctitle.setproctitle(f"codedeploy-agent: {shown}")
     del os.environ["SPT_NOENV"]
 
 

@@ -92,8 +92,9 @@ class RunningWorkers:
     def connect(self, workers: Workers) -> None:
         """From now on commands can be carried out, and reported: those that wait are."""
         self._workers = workers
-        waiting, self._waiting = self._waiting, []
-        for job in waiting:
+        while self._waiting:
+            # Off the list one by one: the locks of those on it are let go of in every worker.
+            job = self._waiting.pop(0)
             with self._noting_unusable(job):
                 self._go_on_with(job)
 

@@ -137,7 +137,8 @@ class WorkerPool:
 
     def descriptors(self) -> list[int]:
         """What becomes readable when there is something to take."""
-        return [kept.connection.fileno() for kept in self._kept.values()]
+        open_ones = (kept.connection.fileno() for kept in self._kept.values())
+        return [descriptor for descriptor in open_ones if descriptor >= 0]
 
     def close_in_worker(self) -> None:
         """In a forked process: let go of the others, or they would not learn that the daemon has gone."""
@@ -207,8 +208,10 @@ class WorkerPool:
             elif kept.state is _State.IDLE:
                 self._drop(kept)
                 return
-            else:
-                # Whether it has done what it was given, `forget` finds out when it has ended.
+            elif not message:
+                # Whether it has done what it was given, `forget` finds out when it has ended. Until then, which may
+                # take long where a debugger or a dead disk holds it, the daemon must not be woken again and again.
+                kept.connection.close()
                 return
 
     def _drop(self, kept: _Kept) -> None:

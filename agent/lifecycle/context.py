@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # What the process is called that keeps the session of a script's user, see `session`.
 SESSION_KEEPER = "hook-session"
+# What shows of which deployment and event a process is, to whoever comes after a dead worker.
+MARKING_VARIABLES = ("DEPLOYMENT_ID", "LIFECYCLE_EVENT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import psutil
 
-from agent.lifecycle.context import Patience
+from agent.lifecycle.context import MARKING_VARIABLES, Patience
 from agent.lifecycle.hook_processes import AbandonedProcesses, describe_process, is_session_keeper
 from agent.processes import start_ticks
 
@@ -93,7 +93,8 @@ def end_abandoned_hook(
     """
     marks: frozenset[bytes] = frozenset()
     if deployment_id and event:
-        marks = frozenset((f"DEPLOYMENT_ID={deployment_id}".encode(), f"LIFECYCLE_EVENT={event}".encode()))
+        pairs = zip(MARKING_VARIABLES, (deployment_id, event), strict=True)
+        marks = frozenset(f"{name}={value}".encode() for name, value in pairs)
     is_another = hook.pid == 0 or start_ticks(hook.pid) not in (None, hook.start_ticks)
     processes = AbandonedProcesses(
         leader=None if is_another else hook.pid, since_ticks=hook.start_ticks, marks=marks

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from agent.errors import CommandFailure
 from agent.lifecycle.accounts import find_sudo
-from agent.lifecycle.context import HookProcess
+from agent.lifecycle.context import MARKING_VARIABLES, HookProcess
 from agent.lifecycle.interpreter import STANDARD_SHELL, shell_for
 from agent.lifecycle.launch_failure import describe_script, explain_hidden_failure, explain_launch_failure
 from agent.lifecycle.login import login_command, login_environment
@@ -60,12 +60,13 @@ class ScriptStart:
         """Tell of this process."""
         self.tell_of(os.getpid())
 
-    def tell_of(self, pid: int) -> None:
-        """Tell of this process; 0 = one that is about to be made."""
+    def tell_of(self, pid: int, *, since_ticks: int = 0) -> None:
+        """Tell of this process, or, with 0, of one that is about to be made; it is no older than `since_ticks`."""
         # Too many open files: a script that nobody noted is better than none.
         with contextlib.suppress(OSError):
-            ticks = start_ticks(pid) if pid else ticks_now()
-            self.on_started(HookProcess(pid=pid, start_ticks=ticks or 0))
+            # Of one that has ended already, nobody could tell what it has started from what was there before.
+            ticks = (start_ticks(pid) if pid else None) or since_ticks
+            self.on_started(HookProcess(pid=pid, start_ticks=ticks))
 
     def explain(self, error: int) -> CommandFailure:
         """The failure to report for this number of errno; 0 = Popen did not say."""
@@ -127,14 +128,15 @@ def _start_directly(start: ScriptStart, launch: _Launch, path_variable: str | No
     streams = start.streams
     launch = replace(launch, stdout=streams.stdout, stderr=streams.stderr)
     try:
-        if _changes_user(launch):
+        if _changes_user(launch) or not _is_told_by_variables(start, launch):
             process = _start_as_shell_would(replace(launch, announce=start.announce), start)
         else:
             # Its variables tell whose it is, should we be killed before its pid is known. Python then makes the process
             # by vfork, without a copy of all that we have mapped: a third of the time.
-            start.tell_of(0)
+            since = ticks_now()
+            start.tell_of(0, since_ticks=since)
             process = _start_as_shell_would(launch, start)
-            start.tell_of(process.pid)
+            start.tell_of(process.pid, since_ticks=since)
         return DirectScript(process, start.script, path_variable)
     except OSError as error:
         raise start.explain(error.errno or 0) from error
@@ -261,6 +263,17 @@ def _start(launch: _Launch) -> subprocess.Popen[bytes]:
 
 def _changes_user(launch: _Launch) -> bool:
     return launch.account is not None and os.geteuid() == 0
+
+
+def _is_told_by_variables(start: ScriptStart, launch: _Launch) -> bool:
+    """Whether `end_abandoned_hook` can find the script by its environment.
+
+    Not what sudo runs as another user, whose environment nobody may read, nor where an AppSpec sets these variables.
+    """
+    deployment = start.environment.deployment
+    return not start.script.sudo and all(
+        launch.environment.get(name) == deployment.get(name) for name in MARKING_VARIABLES
+    )
 
 
 def _working_directory() -> str | None:

@@ -62,6 +62,7 @@ def finish(job: Job, context: WorkerContext) -> bool:
         job.remove_if_possible()
         return True
     command_log.begin(host_command_identifier=state.command.identifier, command=state.command.name)
+    show_as(f"worker {state.command.name}")
     began = time.monotonic()
     result = state.result or _result_of(job, state, context)
     done = time.monotonic()

@@ -8,7 +8,7 @@ It speaks with the daemon over a SEQPACKET socket, a message each:
                       L                                              it is done, and leaves
 
 Between two commands nothing of the first may be left. What could be is looked at: a worker that has grown, that
-has a thread or many files open, whose umask or directory is not what it was, or whose command failed, leaves.
+has a thread, a child or many files open, whose umask or directory is not what it was, or whose command failed, leaves.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import importlib
 import os
 import select
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from agent.deployments import Job
@@ -39,7 +40,8 @@ IMPORTS = (
 # Twice what all imports take. Whatever a large Install leaves behind goes with its process.
 _MAX_RESIDENT_BYTES = 96 * 2**20
 _MAX_DESCRIPTORS = 64
-_REAP_EVERY_S = 5.0
+# What records the output of scripts ends with the event, but not in that moment.
+_CHILDREN_END_S, _CHILDREN_PAUSE_S = 0.03, 0.0005
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -74,12 +76,12 @@ def serve(
 def _wait(connection: socket.socket, missing: list[Sequence[str]]) -> Job | None:
     """The next record; None when the daemon has gone, or sends this worker away."""
     show_as("worker (waits for a command)")
-    _reap_all()
-    while missing and not select.select([connection], [], [], 0)[0]:
-        for name in missing.pop(0):
-            importlib.import_module(name)
-    while not select.select([connection], [], [], _REAP_EVERY_S)[0]:
-        _reap_all()
+    arrival = select.poll()
+    arrival.register(connection, select.POLLIN)
+    while missing and not arrival.poll(0):
+        if not _import(missing.pop(0)):
+            return None
+    arrival.poll()
     try:
         job = Job.receive_from(connection)
         if job is not None:
@@ -87,6 +89,16 @@ def _wait(connection: socket.socket, missing: list[Sequence[str]]) -> Job | None
     except OSError:
         return None
     return job
+
+
+def _import(names: Sequence[str]) -> bool:
+    """Load these modules. Where that fails, as without a free descriptor, the command that needs them can say so."""
+    try:
+        for name in names:
+            importlib.import_module(name)
+    except Exception:  # noqa: BLE001 - whatever it is, this process is not as good as a new one
+        return False
+    return True
 
 
 def _inherited() -> tuple[int, str] | None:
@@ -108,13 +120,23 @@ def _is_as_new(inherited: tuple[int, str] | None) -> bool:
         with open("/proc/self/statm", "rb") as file:
             resident = int(file.read().split()[1]) * _PAGE_BYTES
         is_small = resident <= _MAX_RESIDENT_BYTES and len(os.listdir("/proc/self/fd")) <= _MAX_DESCRIPTORS
-        return is_small and inherited is not None and _inherited() == inherited
+        is_unchanged = inherited is not None and _inherited() == inherited
     except OSError:
         return False
+    return is_small and is_unchanged and not _has_children()
 
 
-def _reap_all() -> None:
-    """What scripts have left running became our children, and we live on."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG) != (0, 0):
-            pass
+def _has_children() -> bool:
+    """Whether something that scripts have left running is a child of this process.
+
+    It is to become one of init, as after any other command: who lives on below us would be taken for something
+    of a later event, once its own parent ends meanwhile, and be ended with that.
+    """
+    end = time.monotonic() + _CHILDREN_END_S
+    try:
+        while time.monotonic() < end:
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                time.sleep(_CHILDREN_PAUSE_S)
+    except ChildProcessError:
+        return False
+    return True

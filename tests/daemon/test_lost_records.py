@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tests.daemon.agent_process import Agent
     from tests.daemon.control_server import ControlServer, Deployment
-    from tests.daemon.revisions import Application
+    from tests.daemon.revisions import Application, Gate
 
 pytestmark = pytest.mark.server
 
@@ -59,6 +59,35 @@ def test_a_command_that_kills_every_worker_is_reported_once_as_lost_and_blocks_n
     agent.start()
     server.carry(deployment, "AfterInstall")
     assert 1 == len(server.completions(identifier))
+
+
+def test_records_that_wait_for_the_endpoint_at_a_start_are_held_by_their_own_workers_alone(
+    server: ControlServer, agent: Agent, application: Application, gate: Gate
+) -> None:
+    """Else the end of one would not be noticed before that of another, which may take an hour."""
+    slow = application.revise("slow", ["BeforeInstall"], script=gate.script)
+    quick = application.in_another_group().revise("quick")
+    server.carry(slow, "DownloadBundle")
+    agent.wait_until_idle()
+    server.break_down(SPECIFICATION, SERVER_ERROR)
+    held, other = server.send("BeforeInstall", slow), server.send("ApplicationStop", quick)
+    wait_until(lambda: len(agent.workers()) == 2, "both are at work")
+    agent.kill()
+    for worker in agent.workers():
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda pid=worker: not is_running(pid), "it is gone")  # type: ignore[misc]
+    server.break_down(SPECIFICATION, SERVER_ERROR)
+    dead = agent.workers()
+    agent.start()
+    _, second = wait_until(
+        lambda: len(pids := [pid for pid in agent.workers() if pid not in dead]) == 2 and pids,
+        "both are taken up",
+    )
+    os.kill(second, signal.SIGKILL)
+    server.heal()
+    assert "Succeeded" == server.completion(other).status
+    gate.open()
+    assert "Succeeded" == server.completion(held).status
 
 
 def test_a_record_that_is_a_directory_is_named_in_the_log_and_left_alone(

@@ -16,10 +16,11 @@ from agent.deployments import Job, JobStore
 from agent.protocol import HostCommand
 from agent.worker.process import DONE, TAKEN, fork_worker
 from tests.daemon.agent_process import is_running, wait_until
+from tests.daemon.control_server import SERVER_ERROR, SPECIFICATION
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.daemon.agent_process import Agent
     from tests.daemon.control_server import ControlServer
@@ -146,6 +147,45 @@ def test_what_a_hook_leaves_running_survives_the_next_commands_of_its_worker(
         os.kill(started, signal.SIGKILL)
 
 
+def test_what_a_hook_leaves_running_is_no_child_of_a_worker_that_waits(
+    server: ControlServer, agent: Agent, application: Application
+) -> None:
+    """It was started by a command that is over; like after any other, it belongs to init."""
+    pid_file = application.directory / "application.pid"
+    script = f"sleep 300 > /dev/null 2>&1 & echo $! > {pid_file}"
+    deployment = application.revise("one", ["ApplicationStart"], script=script)
+    server.carry(deployment, "DownloadBundle", "Install", "ApplicationStart")
+    started = int(pid_file.read_text())
+    try:
+        wait_until(lambda: parent(started) not in agent.children(), "its worker has gone")
+        assert is_running(started)
+    finally:
+        os.kill(started, signal.SIGKILL)
+
+
+def test_what_an_application_starts_meanwhile_is_not_taken_for_the_next_hooks(
+    server: ControlServer, agent: Agent, application: Application
+) -> None:
+    """The launcher of an earlier event hands over and ends while a later hook runs, whose timeout is its own."""
+    here = application.directory
+    launcher = f"(while [ ! -e {here}/go ]; do sleep 0.02; done; setsid sleep 300 & echo $! > {here}/pid) >/dev/null 2>&1 &"
+    script = (
+        f'if [ "$LIFECYCLE_EVENT" = ApplicationStart ]; then {launcher} fi; '
+        f'if [ "$LIFECYCLE_EVENT" = ValidateService ]; then touch {here}/go; sleep 60; fi'
+    )
+    deployment = application.revise("one", EVENTS, script=script, timeout_s=2)
+    server.carry(deployment, "DownloadBundle", "Install", "ApplicationStart")
+    agent.wait_until_idle()
+    completion = server.run("ValidateService", deployment)
+    started = int((here / "pid").read_text())
+    try:
+        assert 3 == completion.code, completion
+        assert is_running(started)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(started, signal.SIGKILL)
+
+
 def test_groups_work_side_by_side(
     server: ControlServer, agent: Agent, application: Application, gate: Gate
 ) -> None:
@@ -180,6 +220,39 @@ def test_processes_say_in_ps_what_they_are(
     server.completion(identifier)
 
 
+def test_a_worker_that_asks_for_its_specification_does_not_look_as_if_it_waited(
+    server: ControlServer, agent: Agent, application: Application
+) -> None:
+    """An endpoint that is down can keep it there for hours."""
+    deployment = application.revise("one")
+    server.carry(deployment, "ApplicationStop")
+    agent.wait_until_idle()
+    server.break_down(SPECIFICATION, SERVER_ERROR)
+    identifier = server.send("ApplicationStop", deployment)
+    wait_until(
+        lambda: [
+            True for pid in agent.workers() if title(pid).startswith("codedeploy-agent: worker Applicat")
+        ],
+        "its title names the command",
+    )
+    server.heal()
+    server.completion(identifier)
+
+
+@pytest.mark.parametrize("name", ["Stop\0It", "Stop\x1b[2J"])
+def test_a_command_whose_name_no_process_can_bear_is_refused_as_unknown(
+    server: ControlServer, agent: Agent, application: Application, name: str
+) -> None:
+    """The title of a process is no reason to fail, and no terminal obeys it."""
+    completion = server.run(name, application.revise("one"))
+    assert completion.message.endswith("[command-unknown]"), completion.message
+
+
+def parent(pid: int) -> int:
+    """Whose child this process is."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def title(pid: int) -> str:
     """What `ps` shows of this process."""
     return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
@@ -191,9 +264,15 @@ def title(pid: int) -> str:
 class Pool:
     """A pool whose workers do as a test says."""
 
-    def __init__(self, directory: Path, *, idle_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        idle_s: float = 60.0,
+        serve: Callable[[Job, socket.socket], None] | None = None,
+    ) -> None:
         self.store = JobStore(directory)
-        self.pool = WorkerPool(self._fork, self._serve, idle_s=idle_s)
+        self.pool = WorkerPool(self._fork, serve or self._serve, idle_s=idle_s)
 
     def job(self, number: int) -> Job:
         """A record that this process holds."""
@@ -289,3 +368,24 @@ def test_a_worker_that_ends_with_a_command_in_hand_has_not_done_it(pool: Pool) -
     os.waitpid(pid, 0)
     assert 0 != pool.pool.forget(pid, 0)
     assert [] == pool.pool.descriptors()
+
+
+def test_a_worker_that_says_no_more_but_lives_does_not_wake_the_daemon_again_and_again(
+    tmp_path: Path,
+) -> None:
+    """Its end can take long, as in a debugger or on a dead disk; until then a core would be busy with nothing."""
+    directory = tmp_path / "gate"
+    directory.mkdir()
+
+    def serve(_job: Job, connection: socket.socket) -> None:
+        connection.close()
+        wait_until(lambda: not directory.exists(), "the test is over")
+
+    with Pool(tmp_path, serve=serve) as pool:
+        pid = pool.carry(1)
+        wait_until(
+            lambda: not pool.pool.take_finished() and not pool.pool.descriptors(), "nothing is watched"
+        )
+        directory.rmdir()
+        os.waitpid(pid, 0)
+        assert 0 != pool.pool.forget(pid, 0)

@@ -17,6 +17,7 @@ from agent.appspec import HookScript
 from agent.errors import CommandFailure
 from agent.lifecycle.context import HookProcess, Patience
 from agent.lifecycle.ending import end_abandoned_hook
+from agent.processes import start_ticks
 from tests.lifecycle.isolation import IsolatedFailure, run_isolated
 from tests.lifecycle.waiting import is_running, read, recorders, wait_until
 
@@ -213,6 +214,37 @@ def test_a_worker_killed_while_it_starts_a_script_leaves_none_that_nobody_knows_
     end_abandoned_hook(hook, deployment_id="d-KILLED", event="AfterInstall")
 
     assert not is_running(int(read(pids)))
+
+
+@pytest.mark.parametrize("name", ["DEPLOYMENT_ID", "LIFECYCLE_EVENT"])
+def test_a_script_whose_variables_name_another_event_says_itself_that_it_is_there(
+    event: Event, name: str
+) -> None:
+    """An AppSpec may set them; nobody would find the script by them after its worker has died."""
+    noted = event.directory / "noted"
+    event.deployment = {"DEPLOYMENT_ID": "d-KILLED", "LIFECYCLE_EVENT": "AfterInstall"}
+    event.additions[name] = "mine"
+    event.options["on_started"] = lambda hook: noted.write_text(f"{os.getppid()} {hook.pid}")
+    event.run_one("#!/bin/bash\n")
+    parent, pid = map(int, noted.read_text().split())
+    assert (os.getpid(), True) == (parent, pid > 0)
+
+
+def test_a_script_that_has_ended_before_it_was_noted_takes_nothing_older_along(
+    event: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an earlier script of the event has left running carries the same variables."""
+    noted: list[HookProcess] = []
+    event.options["on_started"] = noted.append
+
+    def look_late(pid: int) -> int | None:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        return start_ticks(pid)
+
+    monkeypatch.setattr("agent.lifecycle.launch.start_ticks", look_late)
+    event.run_one("#!/bin/bash\n")
+    about_to_start, started = noted
+    assert 0 < about_to_start.start_ticks == started.start_ticks
 
 
 @pytest.mark.root
