@@ -59,11 +59,11 @@ def test_lines_of_a_command_name_no_other_deployment(
     """The log is read deployment by deployment."""
     first, second = application.revise("one"), application.revise("two")
     server.carry(first, "ApplicationStop")
+    wait_until(lambda: agent.logged("command_finished"), "the first command is logged")
     server.carry(second, "ApplicationStop")
-    agent.wait_until_idle()
-    lines = wait_until(lambda: agent.logged("command_finished")[1:], "both commands are logged")
-    assert f"deployment_id={second.deployment_id}" in lines[-1]
-    assert first.deployment_id not in lines[-1]
+    line = wait_until(lambda: agent.logged("command_finished")[1:], "both commands are logged")[-1]
+    assert f"deployment_id={second.deployment_id}" in line
+    assert first.deployment_id not in line
 
 
 def test_a_command_that_fails_is_the_last_one_of_its_worker(

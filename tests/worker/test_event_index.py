@@ -42,6 +42,20 @@ def test_what_is_remembered_is_known_without_reading_the_appspec(revision: Deplo
     assert {"BeforeInstall", "AfterInstall"} == set(remembered_events(revision) or ())
 
 
+@pytest.mark.parametrize("link", ["root", "root/d-1/deployment-archive"], ids=["root", "archive"])
+def test_a_revision_that_lies_behind_a_link_is_read_and_remembered(tmp_path: Path, link: str) -> None:
+    """Somebody has moved the deployment root, or one large archive, to another disk."""
+    directory = DeploymentDirectory(path=tmp_path / "root" / "d-1")
+    directory.archive.mkdir(parents=True)
+    (directory.archive / "appspec.yml").write_text(APPSPEC)
+    (tmp_path / link).rename(tmp_path / "moved")
+    (tmp_path / link).symlink_to(tmp_path / "moved")
+    remembered = wait_until(
+        lambda: appspec_of(directory, None) and remembered_events(directory), "it is remembered"
+    )
+    assert {"BeforeInstall", "AfterInstall"} == set(remembered)
+
+
 def test_nothing_is_known_of_a_revision_that_nobody_has_read(tmp_path: Path) -> None:
     """Or that another agent has downloaded."""
     assert remembered_events(DeploymentDirectory(path=tmp_path)) is None

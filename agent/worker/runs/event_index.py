@@ -72,13 +72,16 @@ def _read(archive: Path, filename: str | None, _state: tuple[int, ...], only_eve
 
 
 def _remember(directory: DeploymentDirectory, path: Path, state: tuple[int, ...], appspec: AppSpec) -> None:
-    remembered = {
-        "appspec": str(path.relative_to(directory.archive)),
-        "state": state,
-        "at": time.time(),
-        "events": sorted(appspec.hooks),
-    }
-    with contextlib.suppress(OSError):
+    # To remember is a kindness to later events; whatever may be odd about a path, this one can go on.
+    with contextlib.suppress(OSError, ValueError, RuntimeError):
+        # Links on the way to the archive are followed in the path of the file.
+        name = path.relative_to(directory.archive.resolve())
+        remembered = {
+            "appspec": str(name),
+            "state": state,
+            "at": time.time(),
+            "events": sorted(appspec.hooks),
+        }
         replace_file(directory.path / _NAME, json.dumps(remembered).encode(), durable=False)
 
 
