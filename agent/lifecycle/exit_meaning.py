@@ -111,7 +111,7 @@ def _about_code(outcome: Exited) -> str:
         )
     if outcome.code == _NOT_FOUND:
         path = (
-            "sudo or the login profile sets PATH here"
+            "sudo or the login profile sets PATH here, or it is too long to be shown"
             if outcome.path_variable is None
             else f"PATH was {outcome.path_variable}"
         )

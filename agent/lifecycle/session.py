@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 MAX_MESSAGE = 2**16
 
+_MAX_SHOWN = 4096  # characters of a text in a message, so that each goes through whole
 _DESCRIPTORS = 2**12  # more than a worker has, where /proc does not tell which
 
 
@@ -42,7 +43,7 @@ class Report(Enum):
     NOT_STARTED = "not-started"
     """The script can't be started: `error`, a number of errno; 0 = its process could not get ready."""
     STARTED = "started"
-    """The script is about to run: `pid`, `path` (the variable PATH), and whether it `left_group`."""
+    """The script is about to run: `pid`, `path` (the variable PATH, if it is not too long), whether it `left_group`."""
     ENDED = "ended"
     """The script has ended: `code`, as subprocess has it."""
     BROKEN = "broken"
@@ -110,7 +111,7 @@ class _Keeper:
         try:
             self._run()
         except Exception as error:  # noqa: BLE001 - nobody else would ever hear of it
-            self._tell(Report.BROKEN, error=f"{type(error).__name__}: {error}")
+            self._tell(Report.BROKEN, error=f"{type(error).__name__}: {error}"[:_MAX_SHOWN])
 
     def _run(self) -> None:
         memberships = own_memberships()
@@ -143,7 +144,8 @@ class _Keeper:
             os.setresgid(self._plan.gid, self._plan.gid, self._plan.gid)
             os.setresuid(self._plan.uid, self._plan.uid, self._plan.uid)
             # By the script's own process: whatever happens to this one from then on, the worker knows of it.
-            self._tell(Report.STARTED, pid=os.getpid(), path=path, left_group=has_left)
+            shown = path if path and len(path) <= _MAX_SHOWN else None
+            self._tell(Report.STARTED, pid=os.getpid(), path=shown, left_group=has_left)
 
         try:
             return self._plan.start(variables, become_user)

@@ -567,6 +567,27 @@ def test_a_script_stays_in_the_control_group_of_the_agent(event: Event) -> None:
     assert keeper.endswith(f"name={name}:/session")
 
 
+def test_a_deployment_that_is_stopped_does_not_wait_for_pam(event: Event) -> None:
+    """Whoever stops it wants the host back now."""
+    pids = event.directory / "pids"
+    hangs = helper(event, "hangs", f"#!/bin/sh\necho $PPID $$ > {pids}\nexec sleep 1000\n")
+    event.cancelled = lambda: read(pids) != ""
+    error_id, _, _, _ = failure_in_session(
+        event, lambda: rules(SERVICE + f"session required pam_exec.so {hangs}\n")
+    )
+    assert error_id == "hook-cancelled"
+    wait_until(lambda: not any(is_running(int(pid)) for pid in read(pids).split()))
+
+
+@pytest.mark.parametrize("length", [3_000, 120_000])
+def test_a_path_of_any_length_spoils_no_report(event: Event, length: int) -> None:
+    """It goes from one process of ours to the other, and some package managers add to it again and again."""
+    event.inherited["PATH"] = "/usr/bin:/bin:" + "/x\udcff" * (length // 3)
+    error_id, _, message, _ = failure_in_session(event, lambda: None, "#!/bin/sh\nno-such-command\n")
+    assert error_id == "hook-failed"
+    assert ("PATH was /usr/bin:" in message) == (length < 4096)
+
+
 MODULE = """
 #include <signal.h>
 #include <stdlib.h>
