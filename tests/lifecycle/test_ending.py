@@ -311,6 +311,7 @@ def test_the_worker_is_told_of_each_script_while_it_runs(event: Event) -> None:
     event.additions["T"] = str(told)
     script = (
         "#!/bin/bash\nread -r stat < /proc/$$/stat\nset -- ${stat##*) }\necho $$ ${20}\necho runs >> $T\n"
+        'until grep -q "^started $$ " $T; do sleep 0.01; done\n'  # who has ended can't be looked at any more
     )
     pid_and_ticks = event.printed(script)
     first, *others, last = told.read_text().splitlines()
