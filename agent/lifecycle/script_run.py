@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import time
 from typing import TYPE_CHECKING, NoReturn
 
@@ -34,6 +33,7 @@ from agent.lifecycle.outcome import (
     timeout_failure,
 )
 from agent.lifecycle.script_file import read_script_file
+from agent.lifecycle.script_waiting import wait_for_script
 from agent.lifecycle.streams import ScriptStreams
 from agent.logs import get_logger
 
@@ -50,8 +50,7 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
-_TICK_S = 0.25  # how often we look whether the deployment was stopped
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.05  # between looks at a process that can't wake us
+_MOMENT_S = 0.001
 
 
 class ScriptRun:
@@ -173,36 +172,15 @@ class ScriptRun:
         raise failure
 
     def _wait(self, process: ScriptProcess, deadline: float, cancelled: Callable[[], bool]) -> int | None:
-        """The exit code of the main process; None when it has to be ended."""
-        next_tick = time.monotonic() + _TICK_S
-        with _exit_descriptor(watched := process.pid) as descriptor:
-            pause_s = _FIRST_PAUSE_S if descriptor is None else _TICK_S
-            while (code := process.poll()) is None:
-                if process.pid != watched:  # the descriptor tells nothing of the new one
-                    pause_s = min(pause_s, _LONGEST_PAUSE_S)
-                now = time.monotonic()
-                if now >= deadline:
-                    return None
-                if now >= next_tick:
-                    next_tick = now + _TICK_S
-                    if cancelled():
-                        return None
-                    self._bury(process)
-                waking = descriptor if process.pid == watched else None
-                self._pause(waking, max(min(deadline - now, next_tick - now, pause_s), 0.001))
-                if descriptor is None:
-                    pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
-        return code
+        """The exit code of the script; None when it has to be ended."""
 
-    def _pause(self, descriptor: int | None, seconds: float) -> None:
-        """Wait so long at most for the script to end; meanwhile the recorder is looked after."""
-        poll = select.poll()
-        poll.register(self._recorder, select.POLLIN)
-        if descriptor is not None:
-            poll.register(descriptor, select.POLLIN)
-        if self._recorder.fileno() in dict(poll.poll(seconds * 1000)):
-            self._recorder.revive()
-            time.sleep(min(seconds, _LONGEST_PAUSE_S))  # should the next one go, too
+        def is_unwanted() -> bool:
+            if cancelled():
+                return True
+            self._bury(process)
+            return False
+
+        return wait_for_script(process, self._recorder, deadline=deadline, is_unwanted=is_unwanted)
 
     def _end(self, process: ScriptProcess) -> Ended:
         """End the script with everything that it started."""
@@ -225,7 +203,7 @@ class ScriptRun:
         patience = self._context.patience
         ending = end_processes(processes, wait, patience=patience, sudo=self._sudo())
         process.finish()
-        wait(_FIRST_PAUSE_S)
+        wait(_MOMENT_S)
         state = self._recorder.settle(within_s=patience.output_s)
         log.warning(
             "hook_ended_by_agent",
@@ -285,17 +263,3 @@ class ScriptRun:
     def _variables(self) -> dict[str, str]:
         """Its environment, but for what belongs to its user."""
         return self._context.environment.for_script(self._script.environment, user={})
-
-
-@contextlib.contextmanager
-def _exit_descriptor(pid: int) -> Iterator[int | None]:
-    """A descriptor that is readable once the process has ended; None where the kernel is older than 5.3."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except (OSError, AttributeError):  # the kernel, or the one that Python was built on
-        yield None
-        return
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
