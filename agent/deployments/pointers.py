@@ -21,14 +21,25 @@ def read_pointer(pointer: Path, *, group: Path) -> DeploymentDirectory | None:
     Raises:
         OSError: it can't be read, or it can't be told whether the directory is there.
     """
-    try:
-        target = os.fsdecode(pointer.read_bytes().strip())
-    except FileNotFoundError:
+    target = named_by(pointer)
+    if not target or "\0" in target:
         return None
     path = group / os.path.basename(target)
-    if not target or os.path.normpath(target) != str(path) or not is_directory(path):
+    if os.path.normpath(target) != str(path) or not is_directory(path):
         return None
     return DeploymentDirectory(path=path)
+
+
+def named_by(pointer: Path) -> str | None:
+    """What this file says, whatever that is worth; None when there is no such file.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    try:
+        return os.fsdecode(pointer.read_bytes().strip())
+    except FileNotFoundError:
+        return None
 
 
 def write_pointer(pointer: Path, directory: DeploymentDirectory) -> None:

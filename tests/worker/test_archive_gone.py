@@ -10,6 +10,7 @@ import pytest
 from tests.e2e.bundles import pack
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.daemon.agent_process import Agent
@@ -97,6 +98,7 @@ def test_install_names_an_archive_that_has_gone(
     completion = server.run("Install", deployment)
     assert_gone(completion)
     assert "DownloadBundle had made it at" in completion.message
+    assert "So nothing has been installed." in completion.message
 
 
 def test_install_names_an_appspec_that_somebody_has_removed(
@@ -140,6 +142,106 @@ def test_a_blue_green_rollback_fails_where_the_scripts_that_take_the_traffic_bac
     rollback = application.revise("rollback", LATER, others=ROLLBACK)
     assert_gone(server.run("BeforeAllowTraffic", rollback))
     assert_gone(server.run("ApplicationStart", rollback))
+
+
+def emptied(archive: Path) -> None:
+    for file in archive.iterdir():
+        file.unlink()
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [
+        emptied,
+        lambda archive: shutil.rmtree(archive.parent),
+        lambda archive: shutil.rmtree(archive.parent.parent),
+    ],
+    ids=["files", "deployment", "group"],
+)
+def test_a_blue_green_rollback_fails_whatever_is_missing_of_what_it_needs(
+    server: ControlServer, agent: Agent, application: Application, lose: Callable[[Path], None]
+) -> None:
+    """Cleaners leave directories, people remove all of them."""
+    installed = application.revise("installed", LATER)
+    server.carry(installed, "DownloadBundle", "Install")
+    lose(archive_of(installed, agent))
+    completion = server.run("BeforeAllowTraffic", application.revise("rollback", LATER, others=ROLLBACK))
+    assert_gone(completion)
+    assert f"{application.group_id}/{installed.deployment_id}" in completion.message
+    early = server.run("ApplicationStop", application.revise("next"))
+    assert early.message.startswith("Succeeded: no script has run, since "), early.message
+
+
+@pytest.mark.parametrize("text", ["", "/etc", "{group}", "d-1", "{directory}/deployment-archive", "a\0b"])
+def test_a_file_that_names_no_deployment_of_its_group_is_named(
+    server: ControlServer, agent: Agent, application: Application, text: str
+) -> None:
+    """A crash of the host has emptied it, or somebody has moved the deployment root."""
+    installed = application.revise("installed", ["ApplicationStop", *LATER])
+    server.carry(installed, "DownloadBundle", "Install")
+    agent.wait_until_idle()
+    directory = archive_of(installed, agent).parent
+    pointer = agent.root / "deployment-instructions" / f"{installed.group_id}_last_successful_install"
+    pointer.write_text(text.format(directory=directory, group=directory.parent))
+    completion = server.run("BeforeAllowTraffic", application.revise("rollback", LATER, others=ROLLBACK))
+    assert_gone(completion)
+    assert str(pointer) in completion.message
+    early = server.run("ApplicationStop", application.revise("next"))
+    assert early.message.startswith(f"Succeeded: no script has run, since {pointer} says "), early.message
+    assert [] == application.trace
+
+
+LEFT = {
+    "is no directory any more": lambda archive: archive.write_text("a file"),
+    "is a link to elsewhere, where there is no directory": lambda archive: archive.symlink_to("elsewhere"),
+    "is a link to deployment-archive, where there is no directory": lambda archive: archive.symlink_to(
+        archive.name
+    ),
+}
+
+
+@pytest.mark.parametrize("left", LEFT)
+def test_what_stands_in_the_place_of_an_archive_is_named(
+    server: ControlServer, agent: Agent, application: Application, left: str
+) -> None:
+    """Whoever looks finds something under that name."""
+    deployment = application.revise("one", ["ApplicationStop", *LATER])
+    server.carry(deployment, "DownloadBundle", "Install")
+    archive = archive_of(deployment, agent)
+    shutil.rmtree(archive)
+    LEFT[left](archive)
+    completion = server.run("ApplicationStart", deployment)
+    assert_gone(completion)
+    assert f"{archive}, {left}. " in completion.message
+    early = server.run("ApplicationStop", application.revise("next"))
+    assert f"no script has run, since {archive} {left}" in early.message
+
+
+def test_an_archive_that_was_moved_behind_a_link_is_where_it_was(
+    server: ControlServer, agent: Agent, application: Application
+) -> None:
+    """Somebody made room on the disk, and lost nothing."""
+    deployment = application.revise("one", LATER)
+    server.carry(deployment, "DownloadBundle", "Install", "AfterInstall")
+    archive = archive_of(deployment, agent)
+    archive.rename(application.directory / "moved")
+    archive.symlink_to(application.directory / "moved")
+    server.carry(deployment, "ApplicationStart", "ValidateService")
+    assert ["AfterInstall of one", "ApplicationStart of one", "ValidateService of one"] == application.trace
+
+
+def test_a_deployment_that_only_the_groups_files_know_is_not_said_to_be_new(
+    server: ControlServer, agent: Agent, application: Application
+) -> None:
+    """Old lines of the history go, and with the directory everything else of the deployment."""
+    deployment = application.revise("one", LATER)
+    server.carry(deployment, "DownloadBundle")
+    agent.wait_until_idle()
+    (agent.state / "history.jsonl").unlink()
+    shutil.rmtree(archive_of(deployment, agent).parent)
+    completion = server.run("AfterInstall", deployment)
+    assert_gone(completion)
+    assert "is gone, with the whole directory of the deployment" in completion.message
 
 
 def test_a_blue_green_rollback_without_any_earlier_deployment_has_nothing_to_run(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.deployments import History
+from agent.deployments.pointers import named_by
 from agent.errors import CommandFailure
 from agent.files import is_directory
 from agent.lifecycle.choice import ScriptSource, choose_source
-from agent.protocol import DOWNLOAD_BUNDLE, IN_PLACE_ORDER, LIFECYCLE_EVENTS, CommandStatus
+from agent.protocol import DOWNLOAD_BUNDLE, IN_PLACE_ORDER, INSTALL, LIFECYCLE_EVENTS, CommandStatus
 from agent.worker.runs.event_index import has_remembered_events
-from agent.worker.runs.revisions import appspec_filename
+from agent.worker.runs.revisions import GroupRevisions, appspec_filename
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from agent.errors import AppSpecMissing
     from agent.specification import DeploymentSpecification
     from agent.worker.context import HostContext
-    from agent.worker.runs.revisions import GroupRevisions
 
 _EARLY_EVENTS = IN_PLACE_ORDER[: IN_PLACE_ORDER.index(DOWNLOAD_BUNDLE)]
 
@@ -58,16 +59,43 @@ def directory_of_scripts(
         return _current(event, specification, revisions, host)
     is_last = source is ScriptSource.LAST_SUCCESSFUL
     earlier = revisions.last_successful if is_last else revisions.most_recent
-    if earlier is None:
-        return NoScripts()
-    if is_directory(earlier.archive):
+    if earlier is not None and is_directory(earlier.archive):
         return earlier
-    if event not in _EARLY_EVENTS:
-        raise _earlier_archive_gone(event, earlier, source)
-    return NoScripts(
-        note=f"no script has run, since {earlier.archive} is gone: the archive of the group's {source.value} "
-        f"deployment, whose scripts {event} would run."
+    pointer = revisions.last_successful_file if is_last else revisions.most_recent_file
+    named = named_by(pointer)
+    if named is None:
+        return NoScripts()
+    return no_earlier_scripts(event, _what_is_lost(earlier, named, pointer, source))
+
+
+def no_earlier_scripts(event: str, lost: str) -> NoScripts:
+    """What it means for an event that the scripts of an earlier deployment, which it would run, can't be looked up.
+
+    Args:
+        event: name of the event.
+        lost: what is not there, as part of a sentence that ends with the name of that deployment.
+
+    Raises:
+        CommandFailure: `deployment-archive-gone`; the event must not look as if they had run.
+    """
+    if event in _EARLY_EVENTS:
+        return NoScripts(note=f"no script has run, since {lost}, whose scripts {event} would run.")
+    raise CommandFailure(
+        "deployment-archive-gone",
+        f"No script has run, since {lost}, whose scripts {event} runs in this rollback. Deploy the revision that is to "
+        "take the traffic again.",
     )
+
+
+def _what_is_lost(
+    earlier: DeploymentDirectory | None, named: str, pointer: Path, source: ScriptSource
+) -> str:
+    role = f"the group's {source.value} deployment"
+    if earlier is not None:
+        return f"{earlier.archive} {_what_is_left(earlier.archive)}: the archive of {role}"
+    if named.startswith("/") and "\0" not in named and not os.path.lexists(named):
+        return f"{named} is gone: the directory of {role}"
+    return f'{pointer} says "{named}", where no deployment of this group is: it should name {role}'
 
 
 def _current(
@@ -106,34 +134,37 @@ def archive_gone(
 ) -> CommandFailure:
     """Why this event of this deployment can't know its scripts, since when, and what to do."""
     fetched = _fetched(specification, host)
-    if not fetched and not _exists(current.bundle_source):
+    if not fetched and not _shows_that_it_was_fetched(current, specification, host):
         why = (
             f"The revision of deployment {specification.deployment_id} was never fetched on this host: no "
             f"DownloadBundle of it has succeeded here, and there is no {current.archive}."
         )
         advice = "Create the deployment again, so that the host gets all of its events, DownloadBundle first."
     else:
+        left = _what_is_left(current.archive)
+        if not _exists(current.path):
+            left = "is gone, with the whole directory of the deployment"
         why = (
             f"The deployment archive of deployment {specification.deployment_id}, {current.archive}, "
-            f"{_what_is_left(current)}. {_since_when(fetched, current)}"
+            f"{left}. {_since_when(fetched, current)}"
         )
         advice = (
-            "A script of the deployment, or a cleaner of temporary files, has removed it: have them leave "
+            "A script of the deployment, or a cleaner of temporary files, has removed or replaced it: have them leave "
             f"{current.path.parent} alone, which the agent tidies up itself (max_revisions), and deploy again."
         )
-    return CommandFailure(
-        "deployment-archive-gone",
-        f"{why} So nobody knows which scripts {event} has, and none has run. {advice}",
-    )
+    what_follows = f"So nobody knows which scripts {event} has, and none has run."
+    if event == INSTALL:
+        what_follows = "So nothing has been installed."
+    return CommandFailure("deployment-archive-gone", f"{why.rstrip()} {what_follows} {advice}")
 
 
-def _earlier_archive_gone(event: str, earlier: DeploymentDirectory, source: ScriptSource) -> CommandFailure:
-    return CommandFailure(
-        "deployment-archive-gone",
-        f"In this rollback {event} runs the scripts of the group's {source.value} deployment, {earlier.path.name}, and "
-        f"its deployment archive, {earlier.archive}, is gone. {_last_change(earlier)} So nobody knows which scripts "
-        f"{event} has, and none has run. Deploy the revision that is to take the traffic again.",
-    )
+def _shows_that_it_was_fetched(
+    current: DeploymentDirectory, specification: DeploymentSpecification, host: HostContext
+) -> bool:
+    """Whether that can be seen without the history, of which old lines go."""
+    revisions = GroupRevisions(specification, host)
+    pointers = (revisions.last_successful_file, revisions.most_recent_file)
+    return _exists(current.bundle_source) or str(current.path) in map(named_by, pointers)
 
 
 def _fetched(specification: DeploymentSpecification, host: HostContext) -> list[HistoryEntry]:
@@ -162,18 +193,20 @@ def _since_when(fetched: list[HistoryEntry], current: DeploymentDirectory) -> st
     return " ".join(filter(None, (known, _last_change(current))))
 
 
-def _what_is_left(current: DeploymentDirectory) -> str:
-    if not _exists(current.path):
-        return "is gone, with the whole directory of the deployment"
-    return "has no AppSpec file any more" if _exists(current.archive) else "is gone"
+def _what_is_left(archive: Path) -> str:
+    if os.path.isdir(archive):
+        return "has no AppSpec file any more"
+    if os.path.islink(archive):
+        return f"is a link to {os.readlink(archive)}, where there is no directory"
+    return "is no directory any more" if _exists(archive) else "is gone"
 
 
 def _last_change(directory: DeploymentDirectory) -> str:
-    changed = directory.archive if _exists(directory.archive) else directory.path
-    try:
-        return f"Names in {changed} last changed at {_told(changed.stat().st_mtime)}."
-    except OSError:
-        return ""
+    for changed in (directory.archive, directory.path):
+        with contextlib.suppress(OSError):
+            if changed.is_dir():
+                return f"Names in {changed} last changed at {_told(changed.stat().st_mtime)}."
+    return ""
 
 
 def _exists(path: Path) -> bool:

@@ -10,7 +10,12 @@ from agent.errors import AppSpecInvalid, AppSpecMissing
 from agent.logs import get_logger
 from agent.worker.directories import keeping_in
 from agent.worker.results import succeeded_result
-from agent.worker.runs.archives import NoScripts, directory_of_scripts, without_appspec
+from agent.worker.runs.archives import (
+    NoScripts,
+    directory_of_scripts,
+    no_earlier_scripts,
+    without_appspec,
+)
 from agent.worker.runs.event_index import appspec_of, remembered_events
 from agent.worker.runs.revisions import GroupRevisions, appspec_filename
 
@@ -87,10 +92,8 @@ class EventRun:
                     self._event, missing, directory, self._specification, self._host
                 ) from missing
             # An archive that was cleared out has no scripts to run; the new revision can still be deployed.
-            self._nothing_left(
-                f"no script has run, since {directory.archive} has no AppSpec file any more: the archive of an earlier "
-                f"deployment, whose scripts {self._event} would run."
-            )
+            lost = f"{directory.archive} has no AppSpec file any more: the archive of an earlier deployment"
+            self._nothing_left(no_earlier_scripts(self._event, lost).note)
             return None
 
     def _appspec_of(self, directory: DeploymentDirectory, filename: str | None) -> AppSpec:

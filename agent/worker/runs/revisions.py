@@ -8,6 +8,8 @@ from agent.deployments.pointers import read_pointer
 from agent.files import replace_file
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from agent.deployments import DeploymentDirectory
     from agent.specification import DeploymentSpecification
     from agent.worker.context import HostContext
@@ -26,14 +28,22 @@ class GroupRevisions:
     @property
     def last_successful(self) -> DeploymentDirectory | None:
         """The deployment whose Install last succeeded, if it is still here."""
-        return read_pointer(
-            self._root.last_successful(self._group_id), group=self._root.group(self._group_id)
-        )
+        return read_pointer(self.last_successful_file, group=self._root.group(self._group_id))
 
     @property
     def most_recent(self) -> DeploymentDirectory | None:
         """The deployment that was last downloaded, if it is still here."""
-        return read_pointer(self._root.most_recent(self._group_id), group=self._root.group(self._group_id))
+        return read_pointer(self.most_recent_file, group=self._root.group(self._group_id))
+
+    @property
+    def last_successful_file(self) -> Path:
+        """Where it is written which deployment that is."""
+        return self._root.last_successful(self._group_id)
+
+    @property
+    def most_recent_file(self) -> Path:
+        """Where it is written which deployment that is."""
+        return self._root.most_recent(self._group_id)
 
 
 def note_appspec_filename(directory: DeploymentDirectory, filename: str | None) -> None:
