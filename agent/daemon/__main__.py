@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agent.certificates import trusted_cas
@@ -171,9 +172,11 @@ class _Process:
 
         def serve(job: Job, connection: socket.socket) -> None:
             # Only in the process that it is for.
+            from agent.lifecycle.recorder_shelf import RecorderShelf  # noqa: PLC0415
             from agent.worker.service import serve  # noqa: PLC0415
 
             given = context()
+            given = replace(given, host=replace(given.host, recorders=RecorderShelf()))
             serve(job, connection, lambda job: finish(job, given))
 
         return Workers(

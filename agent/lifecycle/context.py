@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.lifecycle.environment import HookEnvironment
+    from agent.lifecycle.recorder_shelf import RecorderShelf
 
 # What the process is called that keeps the session of a script's user, see `session`.
 SESSION_KEEPER = "hook-session"
@@ -69,6 +70,8 @@ class HookContext:
         fail_on_open_output: a script whose output is still open after it ended has failed.
         patience: how long things may take.
         max_log_bytes: size at which either log is rotated.
+        recorders: where the process that records the output comes from, and goes to when the event has succeeded;
+            None = one is made for this event.
         on_started: told of each script before it runs, and of its process as soon as that is known. It may be
             called in that process, right before that becomes the script: it may write to what is open, and must
             not raise.
@@ -85,5 +88,6 @@ class HookContext:
     fail_on_open_output: bool = False
     patience: Patience = Patience()
     max_log_bytes: int = MAX_BYTES
+    recorders: RecorderShelf | None = None
     on_started: Callable[[HookProcess], None] = lambda _process: None
     on_ended: Callable[[], None] = lambda: None

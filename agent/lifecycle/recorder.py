@@ -48,7 +48,7 @@ class OutputState:
 
 
 class Recorder:
-    """Records the output of the scripts of one event; goes on alone when this process is killed.
+    """Records the output of the scripts of one event at a time; goes on alone when this process is killed.
 
     A recorder that has itself been killed is replaced by a new one, and the script notices nothing.
 
@@ -71,16 +71,32 @@ class Recorder:
         late_s: float = LATE_OUTPUT_S,
         late_bytes: int = LATE_OUTPUT_BYTES,
     ) -> None:
-        self._log = script_log
         self._answer_s = self._patience_s = answer_s
         self._late_s = late_s
         self._late_bytes = late_bytes
+        self._forget(script_log)
+        self._start()
+
+    def _forget(self, script_log: ScriptLog) -> None:
+        self._log = script_log
         self._streams: tuple[int, ...] = ()
         self._trouble: str | None = None
         self._is_lost = False
         self._was_replaced = False
         self._is_silence_known = True
-        self._start()
+
+    def begin(self, script_log: ScriptLog) -> bool:
+        """Record another event, whose output goes there, after one at whose end `is_at_rest`; False = it has gone."""
+        self._forget(script_log)
+        try:
+            self._send_once(Request.EVENT, script_log.describe())
+        except ConnectionError:
+            return False
+        return True
+
+    def is_at_rest(self) -> bool:
+        """Whether nobody can print anything any more that it would log."""
+        return not self._was_replaced and self._ask(Request.REST, b"", 0) == b"1"
 
     def fileno(self) -> int:
         """A descriptor that becomes readable when the process has gone."""

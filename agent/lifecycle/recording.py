@@ -17,14 +17,12 @@ import time
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from agent.lifecycle.capture import Capture
+from agent.lifecycle.script_log import ScriptLog
 from agent.lifecycle.streams import Stream
 from agent.processes import show_as
-
-if TYPE_CHECKING:
-    from agent.lifecycle.script_log import ScriptLog
 
 MAX_MESSAGE = 2**16
 
@@ -38,6 +36,10 @@ _LOOK_AGAIN_S = 1.0  # at lines without end
 class Request(Enum):
     """What the worker may ask; the first byte of a message."""
 
+    EVENT = b"B"
+    """Another event begins, whose output goes into the log that the rest of the message describes."""
+    REST = b"R"
+    """Answered by whether nobody can write to any stream any more; the files are closed then."""
     NOTE = b"N"
     """Log the rest of the message as a line of our own."""
     STREAMS = b"S"
@@ -68,8 +70,9 @@ def record(connection: socket.socket, log: ScriptLog, *, late_s: float, late_byt
     try:
         connection = _leave_worker(connection)
         log.recall_tail()
-        capture = Capture(log)
-        _Service(connection, capture, log).run()
+        service = _Service(connection, log)
+        service.run()
+        capture, log = service.capture, service.log
         connection.close()
         end = time.monotonic() + late_s
         while capture.readers and late_bytes > 0 and (left_s := end - time.monotonic()) > 0:
@@ -98,17 +101,17 @@ class _Mark:
 class _Service:
     """Doing what the worker asks for."""
 
-    def __init__(self, connection: socket.socket, capture: Capture, log: ScriptLog) -> None:
+    def __init__(self, connection: socket.socket, log: ScriptLog) -> None:
         self._connection = connection
-        self._capture = capture
-        self._log = log
+        self.capture = Capture(log)
+        self.log = log
         self._mark: _Mark | None = None
 
     def run(self) -> None:
         """Return when the worker has gone."""
         while True:
-            with self._capture.waking_on(self._connection.fileno()):
-                self._capture.read(_LOOK_AGAIN_S)
+            with self.capture.waking_on(self._connection.fileno()):
+                self.capture.read(_LOOK_AGAIN_S)
             try:
                 message, descriptors, _, _ = socket.recv_fds(self._connection, MAX_MESSAGE, len(Stream))
                 if not message:
@@ -121,29 +124,46 @@ class _Service:
 
     def _obey(self, request: Request, content: bytes, descriptors: list[int]) -> None:
         match request:
+            case Request.EVENT:
+                self._begin(ScriptLog.described(content))
+            case Request.REST:
+                self._rest()
             case Request.NOTE:
-                self._log.note(content)
+                self.log.note(content)
             case Request.STREAMS:
                 self._mark = None
-                self._capture.add(descriptors)
+                self.capture.add(descriptors)
             case Request.MARK:
-                self._mark = _Mark(at=float(content), last_output_at=self._capture.last_output_at)
+                self._mark = _Mark(at=float(content), last_output_at=self.capture.last_output_at)
             case Request.SETTLE:
                 self._settle(float(content))
             case Request.TAIL:
-                self._connection.send(self._log.tail.encode())
+                self._connection.send(self.log.tail.encode())
             case Request.FAILURE_TAIL:
-                self._connection.send(self._log.failure_tail.encode())
+                self._connection.send(self.log.failure_tail.encode())
             case Request.LAST_ERRORS:
-                self._connection.send(f" {self._log.last_errors}".encode())
+                self._connection.send(f" {self.log.last_errors}".encode())
+
+    def _begin(self, log: ScriptLog) -> None:
+        """Only where the events before have left no stream open."""
+        self.log.close()
+        self.log = log
+        self.capture = Capture(log)
+        self._mark = None
+
+    def _rest(self) -> None:
+        is_idle = not self.capture.readers
+        if is_idle:
+            self.log.close()
+        self._connection.send(b"1" if is_idle else b"0")
 
     def _settle(self, within_s: float) -> None:
-        self._capture.read_to_end(within_s=within_s)
-        mark = self._mark or _Mark(at=time.monotonic(), last_output_at=self._capture.last_output_at)
+        self.capture.read_to_end(within_s=within_s)
+        mark = self._mark or _Mark(at=time.monotonic(), last_output_at=self.capture.last_output_at)
         state = {
-            "is_open": self._capture.is_open,
+            "is_open": self.capture.is_open,
             "silent_s": mark.silent_s,
-            "trouble": self._log.trouble,
+            "trouble": self.log.trouble,
         }
         self._connection.send(json.dumps(state).encode())
 

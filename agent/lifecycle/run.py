@@ -11,7 +11,7 @@ from agent.lifecycle.accounts import find_account
 from agent.lifecycle.adoption import adopting_orphans, hearing_of_children
 from agent.lifecycle.environment import is_refused
 from agent.lifecycle.output import EVENT_NOTE
-from agent.lifecycle.recorder import Recorder
+from agent.lifecycle.recorder_shelf import RecorderShelf
 from agent.lifecycle.script_log import ScriptLog
 from agent.lifecycle.script_run import ScriptRun
 from agent.logs import get_logger
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from agent.appspec import HookScript
     from agent.lifecycle.context import HookContext
+    from agent.lifecycle.recorder import Recorder
 
 log = get_logger()
 
@@ -74,13 +75,17 @@ def run_event(
             for script, account in zip(scripts, accounts, strict=True):
                 run = ScriptRun(script, account, context, recorder, heir=heir, leaders=leaders)
                 leaders.append(run.run(cancelled))
-    except CommandFailure as failure:
-        _complete(failure, context, recorder)
-        raise
-    else:
-        return EventLog(tail=recorder.tail())
-    finally:
+        tail = recorder.tail()
+    except BaseException as error:
+        if isinstance(error, CommandFailure):
+            _complete(error, context, recorder)
         recorder.close()
+        raise
+    if context.recorders is None:
+        recorder.close()
+    else:
+        context.recorders.put_back(recorder)
+    return EventLog(tail=tail)
 
 
 def _start_recorder(context: HookContext) -> Recorder:
@@ -91,7 +96,8 @@ def _start_recorder(context: HookContext) -> Recorder:
             context.deployment_id,
             max_bytes=context.max_log_bytes,
         )
-        return Recorder(script_log, answer_s=context.patience.recorder_s)
+        shelf = context.recorders or RecorderShelf()
+        return shelf.take(script_log, answer_s=context.patience.recorder_s)
     except OSError as error:
         raise CommandFailure(
             "hook-not-startable",

@@ -9,16 +9,16 @@ The format is that of the existing agents; tools read it. Both are rotated by si
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.lifecycle.output import Tail, marked, recalled
 from agent.rotation import MAX_BYTES, RotatingFile
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from agent.lifecycle.streams import Stream
 
 
@@ -49,6 +49,7 @@ class ScriptLog:
         *,
         max_bytes: int = MAX_BYTES,
     ) -> None:
+        self._facts = (str(scripts_log), str(deployments_log or ""), deployment_id, max_bytes)
         self._scripts = RotatingFile(scripts_log, max_bytes=max_bytes)
         self._deployments = RotatingFile(deployments_log, max_bytes=max_bytes) if deployments_log else None
         self._deployment_id = deployment_id.encode()
@@ -58,6 +59,17 @@ class ScriptLog:
         for path in filter(None, (scripts_log, deployments_log)):
             with contextlib.suppress(OSError):
                 path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+
+    def describe(self) -> bytes:
+        """What `described` makes another one of, in another process."""
+        return json.dumps(self._facts).encode()
+
+    @classmethod
+    def described(cls, text: bytes) -> ScriptLog:
+        """A log for the same files and deployment; nothing has been logged yet."""
+        scripts_log, deployments_log, deployment_id, max_bytes = json.loads(text)
+        deployments = Path(deployments_log) if deployments_log else None
+        return cls(Path(scripts_log), deployments, deployment_id, max_bytes=max_bytes)
 
     @property
     def tail(self) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from agent.endpoint import HostCommandClient
     from agent.identity import HostIdentity
     from agent.lifecycle.context import HookProcess
+    from agent.lifecycle.recorder_shelf import RecorderShelf
     from agent.settings import Settings
 
 
@@ -30,6 +31,7 @@ class HostContext:
         on_script_ended: told when it runs no more.
         on_step: told of each step beyond `run` that Install is about to take: `commit`, `undo`.
         is_cancelled: asked often while a hook script runs or a bundle is downloaded; once True, that is ended.
+        recorders: see `HookContext.recorders`.
         hook_identity: AWS_REGION and AWS_HOST_IDENTIFIER for hooks.
     """
 
@@ -41,6 +43,7 @@ class HostContext:
     on_script_ended: Callable[[], None] = lambda: None
     on_step: Callable[[str], None] = lambda _step: None
     is_cancelled: Callable[[], bool] = lambda: False
+    recorders: RecorderShelf | None = None
 
     @property
     def root(self) -> DeploymentRoot:

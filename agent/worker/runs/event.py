@@ -150,6 +150,7 @@ class EventRun:
             scripts_log=self._revisions.current.scripts_log,
             deployments_log=settings.deployments_log,
             fail_on_open_output=settings.fail_on_open_output,
+            recorders=self._host.recorders,
             on_started=self._host.on_script_started,
             on_ended=self._host.on_script_ended,
         )
