@@ -176,8 +176,9 @@ class _Process:
             from agent.worker.service import serve  # noqa: PLC0415
 
             given = context()
-            given = replace(given, host=replace(given.host, recorders=RecorderShelf()))
-            serve(job, connection, lambda job: finish(job, given))
+            recorders = RecorderShelf()
+            given = replace(given, host=replace(given.host, recorders=recorders))
+            serve(job, connection, lambda job: finish(job, given), recorders.pids)
 
         return Workers(
             pool=WorkerPool(self._fork, serve),

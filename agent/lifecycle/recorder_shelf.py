@@ -34,6 +34,10 @@ class RecorderShelf:
         else:
             recorder.close()
 
+    def pids(self) -> tuple[int, ...]:
+        """Of the process that is kept."""
+        return () if self._kept is None else (self._kept.pid,)
+
     def close(self) -> None:
         """Let go of the recorder that is kept, which ends then."""
         if self._kept is not None:

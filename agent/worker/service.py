@@ -27,7 +27,7 @@ from agent.worker.process import DONE, LEAVING, TAKEN
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
 # What commands need, in the order in which a deployment needs it; imported while there is nothing else to do.
 IMPORTS = (
@@ -49,6 +49,7 @@ def serve(
     job: Job,
     connection: socket.socket,
     carry: Callable[[Job], bool],
+    own: Callable[[], Collection[int]],
     imports: Sequence[Sequence[str]] = IMPORTS,
 ) -> None:
     """Carry the command of this record, and of those that come, until there are none any more.
@@ -57,6 +58,7 @@ def serve(
         job: the first record, held by this process.
         connection: to the daemon.
         carry: brings a command to its end; False = the process should carry no other one after it.
+        own: pids of this process's children that are none of what scripts have left running.
         imports: rows of modules, each imported when there is no record to work on.
     """
     missing = list(imports)
@@ -65,7 +67,7 @@ def serve(
     while next_job is not None:
         is_clean = carry(next_job)
         next_job.let_go()
-        is_leaving = not (is_clean and _is_as_new(inherited))
+        is_leaving = not (is_clean and _is_as_new(inherited, own()))
         with contextlib.suppress(OSError):  # the daemon has gone
             connection.send(LEAVING if is_leaving else DONE)
         if is_leaving:
@@ -111,7 +113,7 @@ def _inherited() -> tuple[int, str] | None:
         return None
 
 
-def _is_as_new(inherited: tuple[int, str] | None) -> bool:
+def _is_as_new(inherited: tuple[int, str] | None, own: Collection[int]) -> bool:
     """Whether this process is as good for another command as one that is forked now."""
     threading = sys.modules.get("threading")
     if threading is not None and threading.active_count() > 1:
@@ -123,20 +125,33 @@ def _is_as_new(inherited: tuple[int, str] | None) -> bool:
         is_unchanged = inherited is not None and _inherited() == inherited
     except OSError:
         return False
-    return is_small and is_unchanged and not _has_children()
+    return is_small and is_unchanged and not _has_children(own)
 
 
-def _has_children() -> bool:
+def _has_children(own: Collection[int]) -> bool:
     """Whether something that scripts have left running is a child of this process.
 
     It is to become one of init, as after any other command: who lives on below us would be taken for something
     of a later event, once its own parent ends meanwhile, and be ended with that.
     """
     end = time.monotonic() + _CHILDREN_END_S
+    while True:
+        try:
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                pass
+        except ChildProcessError:
+            return False
+        if _children() <= set(own):
+            return False
+        if time.monotonic() >= end:
+            return True
+        time.sleep(_CHILDREN_PAUSE_S)
+
+
+def _children() -> set[int]:
+    """Pids of all children of this process, which has one thread; where the kernel does not tell, one that is none."""
     try:
-        while time.monotonic() < end:
-            if os.waitpid(-1, os.WNOHANG) == (0, 0):
-                time.sleep(_CHILDREN_PAUSE_S)
-    except ChildProcessError:
-        return False
-    return True
+        with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
+            return set(map(int, file.read().split()))
+    except OSError:
+        return {0}
