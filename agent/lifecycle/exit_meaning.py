@@ -76,15 +76,16 @@ def signal_name(number: int) -> str:
 
 def _about_file(outcome: Exited) -> str:
     file = outcome.file
+    marked = ""
     if file.has_byte_order_mark:
         hidden = "its `#!` does not count" if b"#!" in file.first_line else "its first command is not found"
-        return (
+        marked = (
             f"The script begins with a byte order mark (EF BB BF), so {hidden}. "
             "Save it as UTF-8 without that mark. "
         )
     if file.windows_line:
         return (
-            f"The script has Windows line ends (the first in line {file.windows_line}), and a shell takes the "
+            f"{marked}The script has Windows line ends (the first in line {file.windows_line}), and a shell takes the "
             "carriage return as part of the command. Save it with Unix line ends (dos2unix). "
         )
     if not outcome.is_readable:
@@ -92,7 +93,7 @@ def _about_file(outcome: Exited) -> str:
             "Its user may execute the script, but not read it, and an interpreter has to read what it runs. "
             "Let others read it (chmod a+r). "
         )
-    return ""
+    return marked
 
 
 def _about_code(outcome: Exited) -> str:

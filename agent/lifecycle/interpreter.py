@@ -42,15 +42,17 @@ def describe_program(file: ScriptFile, script: HookScript, account: Account | No
     if words := file.interpreter_words:
         return f"by {' '.join(words)}{through}"
     shell = shell_for(file, None if script.sudo else account)
-    return f"by {shell}, because its first two bytes are not `#!`{_why(file)}{through}"
+    return f"by {shell}, because {_why(file)}{through}"
 
 
 def _why(file: ScriptFile) -> str:
+    if file.beginning.startswith(b"#!"):
+        return "nothing follows the `#!` in its first line"
     if file.has_byte_order_mark:
-        return " but a byte order mark"
+        return "its first two bytes are not `#!` but a byte order mark"
     if line := file.late_interpreter_line:
-        return f" (that comes in line {line})"
-    return ""
+        return f"its first two bytes are not `#!` (that comes in line {line})"
+    return "its first two bytes are not `#!`"
 
 
 def _through(script: HookScript, account: Account | None) -> str:

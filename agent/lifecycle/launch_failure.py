@@ -164,6 +164,11 @@ def _missing_part(path: Path, script: HookScript) -> CommandFailure:
             f"the loader that {program} was linked for is not on this host ({machine}). "
             "Build the program for this host's C library, or statically."
         )
+    elif not interpreter.startswith("/"):
+        reason = (
+            f"the first line of {path} names the interpreter {interpreter} without its whole path, and nothing looks "
+            f"for it in PATH. Write its whole path, or #!/usr/bin/env {interpreter}."
+        )
     else:
         reason = (
             f"the interpreter {interpreter} that the first line of {path} names is not on this host. "
@@ -237,22 +242,26 @@ def _closed_by_mode(path: Path, account: Account | None) -> str:
             f"{user} may not enter {closed}, in which {path} lies. "
             "Let others enter it (chmod o+x), or run the script without runas."
         )
-    named = _named_by_kernel(read_script_file(path).first_line)
-    interpreter = Path(os.fsdecode(named)) if named.startswith(b"/") else None
     if not may_execute(path, account):
         return f"{user} may not execute {path}. Look at its owner and mode."
-    if interpreter is None or not interpreter.exists():
+    named = _named_by_kernel(read_script_file(path).first_line)
+    interpreter = Path(os.fsdecode(named))
+    if not named.startswith(b"/") or not interpreter.exists():
         return ""
+    if interpreter.is_dir():
+        return f"its interpreter {interpreter} is a directory. Correct the first line of {path}."
+    return _closed_interpreter(interpreter, user, account)
+
+
+def _closed_interpreter(interpreter: Path, user: str, account: Account | None) -> str:
     if closed := _first_closed_directory(Path(os.path.realpath(interpreter)), account):
         return (
             f"{user} may not enter {closed}, in which its interpreter {interpreter} lies. "
             "Let others enter it (chmod o+x), or install the interpreter where everybody may get to it."
         )
-    if not may_execute(interpreter, account):
-        return (
-            f"{user} may not execute its interpreter {interpreter}. Look at its owner and mode (chmod a+x)."
-        )
-    return ""
+    if may_execute(interpreter, account):
+        return ""
+    return f"{user} may not execute its interpreter {interpreter}. Look at its owner and mode (chmod a+x)."
 
 
 def _first_closed_directory(path: Path, account: Account | None) -> Path | None:

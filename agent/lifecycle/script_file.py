@@ -24,6 +24,8 @@ _WIDE_MARKS = (
 # `#!` in these encodings, where the mark has been left out.
 _WIDE_STARTS = ((b"#\0\0\0!\0\0\0", "UTF-32"), (b"#\0!\0", "UTF-16"), (b"\0#\0!", "UTF-16"))
 _ELF = b"\x7fELF"
+_SAMPLE_BYTES, _FEWEST_BYTES = 64, 4
+_PLAIN = frozenset(b"\t\n\r" + bytes(range(32, 127)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +75,7 @@ class ScriptFile:
         for start, encoding in (*_WIDE_MARKS, *_WIDE_STARTS):
             if self.beginning.startswith(start):
                 return encoding
-        return ""
+        return "UTF-16" if _alternates(self.beginning[:_SAMPLE_BYTES]) else ""
 
     @property
     def has_byte_order_mark(self) -> bool:
@@ -120,6 +122,14 @@ def read_script_file(path: Path) -> ScriptFile:
             return ScriptFile(path=path, beginning=file.read(_READ_BYTES) or b"", state=state)
     except OSError:
         return ScriptFile(path=path, beginning=b"")
+
+
+def _alternates(sample: bytes) -> bool:
+    """Whether every second byte is 0 and the others are plain text, as in UTF-16 without a mark."""
+    halves = sample[::2], sample[1::2]
+    return len(sample) >= _FEWEST_BYTES and any(
+        not any(zeros) and all(byte in _PLAIN for byte in text) for zeros, text in (halves, reversed(halves))
+    )
 
 
 def _state(facts: os.stat_result) -> tuple[int, ...]:

@@ -107,3 +107,29 @@ def test_a_script_in_a_wide_encoding_is_named_as_such(event: Event, encoding: st
     failure = event.fail_one("#!/bin/bash\necho hi\n".encode(encoding))
     assert failure.error_id == "hook-script-encoding"
     assert encoding[:6].upper() in failure.message
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-be", "utf-16-le"])
+def test_text_in_a_wide_encoding_is_known_without_any_mark(event: Event, encoding: str) -> None:
+    """PowerShell leaves the mark out, too, if it is told to."""
+    failure = event.fail_one("echo hi\n".encode(encoding))
+    assert failure.error_id == "hook-script-encoding"
+
+
+@pytest.mark.parametrize(
+    ("content", "error_id", "says"),
+    [
+        ("#!\nexit 3\n", "hook-failed", "nothing follows the `#!` in its first line"),
+        ("#!bash\n", "hook-interpreter-missing", "Write its whole path, or #!/usr/bin/env bash"),
+        ("#!/tmp\n", "hook-not-permitted", "its interpreter /tmp is a directory"),
+        ("\ufeff#!/bin/bash\r\nexit 3\n", "hook-failed", "Windows line ends (the first in line 1)"),
+        ("\ufeff#!/bin/bash\r\nexit 3\n", "hook-failed", "byte order mark (EF BB BF)"),
+    ],
+)
+def test_what_is_wrong_with_a_first_line_is_said(
+    event: Event, content: str, error_id: str, says: str
+) -> None:
+    """Each needs another correction."""
+    failure = event.fail_one(content)
+    assert failure.error_id == error_id
+    assert says in failure.message
