@@ -80,6 +80,15 @@ def parse_settings(text: bytes, *, source: str) -> LoadedSettings:
     return _Reader(source).read(document)
 
 
+def _without_password(value: str) -> str:
+    """The value without what stands before an @: in an address that may be a user and a password."""
+    before, at, host = value.rpartition("@")
+    if not at:
+        return value
+    scheme, slashes, _ = before.partition("//")
+    return f"{scheme if slashes else ''}{slashes}***@{host}"
+
+
 def _yaml_problem(error: yaml.YAMLError) -> Problem:
     mark = getattr(error, "problem_mark", None)
     what = getattr(error, "problem", None) or " ".join(str(error).split())
@@ -143,7 +152,7 @@ class _Reader:
         try:
             self.values[key] = self.parsers[key](node.value)
         except ValueError as error:
-            message = f"`{key}` is `{node.value}`; expected {error}"
+            message = f"`{key}` is `{_without_password(node.value)}`; expected {error}"
             self.problems.append(_problem(node, message))
 
     def _read_environment(self, node: yaml.Node) -> None:

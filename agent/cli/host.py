@@ -7,12 +7,14 @@ import os
 import pwd
 from typing import TYPE_CHECKING
 
+import click
+
 from agent.daemon.host import HostFinder, s3_url
 from agent.daemon.launch import Launch
 from agent.errors import ConfigurationError, Problem
 from agent.identity.on_premises import to_json
 from agent.identity.on_premises_file import read_on_premises
-from agent.logs import Log, stderr_log
+from agent.logs import Log, LogSink
 from agent.processes import initial_environment
 from agent.settings import DEFAULT_CONFIGURATION, Settings
 from agent.settings_file import load_settings
@@ -82,7 +84,10 @@ def identity_of(settings: Settings) -> HostIdentity | None:
     on_premises = read_on_premises(settings.on_premises_config_file)
     members = to_json(on_premises.identity) if on_premises else None
     launch = Launch(settings=settings, on_premises=members, proxies={})
-    identity, _ = HostFinder(launch, os.environ, Log(stderr_log())).try_once()
+    finder = HostFinder(launch, os.environ, Log(LogSink(None, to_stderr=False)))
+    identity, _ = finder.try_once()
+    if identity is None:
+        click.echo(f"agentctl: {finder.trouble} [{finder.error_id}]", err=True)
     return identity
 
 

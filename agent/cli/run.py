@@ -118,15 +118,15 @@ class _Preparation:
 def _check_places(config_file: Path, settings: Settings) -> None:
     """Make the agent's directories, and see whether they and other named files can be used."""
     problems = []
-    restricted = {
-        settings.root_dir: settings.restrict_agent_dir_permissions,
-        settings.pid_dir: settings.restrict_agent_dir_permissions,
-        settings.log_dir: settings.restrict_log_dir_permissions,
-    }
-    for directory, is_restricted in restricted.items():
-        problem = _prepare_directory(directory, 0o700 if is_restricted else 0o755)
-        if problem:
-            problems.append(problem)
+    restricted = (
+        ("root_dir", settings.root_dir, settings.restrict_agent_dir_permissions),
+        ("pid_dir", settings.pid_dir, settings.restrict_agent_dir_permissions),
+        ("log_dir", settings.log_dir, settings.restrict_log_dir_permissions),
+    )
+    for key, directory, is_restricted in restricted:
+        why = _prepare_directory(directory, 0o700 if is_restricted else 0o755)
+        if why:
+            problems.append(Problem(message=f"`{key}` {directory} {why}"))
     ca_file = settings.deployment_signer_ca_file
     if ca_file and ca_file.is_dir():
         problems.append(Problem(message=f"`deployment_signer_ca_file` {ca_file} is a directory"))
@@ -140,22 +140,22 @@ def _check_places(config_file: Path, settings: Settings) -> None:
         raise ConfigurationError(str(config_file), problems)
 
 
-def _prepare_directory(directory: Path, mode: int) -> Problem | None:
+def _prepare_directory(directory: Path, mode: int) -> str:
+    """Make it, if it is not there; why it can't be used, as the rest of a sentence, empty when it can."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if mode == 0o700:
             directory.chmod(mode)
     except OSError as error:
-        return Problem(message=f"the directory {directory} can't be made: {error.strerror or error}")
+        return f"can't be made: {error.strerror or error}; make it, or name another directory"
     if os.statvfs(directory).f_flag & os.ST_RDONLY:
-        return Problem(
-            message=f"the directory {directory} is on a file system that is mounted read-only, for root as well"
+        return (
+            "is on a file system that is mounted read-only, for root as well; mount it writable, or name "
+            "another directory"
         )
     if not os.access(directory, os.W_OK | os.X_OK):
-        return Problem(
-            message=f"the directory {directory} can't be written to by this user (uid {os.geteuid()})"
-        )
-    return None
+        return f"can't be written to by this user (uid {os.geteuid()}); change its owner, or name another directory"
+    return ""
 
 
 def _proxies(settings: Settings) -> dict[str, str]:

@@ -49,7 +49,12 @@ def _waiting(overview: Overview) -> dict[str, Any] | None:
     daemon = overview.daemon
     if daemon is None or not daemon.waits_for or overview.run_state is not RunState.RUNNING:
         return None
-    return {"for": daemon.waits_for, "since": daemon.waits_since, "next_try_at": daemon.next_try_at}
+    return {
+        "for": daemon.waits_for,
+        "error_id": daemon.waits_error_id or None,
+        "since": daemon.waits_since,
+        "next_try_at": daemon.next_try_at,
+    }
 
 
 def _command(state: JobState) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def _daemon_lines(overview: Overview, daemon: DaemonStatus, now: float) -> Itera
     vitality = overview.vitality
     is_there = overview.run_state in {RunState.RUNNING, RunState.FROZEN}
     if overview.run_state is RunState.RUNNING and daemon.waits_for:
-        yield f"  waits for   {daemon.waits_for}"
+        yield f"  waits for   {_with_id(daemon.waits_for, daemon.waits_error_id)}"
         yield f"              since {ago(daemon.waits_since, now)}; next try in {max(0, round(daemon.next_try_at - now))} s"
     if overview.run_state is RunState.RUNNING and daemon.state == "draining":
         yield "  draining    it takes no commands until `agentctl drain --undo` or a reboot"
@@ -143,7 +143,13 @@ def _poll_line(daemon: DaemonStatus, now: float, *, is_there: bool) -> str:
         return f"{when}: {'a command' if daemon.last_poll_result == 'command' else 'no command'}"
     success = ago(daemon.last_success_at, now) if daemon.last_success_at else "never"
     again = f" Next try in {max(0, round(daemon.next_poll_at - now))} s." if is_there else ""
-    return f"{when}: FAILED ({daemon.failures} in a row, last success {success}). {daemon.last_poll_result}{again}"
+    reason = _with_id(daemon.last_poll_result, daemon.last_error_id)
+    return f"{when}: FAILED ({daemon.failures} in a row, last success {success}). {reason}{again}"
+
+
+def _with_id(reason: str, error_id: str) -> str:
+    """The reason with what `agentctl explain` knows it by, if it has that."""
+    return f"{reason} [{error_id}]" if error_id else reason
 
 
 def _work_lines(overview: Overview, now: float) -> Iterator[str]:

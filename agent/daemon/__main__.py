@@ -135,7 +135,7 @@ class _Process:
     def _connect(self, finder: HostFinder) -> Connected | NotYet:
         identity, wait_s = finder.try_once()
         if identity is None:
-            return NotYet(reason=finder.trouble, wait_s=wait_s)
+            return NotYet(reason=finder.trouble, wait_s=wait_s, error_id=finder.error_id)
         stack = control_stack(self._settings, identity)
         self._log.info("host_identified", host=identity.describe(), endpoint=stack.url)
         return Connected(

@@ -57,6 +57,7 @@ class NotYet:
 
     reason: str
     wait_s: float
+    error_id: str = ""
 
 
 class Daemon:
@@ -144,7 +145,10 @@ class Daemon:
         now = time.time()
         since = self._status.waits_since or now
         self._tell(
-            waits_for=wait.reason[:_SHOWN_CHARACTERS], waits_since=since, next_try_at=now + wait.wait_s
+            waits_for=wait.reason[:_SHOWN_CHARACTERS],
+            waits_error_id=wait.error_id,
+            waits_since=since,
+            next_try_at=now + wait.wait_s,
         )
 
     def _poll_until_stopped(self, connected: Connected) -> None:
@@ -160,6 +164,7 @@ class Daemon:
             host_identifier=connected.host_identifier,
             endpoint=connected.endpoint,
             waits_for="",
+            waits_error_id="",
             waits_since=0.0,
             next_try_at=0.0,
         )
@@ -285,6 +290,7 @@ class Daemon:
         self._tell(
             last_poll_at=now,
             last_poll_result=reason[:_SHOWN_CHARACTERS],
+            last_error_id=error.error_id,
             failures=failures,
             next_poll_at=now + wait_s,
         )
@@ -302,6 +308,7 @@ class Daemon:
         self._tell(
             last_poll_at=now,
             last_poll_result=outcome,
+            last_error_id="",
             last_success_at=now,
             failures=0,
             next_poll_at=now + self._settings.wait_between_runs,

@@ -33,6 +33,7 @@ class HostFinder:
         self._failures = 0
         self.trouble = ""
         """Why the last try came to nothing; empty before the first."""
+        self.error_id = ""
 
     def try_once(self) -> tuple[HostIdentity | None, float]:
         """The identity, or how many seconds to wait before the next try.
@@ -61,7 +62,7 @@ class HostFinder:
                 self._log.warning(
                     "host_not_identified", error=error.message, error_id=error.error_id, retry_in_s=wait_s
                 )
-            self.trouble = error.message
+            self.trouble, self.error_id = error.message, error.error_id
             return None, wait_s
         return identity, 0.0
 

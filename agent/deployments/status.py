@@ -34,10 +34,12 @@ class DaemonStatus:
     Attributes:
         state: `starting`, `polling`, `draining`, `stopping` or `stopped`.
         last_poll_result: `command`, `empty`, or the reason why it failed; empty before the first.
+        last_error_id: what `agentctl explain` knows that reason by; empty when the last poll did not fail.
         failures: polls that failed in a row.
         boot_id: of the boot in which the process was started; empty from a daemon that did not say it.
         heartbeat_s: it touches the file at least this often; 0 from a daemon that did not do so.
         waits_for: what keeps it from polling, as a sentence; empty when nothing does.
+        waits_error_id: what `agentctl explain` knows that by; empty when it is no error.
         waits_since: when that began to be so.
         next_try_at: when it looks again.
         refused: the last command that was refused although the history could not be written: `identifier`,
@@ -52,6 +54,7 @@ class DaemonStatus:
     endpoint: str
     last_poll_at: float = 0.0
     last_poll_result: str = ""
+    last_error_id: str = ""
     last_success_at: float = 0.0
     failures: int = 0
     next_poll_at: float = 0.0
@@ -59,6 +62,7 @@ class DaemonStatus:
     boot_id: str = ""
     heartbeat_s: float = 0.0
     waits_for: str = ""
+    waits_error_id: str = ""
     waits_since: float = 0.0
     next_try_at: float = 0.0
     refused: Mapping[str, Any] = field(default_factory=dict, hash=False)

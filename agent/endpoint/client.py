@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agent import __version__
-from agent.endpoint.refusals import PORTAL_ADVICE, Refusals
+from agent.endpoint.refusals import PORTAL_ADVICE, Refusals, beginning
 from agent.errors import EndpointUnavailable, RequestRefused
 from agent.identity.service_clock import ServiceClock
 from agent.identity.signing import sign_headers
@@ -147,7 +147,7 @@ class HostCommandClient:
             answer = json.loads(response.body)
         except (ValueError, RecursionError) as error:
             kind = response.headers.get("Content-Type", "an unknown type")
-            why = f"the answer is no JSON but {kind}, and begins with {response.body[:60]!r}"
+            why = f"the answer is no JSON but {kind}, and begins with {beginning(response.body)}"
             raise self._nonsense(operation, why) from error
         if not isinstance(answer, dict):
             raise self._nonsense(operation, "the answer is no object")

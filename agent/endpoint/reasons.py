@@ -107,7 +107,9 @@ def proxy_refusal(proxy: Proxy, place: str, status: int, said: str) -> EndpointU
 def _reason(error: BaseException, about_name: str, more: str = "") -> str:
     for kind, reason in REASONS:
         if isinstance(error, kind):
-            return reason.format(getattr(error, "strerror", None) or str(error), about_name, more)
+            # What answered may be quoted in it, with its line ends.
+            said = " ".join((getattr(error, "strerror", None) or str(error)).split())
+            return reason.format(said, about_name, more)
     raise AssertionError(f"{type(error).__name__} is in no row of the table") from error
 
 

@@ -45,6 +45,7 @@ _ADVICE = {
     "AccessDeniedException": "The user or role of this host may not do this: check {credentials}, and with "
     "enable_auth_policy: true attach a policy that allows {action}.",
 }
+_THROTTLED = "It asks for fewer requests, so all processes of this agent pause until one succeeds."
 _OTHER_ADVICE = "Compare address, credentials and clock of this host with what the endpoint expects."
 
 
@@ -67,15 +68,19 @@ class Refusals:
         """The error that an answer other than 200 stands for."""
         error_type, said = _error_body(response)
         request_id = response.headers.get("x-amzn-RequestId", "")
-        about = f"{operation} at {self._stack.url} was refused with {response.status} {error_type or 'without a type'}"
+        is_fault = response.status >= 500 or response.status == 408 or error_type in _FAULTS_OF_SERVICE
+        met = "failed" if is_fault else "was refused"
+        about = (
+            f"{operation} at {self._stack.url} {met} with {response.status} {error_type or 'without a type'}"
+        )
         about += f": {said.rstrip('.')}" if said else ""
         about += f" (request id {request_id})." if request_id else "."
         way = self._went_through()
         lowered = error_type.lower()
         if response.status == 429 or "throttl" in lowered or "rateexceeded" in lowered:
-            return Throttled(f"{about}{way}", request_id=request_id)
-        if response.status >= 500 or response.status == 408 or error_type in _FAULTS_OF_SERVICE:
-            message = f"{about} Nothing to do on this host; it is tried again.{way}"
+            return Throttled(f"{about} {_THROTTLED}{way}", request_id=request_id)
+        if is_fault:
+            message = f"{about} {_fault_of(error_type, way)}{way}"
             return EndpointUnavailable(message, request_id=request_id)
         if not error_type:
             # The service always names a type: this was a proxy, a portal or a firewall, whatever it means.
@@ -104,6 +109,18 @@ class Refusals:
         )
 
 
+def beginning(body: bytes) -> str:
+    """How an answer begins, in quotes, as it can stand in a message whatever it is made of."""
+    return repr(body[:60].decode("utf-8", "replace"))
+
+
+def _fault_of(error_type: str, way: str) -> str:
+    """Whose fault an answer of 500 and more is; the service names a type, a proxy on the way does not."""
+    if way and not error_type:
+        return "It comes from the endpoint or from the proxy: look at the logs of both if it lasts. It is tried again."
+    return "The fault is on its side, and not this host's. It is tried again."
+
+
 def _what_came(response: Response) -> str:
     """Whatever tells who has answered, as sentences; empty where there is nothing."""
     said = ""
@@ -111,7 +128,7 @@ def _what_came(response: Response) -> str:
         # What follows a `?` may be meant for one visitor only.
         said += f"It leads to {location.partition('?')[0][:100]}. "
     if response.body:
-        said += f"It begins with {response.body[:60]!r}. "
+        said += f"The answer begins with {beginning(response.body)}. "
     return said
 
 

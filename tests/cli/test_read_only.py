@@ -34,7 +34,5 @@ def test_a_read_only_root_directory_is_named_as_that_to_root(tmp_path: Path) -> 
         check=False,
     )
     assert 2 == done.returncode
-    assert (
-        f"the directory {root} is on a file system that is mounted read-only, for root as well" in done.stderr
-    )
+    assert f"`root_dir` {root} is on a file system that is mounted read-only, for root as well" in done.stderr
     assert "uid" not in done.stderr

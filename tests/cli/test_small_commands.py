@@ -136,6 +136,9 @@ def test_a_host_that_is_nobody_is_told_what_was_tried(agent: Agent) -> None:
     agent.environment["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = "http://127.0.0.1:1"
     done = agent.agentctl("whoami")
     assert (1, "") == (done.returncode, done.stdout)
+    # A sentence for people, and no line of a log.
+    assert done.stderr.startswith("agentctl: This host does not know who it is.")
+    assert done.stderr.endswith(" [identity-unavailable]\n")
     assert str(agent.identity_file) in done.stderr
     assert "http://127.0.0.1:1" in done.stderr
 

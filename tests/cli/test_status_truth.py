@@ -330,6 +330,8 @@ def test_an_agent_that_waits_for_its_name_says_why_since_when_and_until_when(age
     shown = agent.agentctl("status").stdout
     assert ("running", "starting") == (document["state"], document["daemon"]["state"])
     assert "http://127.0.0.1:1" in document["waiting"]["for"]
+    assert "identity-unavailable" == document["waiting"]["error_id"]
+    assert " [identity-unavailable]\n" in shown
     assert document["waiting"]["since"] <= document["waiting"]["next_try_at"]
     assert "  waits for   " in shown
     assert "next try in " in shown

@@ -51,7 +51,7 @@ TROUBLE = {
     "error 503 without a body": (Fault(status=503), "503 without a type"),
     "a page of a portal": (
         HTML,
-        "no JSON but text/html, and begins with b'<html>Sign in to the guest network</html>'. Check that no portal",
+        "no JSON but text/html, and begins with '<html>Sign in to the guest network</html>'. Check that no portal",
     ),
     "an answer cut off": (Fault(body=b'{"HostCommand": {"HostCom'), "the answer is no JSON"),
     "not UTF-8": (Fault(body=b'{"HostCommand": "\xff\xfe"}'), "the answer is no JSON"),
@@ -98,6 +98,10 @@ def test_after_a_bad_answer_the_agent_waits_and_says_why(
     assert 1 == status["failures"]
     assert reason in status["last_poll_result"]
     assert server.url in status["last_poll_result"]
+    assert (
+        f"{status['last_poll_result']} [{status['last_error_id']}] Next try"
+        in agent.agentctl("status").stdout
+    )
     polls = server.of(POLL)
     assert (1 if fault in FINAL else 4) == len(polls)
     # 10 s after the first attempt: what the repetitions took counts as waiting.
@@ -358,7 +362,7 @@ def test_what_answers_in_the_place_of_the_service_decides_nothing(
     assert ["BeforeInstall of one"] == application.trace
     (line,) = [line for line in agent.logged("endpoint_trouble") if identifier in line]
     assert (
-        "403 without a type. It begins with b'<html>blocked</html>'. Check that no portal or proxy answers"
+        "403 without a type. The answer begins with '<html>blocked</html>'. Check that no portal or proxy answers"
         in line
     )
 

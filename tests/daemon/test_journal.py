@@ -121,6 +121,17 @@ def test_a_proxy_that_can_not_be_one_ends_the_start_with_an_id_and_without_its_p
     assert "secret" not in agent.output()
 
 
+def test_a_password_in_a_setting_that_is_refused_is_shown_to_nobody(agent: Agent) -> None:
+    """The reason of a failed start is in the journal and in `agentctl status`, which everybody may read."""
+    agent.configure(proxy_uri="socks5://user:secret@proxy.example.com:1080")
+    agent.launch()
+    assert 2 == agent.wait()
+    status = agent.agentctl("status")
+    for shown in (agent.output(), status.stdout):
+        assert "`proxy_uri` is `socks5://***@proxy.example.com:1080`; expected an address" in shown
+        assert "secret" not in shown + status.stderr
+
+
 CRASH = """
 import os
 from agent.worker.process import fork_worker

@@ -120,7 +120,7 @@ def test_a_wrong_configuration_is_refused_with_all_problems_of_all_files(
         f"{agent.identity_file} can't be used",
         "aws_access_key_id",
         f"{agent.config_file} can't be used",
-        f"the directory {not_a_directory}/log can't be made: Not a directory",
+        f"`log_dir` {not_a_directory}/log can't be made: Not a directory; make it, or name another",
         f"`deployment_signer_ca_file` {tmp_path}/no-ca.pem can't be read",
     ):
         assert expected in output, output

@@ -124,7 +124,7 @@ def test_no_command_is_none(
         (
             b"<html>Sign in",
             {"Content-Type": "text/html"},
-            "no JSON but text/html, and begins with b'<html>Sign in'",
+            "no JSON but text/html, and begins with '<html>Sign in'",
         ),
         (b'{"HostCommand": false}', {}, "HostCommand is not an object"),
         (b'{"HostCommand": {}}', {}, "the command has no HostCommandIdentifier"),
@@ -267,7 +267,7 @@ def test_a_fault_of_the_service_is_one_whatever_its_status(
 ) -> None:
     """It is worth another try."""
     server.script.put(Answer.of(status, __type="ServerException"))
-    with pytest.raises(EndpointUnavailable, match="Nothing to do on this host"):
+    with pytest.raises(EndpointUnavailable, match="The fault is on its side"):
         client.poll_host_command()
 
 
@@ -438,3 +438,13 @@ def test_an_endpoint_that_refuses_at_any_time_is_asked_twice_at_most(
     with pytest.raises(RequestRefused):
         client.poll_host_command()
     assert 2 == len(server.requests)
+
+
+@pytest.mark.parametrize("status", [429, 400])
+def test_throttling_says_that_the_agent_pauses_by_itself(
+    client: HostCommandClient, server: ScriptedServer, status: int
+) -> None:
+    """Nobody has to do anything, and nobody should restart the agent, which would ask again at once."""
+    server.script.put(Answer.of(status, **({} if status == 429 else {"__type": "ThrottlingException"})))
+    with pytest.raises(Throttled, match="all processes of this agent pause"):
+        client.poll_host_command()
