@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 MAX_MESSAGE = 2**16
 
 _MAX_SHOWN = 4096  # characters of a text in a message, so that each goes through whole
+_BROKEN = 70  # EX_SOFTWARE
 _DESCRIPTORS = 2**12  # more than a worker has, where /proc does not tell which
 
 
@@ -92,13 +93,15 @@ def keep_session(
         stdout: where the script prints.
         stderr: the same.
     """
+    code = _BROKEN
     try:
         # First: what the worker has open, such as its lock on the record, is closed after that.
         plan.announce()
         connection = _leave_worker(connection, stdout, stderr)
         _Keeper(library, connection, plan).run()
+        code = 0
     finally:
-        os._exit(0)
+        os._exit(code)
 
 
 class _Keeper:

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.appspec import HookScript
+from agent.errors import CommandFailure
 from agent.lifecycle.accounts import find_account
 from agent.lifecycle.context import Patience
 from agent.lifecycle.environment import DEFAULT_PATH
+from agent.lifecycle.script_process import DirectScript
 from tests.lifecycle.isolation import run_isolated
 from tests.lifecycle.waiting import read
 
@@ -283,3 +285,12 @@ def test_a_variable_that_is_refused_is_named_in_the_log(
     event.additions[refused] = "x"
     event.run_one("#!/bin/bash\n")
     assert refused in capfd.readouterr().err
+
+
+def test_an_exit_code_that_nobody_has_is_no_success() -> None:
+    """Popen takes 0 for it, and a script that failed would have succeeded."""
+    process = subprocess.Popen(["/bin/sh", "-c", "exit 3"])
+    os.waitpid(process.pid, 0)
+    with pytest.raises(CommandFailure) as raised:
+        DirectScript(process, HookScript(location="h.sh"), None).poll()
+    assert raised.value.error_id == "hook-result-unknown"
