@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from agent.deployments.group import group_lock
 from agent.deployments.group_files import GroupFiles
 from agent.errors import CommandFailure
 from agent.worker.installed import recover_group
+from agent.worker.remedies import remedy_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,18 +36,8 @@ def keeping_in(directory: Path) -> Iterator[None]:
         where = os.fsdecode(error.filename) if error.filename else str(directory)
         raise CommandFailure(
             "deployment-directory-unwritable",
-            f"The deployment can't be kept in {where}: {error.strerror or error}. {_remedy(error, where)}, and deploy again.",
+            f"The deployment can't be kept in {where}: {error.strerror or error}. {remedy_for(error, where, otherwise='Check root_dir')}, and deploy again.",
         ) from error
-
-
-def _remedy(error: OSError, where: str) -> str:
-    if error.errno == errno.EROFS:
-        return "Its file system is mounted read-only, for root as well: make it writable again"
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return f"Free some space there, or inodes (`df -h {where}; df -i {where}`)"
-    if error.errno in {errno.EACCES, errno.EPERM}:
-        return f"Let the agent's user (uid {os.geteuid()}) write there"
-    return "Check root_dir"
 
 
 @contextlib.contextmanager

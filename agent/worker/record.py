@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from agent.errors import CommandFailure
+from agent.worker.remedies import remedy_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,9 +31,10 @@ def keeping_record(job: Job) -> Iterator[None]:
 
 def no_record(error: OSError, path: Path) -> CommandFailure:
     """The failure of a command of which there can be no record, or no whole one, in this place."""
-    where = os.fsdecode(error.filename) if error.filename else path
+    where = os.fsdecode(error.filename) if error.filename else str(path)
+    remedy = remedy_for(error, where, otherwise="Check pid_dir")
     return CommandFailure(
         "record-impossible",
         f"The agent can't keep a record of this command in {where}: {error.strerror or error}. "
-        "Nothing has been changed. Free some space there and deploy again.",
+        f"Nothing has been changed. {remedy}, and deploy again.",
     )
