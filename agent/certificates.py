@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping
 
 CA_VARIABLES = ("AWS_CA_BUNDLE", "SSL_CERT_FILE", "AWS_SSL_CA_DIRECTORY", "SSL_CERT_DIR")
@@ -20,6 +22,14 @@ _BUNDLES = (
     Path("/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem"),  # the same, newer
     Path("/etc/ssl/ca-bundle.pem"),  # SUSE
     Path("/etc/ssl/cert.pem"),  # Alpine
+)
+
+_NOT_YET_VALID, _EXPIRED, _OTHER_HOST, _OTHER_ADDRESS = 9, 10, 62, 64  # of OpenSSL's X509_V_ERR_*
+_OWN_CA = (
+    "If a CA of your own, or of a proxy that looks into TLS, has issued it: put the certificate of that CA, in PEM form "
+    "and named NAME.crt, into /usr/local/share/ca-certificates and run update-ca-certificates (Debian, Ubuntu), or into "
+    "/etc/pki/ca-trust/source/anchors and run update-ca-trust (Amazon Linux, RHEL); or name its file with AWS_CA_BUNDLE "
+    "in the environment of the agent's service. Then restart the agent."
 )
 
 
@@ -64,3 +74,34 @@ def _has_hashed_names(path: Path) -> bool:
             return any(entry.name.endswith(".0") for entry in entries)
     except OSError:
         return False
+
+
+def untrusted_because(error: ssl.SSLCertVerificationError, cas: TrustedCAs | None, about_name: str) -> str:
+    """Why a server's certificate is not trusted and what to do about it, as the end of a sentence and more sentences.
+
+    Args:
+        error: of the handshake.
+        cas: which CAs are trusted; None = nobody knows.
+        about_name: what to check where the certificate is for another name, as a sentence.
+    """
+    said = error.verify_message
+    if error.verify_code in (_OTHER_HOST, _OTHER_ADDRESS):
+        return f"its certificate is for another name ({said.rstrip('.')}). {about_name}"
+    if error.verify_code in (_EXPIRED, _NOT_YET_VALID):
+        now = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime())
+        return (
+            f"its certificate is out of date ({said}), while this host's clock says {now}. If the clock is right, "
+            "tell whoever runs that server."
+        )
+    return f"its certificate is not trusted ({said}). {_trusted(cas)}{_OWN_CA}"
+
+
+def _trusted(cas: TrustedCAs | None) -> str:
+    """The sentences that say which CAs count; empty where nobody knows."""
+    if cas is None:
+        return ""
+    if not cas.variable:
+        return f"Trusted are the CAs of this host, in {cas.path}. "
+    # OpenSSL finds a certificate in a directory by the hash of its subject only.
+    rehash = f" (after adding one, run `openssl rehash {cas.path}`)" if cas.path.is_dir() else ""
+    return f"Trusted are only the CAs in {cas.path}, which {cas.variable} names{rehash}. "

@@ -60,7 +60,12 @@ def make_deployment_archive(
         unpack_bundle(bundle, fetched.bundle_type, archive, limits, appspec_names)
     except CommandFailure as failure:
         # The file on this host is only a copy: what has to be mended is where it came from.
-        failure.add(f"It came from {_name_of(revision)}.")
+        way = (
+            f", through {fetched.proxy}: if what lies there is right, look at what that sends"
+            if fetched.proxy
+            else ""
+        )
+        failure.add(f"It came from {_name_of(revision)}{way}.")
         if fetched.doubt:
             failure.add(f"It may have been damaged on the way: {fetched.doubt}.")
         raise

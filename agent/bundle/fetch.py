@@ -42,13 +42,16 @@ def fetch_bundle(revision: Revision, sources: BundleSources, bundle: Path) -> Fe
 def _fetch_from_s3(revision: S3Revision, sources: BundleSources, bundle: Path) -> FetchedBundle:
     from agent.bundle.download import download  # noqa: PLC0415 - see above
     from agent.bundle.s3 import S3Object, bare_etag  # noqa: PLC0415 - see above
+    from agent.bundle.session import proxy_for  # noqa: PLC0415 - see above
 
-    result = download(S3Object(revision, sources), bundle, sources)
+    remote = S3Object(revision, sources)
+    result = download(remote, bundle, sources)
     return FetchedBundle(
         bundle_type=revision.bundle_type,
         size_bytes=result.size_bytes,
         etag=None if result.etag is None else bare_etag(result.etag),
         sha256=result.sha256,
+        proxy=str(proxy_for(remote.address, sources.proxy_uri) or ""),
         doubt=None if result.doubt is None else str(result.doubt),
     )
 
@@ -56,7 +59,13 @@ def _fetch_from_s3(revision: S3Revision, sources: BundleSources, bundle: Path) -
 def _fetch_from_github(revision: GitHubRevision, sources: BundleSources, bundle: Path) -> FetchedBundle:
     from agent.bundle.download import download  # noqa: PLC0415 - see above
     from agent.bundle.github import GitHubArchive  # noqa: PLC0415 - see above
+    from agent.bundle.session import proxy_for  # noqa: PLC0415 - see above
 
     remote = GitHubArchive(revision, sources)
     result = download(remote, bundle, sources)
-    return FetchedBundle(bundle_type=remote.bundle_type, size_bytes=result.size_bytes, sha256=result.sha256)
+    return FetchedBundle(
+        bundle_type=remote.bundle_type,
+        size_bytes=result.size_bytes,
+        sha256=result.sha256,
+        proxy=str(proxy_for(remote.address, sources.proxy_uri) or ""),
+    )

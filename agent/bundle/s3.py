@@ -215,8 +215,10 @@ class S3Object:
                 wait_s=refusal.retry_after_s,
             )
         if refusal.is_passing:
+            # Without S3's words it may be the answer of whatever stands in between.
+            doubt = "" if refusal.is_of_s3 else ", and not in the words of S3"
             return TryAgain(
-                f"{self._server} answers {refusal}", Trouble.SERVER_ERROR, wait_s=refusal.retry_after_s
+                f"{self._server} answers {refusal}{doubt}", Trouble.SERVER_ERROR, wait_s=refusal.retry_after_s
             )
         return final_failure(
             refusal,

@@ -68,14 +68,14 @@ def final_failure(refusal: Refusal, asked: Asked) -> CommandFailure:
     if refusal.status == 404 or refusal.code in _MISSING_CODES:
         return CommandFailure(
             "bundle-not-found",
-            f"There is no bundle {asked.name}: {asked.server} answers {refusal}."
-            " Check bucket, key and version of the revision, and whether a lifecycle rule removed it.",
+            f"There is no bundle {asked.name}: {asked.server} answers {refusal}. {_what_is_missing(refusal)}",
         )
     if refusal.status in {401, 403}:
         return _access_denied(refusal, asked)
     return CommandFailure(
         "bundle-s3-refused",
-        f"The bundle {asked.name} could not be downloaded: {asked.server} answers {refusal}.",
+        f"The bundle {asked.name} could not be downloaded: {asked.server} answers {refusal}."
+        " Compare bucket, key and version of the revision with what it says, and check s3_endpoint_override if it is set.",
     )
 
 
@@ -88,11 +88,11 @@ def _access_denied(refusal: Refusal, asked: Asked) -> CommandFailure:
         " Without s3:ListBucket, a missing object looks like this, too.",
     )
     if not refusal.is_of_s3:
-        advice = f"It does not answer as S3 does: a proxy or firewall on the way may have refused it. If not: {advice}"
+        advice = f"It does not answer as S3 does: a proxy or firewall on the way may have refused it. If not: {advice[0].lower()}{advice[1:]}"
     return CommandFailure(
         "bundle-access-denied",
         f"The bundle {asked.name} could not be downloaded: {asked.server} answers {refusal}"
-        f" to the access key {asked.access_key_id}. {advice}",
+        f" to the access key {asked.access_key_id}, which is from {asked.credentials_source}. {advice}",
     )
 
 
@@ -117,6 +117,14 @@ def _archived(refusal: Refusal, asked: Asked) -> CommandFailure:
         f" Restore it first (`aws s3api restore-object --bucket {bucket} --key {key}{version} --restore-request"
         " Days=1`), wait until it can be read, and deploy again.",
     )
+
+
+def _what_is_missing(refusal: Refusal) -> str:
+    if refusal.code == "NoSuchBucket":
+        return "Check the bucket of the revision, and s3_endpoint_override if it is set."
+    if refusal.code == "NoSuchVersion":
+        return "Check the version of the revision, and whether somebody, or a lifecycle rule, has removed it."
+    return "Check bucket, key and version of the revision, and whether a lifecycle rule removed it."
 
 
 def _partition(region: str) -> str:

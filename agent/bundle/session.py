@@ -9,6 +9,7 @@ import re
 import socket
 import ssl
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ from requests.utils import get_environ_proxies, select_proxy, should_bypass_prox
 
 from agent.bundle.trouble import Trouble, TryAgain
 from agent.bundle.whole_heads import WholeHeadAdapter
+from agent.certificates import TrustedCAs, trusted_cas, untrusted_because
 from agent.errors import CommandFailure
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ E = TypeVar("E", bound=BaseException)
 
 # What http.client makes of a proxy's answer to CONNECT: the status is nowhere but in this text.
 _TUNNEL_REFUSED = re.compile(r"Tunnel connection failed: (\d{3})")
+# What OpenSSL says of an answer in plain text.
+_NO_TLS = frozenset(["WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE"])
 _PASSING_TUNNEL_STATUSES = frozenset([408, 429, 500, 502, 503, 504])
 
 
@@ -64,6 +68,7 @@ class Session(requests.Session):
         self._ca_path = (
             requests.utils.DEFAULT_CA_BUNDLE_PATH if sources.ca_path is None else str(sources.ca_path)
         )
+        self._cas = _named_cas(Path(self._ca_path))
         self._proxy_uri = sources.proxy_uri
         self._timeouts = (sources.patience.connect_timeout_s, sources.patience.stall_timeout_s)
 
@@ -76,7 +81,7 @@ class Session(requests.Session):
         """
         self._check_certificates(url)
         proxy = proxy_for(url, self._proxy_uri)
-        with translated_errors(_host_of(url), proxy):
+        with translated_errors(_host_of(url), proxy, self._cas):
             request = self.prepare_request(requests.Request("GET", url, headers))
             request.url = url  # as it was signed: keys in S3 may hold `..` and `//`
             response = self.send(
@@ -106,6 +111,12 @@ class Session(requests.Session):
         return None
 
 
+def _named_cas(path: Path) -> TrustedCAs:
+    """The CAs at this path, with the variable that names it where one does."""
+    cas = trusted_cas(os.environ)
+    return cas if cas is not None and cas.path == path else TrustedCAs(path)
+
+
 def proxy_for(url: str, proxy_uri: str | None) -> Proxy | None:
     """The proxy that a request for this address goes through; None = it goes straight there.
 
@@ -129,12 +140,15 @@ def without_secrets(uri: str) -> str:
 
 
 @contextlib.contextmanager
-def translated_errors(where: str, proxy: Proxy | None = None) -> Iterator[None]:
+def translated_errors(
+    where: str, proxy: Proxy | None = None, cas: TrustedCAs | None = None
+) -> Iterator[None]:
     """What requests and urllib3 raise, as a decision: try again, or fail.
 
     Args:
         where: host (and port) that was asked.
         proxy: what it was asked through.
+        cas: which CAs are trusted.
 
     Raises:
         TryAgain: it may go better the next time.
@@ -154,20 +168,24 @@ def translated_errors(where: str, proxy: Proxy | None = None) -> Iterator[None]:
             " proxy_uri in the agent's configuration.",
         ) from error
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
-        _check_trust(error, where if proxy is None else f"{where}, through {proxy},")
+        _check_trust(error, where, proxy, cas)
         if isinstance(error, requests.exceptions.ProxyError) and proxy is not None:
             raise _proxy_trouble(error, where, proxy) from error
         raise _trouble(error, where) from error
 
 
-def _check_trust(error: Exception, where: str) -> None:
+def _check_trust(error: Exception, where: str, proxy: Proxy | None, cas: TrustedCAs | None) -> None:
     untrusted = _cause(error, ssl.SSLCertVerificationError)
     if untrusted is not None:
+        why = untrusted_because(
+            untrusted,
+            cas,
+            "Check s3_endpoint_override or github_api_endpoint if one is set, and where DNS and proxies lead to.",
+        )
+        way = "" if proxy is None else f" The request went through {proxy}."
         raise CommandFailure(
             "bundle-certificate-untrusted",
-            f"The server of {where} shows a certificate that this host doesn't trust:"
-            f" {untrusted.verify_message}. If a proxy or a server of your own is in between, name its CA in"
-            " AWS_CA_BUNDLE, and restart the agent.",
+            f"The server {where} can't be trusted with the request: {why}{way}",
         ) from error
 
 
@@ -181,7 +199,7 @@ def _proxy_trouble(error: Exception, where: str, proxy: Proxy) -> Exception:
         return _proxy_refusal(proxy, where, status)
     if _cause(error, socket.gaierror) is not None:
         return TryAgain(f"the name of {proxy} can't be resolved", Trouble.PROXY)
-    return TryAgain(f"{proxy} can't be reached ({_innermost(error)})", Trouble.PROXY)
+    return TryAgain(f"{proxy} can't be reached{_why(error)}", Trouble.PROXY)
 
 
 def _proxy_refusal(proxy: Proxy, where: str, status: int) -> CommandFailure:
@@ -211,18 +229,22 @@ def _trouble(error: Exception, where: str) -> TryAgain:
         case _ if _cause(error, http.client.IncompleteRead) is not None:
             return TryAgain("the connection ended in the middle of the transfer", Trouble.INTERRUPTED)
         case _:
-            return TryAgain(f"the transfer broke off ({_innermost(error)})", Trouble.INTERRUPTED)
+            return TryAgain(f"the transfer broke off{_why(error)}", Trouble.INTERRUPTED)
 
 
 def _no_connection(error: Exception, where: str) -> TryAgain:
     if _cause(error, socket.gaierror) is not None:
-        return TryAgain(f"the name {where} can't be resolved ({_innermost(error)})", Trouble.UNRESOLVED)
+        return TryAgain(f"the name {where} can't be resolved{_why(error)}", Trouble.UNRESOLVED)
     if _cause(error, urllib3.exceptions.ProtocolError) is not None:
         return TryAgain(
-            f"the connection to {where} ended before an answer came ({_innermost(error)})",
+            f"the connection to {where} ended before an answer came{_why(error)}",
             Trouble.INTERRUPTED,
         )
-    return TryAgain(f"no connection to {where} ({_innermost(error)})", Trouble.UNREACHABLE)
+    if (of_tls := _cause(error, ssl.SSLError)) is not None:
+        if of_tls.reason in _NO_TLS:
+            return TryAgain(f"what answers at {where} does not speak TLS", Trouble.NO_TLS)
+        return TryAgain(f"{where} and this host find no common TLS{_why(error)}", Trouble.NO_TLS)
+    return TryAgain(f"no connection to {where}{_why(error)}", Trouble.UNREACHABLE)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -243,10 +265,20 @@ def _cause(error: BaseException, kind: type[E]) -> E | None:
     return next((cause for cause in _causes(error) if isinstance(cause, kind)), None)
 
 
-def _innermost(error: BaseException) -> str:
+def _why(error: BaseException) -> str:
+    """What the system or a library says of it, as an addition to a sentence, without the names of classes."""
+    innermost = _innermost(error)
+    if isinstance(innermost, ssl.SSLError):
+        return f" ({(innermost.reason or 'no reason given').replace('_', ' ').lower()})"
+    if isinstance(innermost, OSError) and innermost.strerror:
+        return f" ({innermost.strerror})"
+    return f" ({_shown(innermost)})"
+
+
+def _innermost(error: BaseException) -> BaseException:
     while error.__context__ is not None:
         error = error.__context__
-    return _shown(error)
+    return error
 
 
 def _shown(error: BaseException) -> str:

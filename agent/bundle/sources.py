@@ -94,6 +94,7 @@ class FetchedBundle:
         size_bytes: of the file; of everything in it for a DIRECTORY.
         etag: that S3 sent, without quotes; None from elsewhere.
         sha256: of the file, in hexadecimal; None where nothing was transferred.
+        proxy: that it was downloaded through, in words; empty = none.
         doubt: what speaks against the file being the one that its server means, as a clause; None = nothing.
     """
 
@@ -101,4 +102,5 @@ class FetchedBundle:
     size_bytes: int
     etag: str | None = None
     sha256: str | None = None
+    proxy: str = ""
     doubt: str | None = None

@@ -10,6 +10,7 @@ class Trouble(enum.Enum):
 
     UNRESOLVED = "name not resolved"
     UNREACHABLE = "no connection"
+    NO_TLS = "no TLS"
     PROXY = "proxy in trouble"
     SERVER_ERROR = "server in trouble"
     THROTTLED = "throttled"
@@ -21,6 +22,7 @@ class Trouble(enum.Enum):
 ERROR_IDS = {
     Trouble.UNRESOLVED: "bundle-download-failed",
     Trouble.UNREACHABLE: "bundle-download-failed",
+    Trouble.NO_TLS: "bundle-download-failed",
     Trouble.PROXY: "bundle-proxy-failed",
     Trouble.SERVER_ERROR: "bundle-server-error",
     Trouble.THROTTLED: "bundle-throttled",
@@ -34,6 +36,10 @@ ADVICE = {
     Trouble.UNRESOLVED: "Check the name, and /etc/resolv.conf and the name servers of this host, and deploy again.",
     Trouble.UNREACHABLE: (
         "Check the route there, security groups, firewalls and VPC endpoints, and whether this host needs proxy_uri,"
+        " and deploy again."
+    ),
+    Trouble.NO_TLS: (
+        "Check that this address is meant to be asked with https, and what proxies and firewalls on the way do with TLS,"
         " and deploy again."
     ),
     Trouble.PROXY: "Check whether the proxy runs and is the right one for this host, and deploy again.",

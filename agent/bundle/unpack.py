@@ -180,7 +180,8 @@ def _check_format(descriptor: int, bundle: Path, bundle_type: BundleType) -> Non
 
 def _advice(seen: str) -> str:
     if seen.startswith(("looks like a zip", "looks like a tar")):
-        return "Register the revision with the right bundle type."
+        right = "zip" if seen.startswith("looks like a zip") else "tgz" if "compressed" in seen else "tar"
+        return f"Register the revision with the bundle type {right}."
     if "error" in seen:
         return "Look at the step that made or fetched the file before it was uploaded: what it got was an answer, no bundle."
     return "Upload the file that was meant, made with tar or zip, and register that revision."

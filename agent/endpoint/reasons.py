@@ -5,9 +5,9 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
-import time
 from typing import TYPE_CHECKING
 
+from agent.certificates import untrusted_because
 from agent.errors import EndpointUnavailable
 
 if TYPE_CHECKING:
@@ -33,14 +33,6 @@ REASONS: tuple[tuple[type[BaseException], str], ...] = (
     (OSError, "{0}; check network and routes"),
 )
 
-_NOT_YET_VALID, _EXPIRED, _OTHER_HOST, _OTHER_ADDRESS = 9, 10, 62, 64  # of OpenSSL's X509_V_ERR_*
-_OWN_CA = (
-    "If a CA of your own, or of a proxy that looks into TLS, has issued it: put the certificate of that CA, in PEM form "
-    "and named NAME.crt, into /usr/local/share/ca-certificates and run update-ca-certificates (Debian, Ubuntu), or into "
-    "/etc/pki/ca-trust/source/anchors and run update-ca-trust (Amazon Linux, RHEL); or name its file with AWS_CA_BUNDLE "
-    "in the environment of the agent's service. Then restart the agent."
-)
-
 
 def went_through(proxy: Proxy | None) -> str:
     """The sentence that names the proxy, to be put behind another one; empty without a proxy."""
@@ -59,7 +51,7 @@ def unavailable(
         cas: which CAs are trusted.
     """
     if isinstance(error, ssl.SSLCertVerificationError):
-        why = f"The control endpoint {url} can't be trusted: {_certificate_reason(error, cas)}"
+        why = f"The control endpoint {url} can't be trusted: {untrusted_because(error, cas, 'Check deploy_control_endpoint, and where DNS and proxies lead to.')}"
         return EndpointUnavailable(f"{why}{went_through(proxy)}", error_id="endpoint-untrusted")
     needs_proxy = "" if proxy else ", and whether the way out is a proxy (proxy_uri)"
     reason = _reason(
@@ -111,30 +103,3 @@ def _reason(error: BaseException, about_name: str, more: str = "") -> str:
             said = " ".join((getattr(error, "strerror", None) or str(error)).split())
             return reason.format(said, about_name, more)
     raise AssertionError(f"{type(error).__name__} is in no row of the table") from error
-
-
-def _certificate_reason(error: ssl.SSLCertVerificationError, cas: TrustedCAs | None) -> str:
-    said = error.verify_message
-    if error.verify_code in (_OTHER_HOST, _OTHER_ADDRESS):
-        return (
-            f"its certificate is for another name ({said.rstrip('.')}). Check deploy_control_endpoint, and where DNS "
-            "and proxies lead to."
-        )
-    if error.verify_code in (_EXPIRED, _NOT_YET_VALID):
-        now = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime())
-        return (
-            f"its certificate is out of date ({said}), while this host's clock says {now}. If the clock is right, "
-            "tell whoever runs the endpoint."
-        )
-    return f"its certificate is not trusted ({said}). {_trusted(cas)}{_OWN_CA}"
-
-
-def _trusted(cas: TrustedCAs | None) -> str:
-    """The sentences that say which CAs count; empty where nobody knows."""
-    if cas is None:
-        return ""
-    if not cas.variable:
-        return f"Trusted are the CAs of this host, in {cas.path}. "
-    # OpenSSL finds a certificate in a directory by the hash of its subject only.
-    rehash = f" (after adding one, run `openssl rehash {cas.path}`)" if cas.path.is_dir() else ""
-    return f"Trusted are only the CAs in {cas.path}, which {cas.variable} names{rehash}. "

@@ -376,6 +376,29 @@ def test_the_proxy_is_named_when_what_is_behind_it_fails(deployment: Deployment)
     with Server(lambda _: Answer(502, b"<html>")).running() as proxy:
         failure, _ = failure_of(deployment, "http://s3.example", proxy_uri=proxy.url)
     assert f"through the proxy {proxy.url}" in failure.message
+    assert "answers 502, and not in the words of S3" in failure.message
+
+
+def test_what_answers_in_plain_text_is_said_to_speak_no_tls(deployment: Deployment) -> None:
+    """A port of plain http, or a portal on the way. `[SSL: WRONG_VERSION_NUMBER] (_ssl.c:1006)` tells nobody."""
+    with Server(lambda _: Answer(200)).running() as server:
+        failure, _ = failure_of(deployment, server.url.replace("http:", "https:"))
+
+    assert "bundle-download-failed" == failure.error_id
+    assert f"what answers at 127.0.0.1:{server.port} does not speak TLS" in failure.message
+    assert "meant to be asked with https" in failure.message
+    assert "_ssl.c" not in failure.message
+
+
+def test_reasons_of_the_system_come_without_their_numbers(deployment: Deployment) -> None:
+    """`[Errno 111]` is for programmers."""
+    port = closed_port()
+    refused, _ = failure_of(deployment, f"http://127.0.0.1:{port}")
+    unresolved, _ = failure_of(deployment, "http://no-such-name.invalid")
+
+    assert f"no connection to 127.0.0.1:{port} (Connection refused)" in refused.message
+    assert "the name no-such-name.invalid can't be resolved (" in unresolved.message
+    assert "Errno" not in refused.message + unresolved.message
 
 
 def test_a_proxy_that_cannot_reach_the_server_is_tried_again(deployment: Deployment) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.bundle import FetchedBundle
+from agent.bundle import ArchiveLimits, FetchedBundle, make_deployment_archive
 from agent.bundle.fetch import fetch_bundle
 from agent.bundle.s3 import object_url
 from agent.errors import CommandFailure, IdentityError
@@ -181,16 +181,16 @@ def test_credentials_are_asked_for_before_each_attempt(deployment: Deployment) -
 @pytest.mark.parametrize(
     ("answer", "error_id", "mentioned"),
     [
-        (s3_error(403, "AccessDenied"), "bundle-access-denied", ["AccessDenied", "s3:GetObjectVersion", "arn:aws:s3:::releases/web/v1.tgz", "AKIATESTTESTTESTTEST", "REQ1"]),
+        (s3_error(403, "AccessDenied"), "bundle-access-denied", ["AccessDenied", "s3:GetObjectVersion", "arn:aws:s3:::releases/web/v1.tgz", "AKIATESTTESTTESTTEST, which is from this host's identity", "REQ1"]),
         (s3_error(403, "SignatureDoesNotMatch"), "bundle-access-denied", ["SignatureDoesNotMatch", "secret of this key"]),
         (s3_error(403, "RequestTimeTooSkewed"), "bundle-access-denied", ["clock"]),
         (s3_error(404, "NoSuchKey"), "bundle-not-found", ["NoSuchKey", "s3://releases/web/v1.tgz", "version 7"]),
-        (s3_error(404, "NoSuchVersion"), "bundle-not-found", ["NoSuchVersion"]),
-        (s3_error(404, "NoSuchBucket"), "bundle-not-found", ["NoSuchBucket"]),
+        (s3_error(404, "NoSuchVersion"), "bundle-not-found", ["NoSuchVersion", "Check the version of the revision"]),
+        (s3_error(404, "NoSuchBucket"), "bundle-not-found", ["NoSuchBucket", "Check the bucket of the revision, and s3_endpoint_override"]),
         (s3_error(301, "PermanentRedirect", x_amz_bucket_region="eu-west-3"), "bundle-wrong-region", ["eu-west-3", "us-east-1"]),
         (s3_error(307, "TemporaryRedirect", location="http://127.0.0.1:1/"), "bundle-wrong-region", ["us-east-1"]),
-        (s3_error(400, "InvalidRequest", "A &lt;b&gt; &amp; c"), "bundle-s3-refused", ["A <b> & c"]),
-        (Answer(403, b"<!DOCTYPE x [<!ENTITY a '&b;&b;'>]>" + b"A" * 200_000), "bundle-access-denied", ["403"]),
+        (s3_error(400, "InvalidRequest", "A &lt;b&gt; &amp; c"), "bundle-s3-refused", ["A <b> & c", "Compare bucket, key and version"]),
+        (Answer(403, b"<!DOCTYPE x [<!ENTITY a '&b;&b;'>]>" + b"A" * 200_000), "bundle-access-denied", ["403", "If not: it needs s3:GetObjectVersion"]),
     ],
 )  # fmt: skip
 def test_a_refusal_is_final_and_says_what_is_missing(
@@ -353,7 +353,34 @@ def test_only_the_configured_ca_is_trusted_whatever_the_environment_says(
             fetch_bundle(REVISION, sources(server.url), deployment.bundle)
 
     assert "bundle-certificate-untrusted" == failure.value.error_id
+    for wanted in (f"127.0.0.1:{server.port}", "Trusted are the CAs", "update-ca-certificates"):
+        assert wanted in failure.value.message
     assert [] == deployment.left()
+
+
+@pytest.mark.server
+def test_a_page_in_the_place_of_a_bundle_names_the_proxy_that_it_came_through(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    """It may be the proxy's own, with a status that says that all is well; then no upload was wrong."""
+    with Server(lambda _: Answer(200, b"<html>Sign in</html>" * 99)).running() as proxy:
+        with pytest.raises(CommandFailure) as failure:
+            make_deployment_archive(
+                REVISION,
+                bundle=deployment.bundle,
+                archive=tmp_path / "archive",
+                sources=sources("http://s3.example", proxy_uri=proxy.url.replace("//", "//me:hidden@")),
+                limits=ArchiveLimits(),
+                appspec_names=("appspec.yml",),
+            )
+        way = f"through the proxy http://***@127.0.0.1:{proxy.port}"
+
+    assert "bundle-type-wrong" == failure.value.error_id
+    assert (
+        f"{way} (proxy_uri in the agent's configuration): if what lies there is right"
+        in failure.value.message
+    )
+    assert "hidden" not in failure.value.message
 
 
 @pytest.mark.server
