@@ -41,6 +41,8 @@ def find_script(script: HookScript, archive: Path) -> Path:
         raise _outside(script, f"it leads out of the deployment archive {archive}")
     path = archive / relative
     if not os.path.lexists(path):
+        if _was_unpacked(path, archive):
+            raise _removed(script, path)
         raise _missing(script, path, _similar_names(script.location, archive))
     target = Path(os.path.realpath(path))
     if not target.is_relative_to(os.path.realpath(archive)):
@@ -115,6 +117,24 @@ def _missing(script: HookScript, path: Path, why: str) -> CommandFailure:
         "hook-script-missing",
         f"Script does not exist at specified location: {path}: {why}. {_absolute(script)}"
         f"Correct the location in line {script.line} of the AppSpec file, or add the script to the revision.",
+        code=ErrorCode.SCRIPT_MISSING,
+        script_name=script.location,
+    )
+
+
+def _was_unpacked(path: Path, archive: Path) -> bool:
+    """Whether the revision had such a file when it was unpacked here."""
+    from agent.archive_index import ArchiveIndex  # noqa: PLC0415 - as in _similar_names
+
+    return ArchiveIndex(archive).names(os.fsencode(path))
+
+
+def _removed(script: HookScript, path: Path) -> CommandFailure:
+    return CommandFailure(
+        "hook-script-missing",
+        f"Script does not exist at specified location: {path}, although the revision has it: it was there when "
+        "DownloadBundle had unpacked it, and has been removed or renamed since, by a script of the deployment or a cleaner "
+        f"of temporary files. Have them leave {path.parent} alone, and deploy again.",
         code=ErrorCode.SCRIPT_MISSING,
         script_name=script.location,
     )

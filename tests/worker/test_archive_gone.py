@@ -230,6 +230,19 @@ def test_an_archive_that_was_moved_behind_a_link_is_where_it_was(
     assert ["AfterInstall of one", "ApplicationStart of one", "ValidateService of one"] == application.trace
 
 
+def test_a_script_that_was_removed_from_the_archive_is_not_said_to_lack_in_the_revision(
+    server: ControlServer, agent: Agent, application: Application
+) -> None:
+    """People would look for the fault in their build, where there is none."""
+    deployment = application.revise("one", LATER)
+    server.carry(deployment, "DownloadBundle", "Install")
+    (archive_of(deployment, agent) / "hook.sh").unlink()
+    completion = server.run("AfterInstall", deployment)
+    assert ("Failed", 1) == (completion.status, completion.code)
+    assert "although the revision has it" in completion.message
+    assert completion.message.endswith("[hook-script-missing]")
+
+
 def test_a_deployment_that_only_the_groups_files_know_is_not_said_to_be_new(
     server: ControlServer, agent: Agent, application: Application
 ) -> None:
