@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from agent.errors import EndpointUnavailable
 
 _MAX_ANSWER_BYTES = 1 << 20
+# Less than what firewalls and address translators forget silently, after which no answer would come.
+_MAX_IDLE_S = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,7 @@ class Connection:
         tls: ssl.SSLContext | None = None,
         cas: TrustedCAs | None = None,
         wait: Wait = wait_readable,
+        max_idle_s: float = _MAX_IDLE_S,
     ) -> None:
         """Make a connection, which is not open yet.
 
@@ -90,6 +93,8 @@ class Connection:
             tls: for https.
             cas: what `tls` was made from, for messages.
             wait: all waiting is done by it.
+            max_idle_s: a connection that nothing has come over for longer is not used again, as after a hook that
+                took its time: it may have been forgotten on the way, where nobody says so.
 
         Raises:
             ConfigurationError: `proxy` is no address of a proxy.
@@ -101,6 +106,8 @@ class Connection:
         self._tls = tls
         self._cas = cas
         self._wait = wait
+        self._max_idle_s = max_idle_s
+        self._used_at = 0.0
         self._http: http.client.HTTPConnection | None = None
 
     @property
@@ -114,6 +121,8 @@ class Connection:
         Raises:
             EndpointUnavailable: no answer could be had.
         """
+        if time.monotonic() > self._used_at + self._max_idle_s:
+            self.close()
         reused = self._http is not None
         try:
             return self._exchange(headers, body)
@@ -166,6 +175,7 @@ class Connection:
         if answer.length:
             # http.client says nothing when an answer that is read in pieces ends before its announced length.
             raise http.client.IncompleteRead(content, answer.length)
+        self._used_at = time.monotonic()
         if answer.will_close:
             self.close()
         if self._proxy and answer.status == http.HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:

@@ -123,6 +123,14 @@ def test_requests_share_one_connection(server: ScriptedServer) -> None:
     assert ([b"{}"] * 3, 1) == (bodies, server.connections)
 
 
+def test_a_connection_that_was_idle_for_long_is_not_used_again(server: ScriptedServer) -> None:
+    """Where a firewall has forgotten it, the report of a long hook would wait for its answer to time out."""
+    client = connection(server.url, max_idle_s=0.0)
+    bodies = [client.post({}, b"").body for _ in range(2)]
+    client.close()
+    assert ([b"{}"] * 2, 2) == (bodies, server.connections)
+
+
 def test_a_kept_connection_that_the_server_closed_is_replaced(server: ScriptedServer) -> None:
     """Load balancers close idle connections; that is no failure."""
     server.script.put(Answer(body=b"1", then_close=True))
