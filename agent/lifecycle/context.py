@@ -91,3 +91,8 @@ class HookContext:
     recorders: RecorderShelf | None = None
     on_started: Callable[[HookProcess], None] = lambda _process: None
     on_ended: Callable[[], None] = lambda: None
+
+    @property
+    def is_of_earlier(self) -> bool:
+        """Whether the scripts are those of an earlier deployment."""
+        return self.scripts_of != self.deployment_id

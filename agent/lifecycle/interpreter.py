@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,14 +36,26 @@ def shell_for(file: ScriptFile, account: Account | None) -> str:
 
 
 def describe_program(file: ScriptFile, script: HookScript, account: Account | None) -> str:
-    """What ran the script, as it goes on after "was run": `by /usr/bin/env python3`."""
-    through = _through(script, account)
+    """What ran the script, and as whom, as it goes on after "was run": `by /usr/bin/env python3 as root`."""
+    user, through = _user(script), _through(script, account)
     if file.is_program:
-        return f"as a program{through}"
+        return f"as a program{user}{through}"
     if words := file.interpreter_words:
-        return f"by {' '.join(words)}{through}"
+        return f"by {' '.join(words)}{user}{through}"
     shell = shell_for(file, None if script.sudo else account)
-    return f"by {shell}, because {_why(file)}{through}"
+    return f"by {shell}{user}, because {_why(file)}{through}"
+
+
+def _user(script: HookScript) -> str:
+    """As whom it ran; empty where the message has said so, as it does of `runas`."""
+    if script.runas:
+        return ""
+    uid = 0 if script.sudo else os.geteuid()
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = f"uid {uid}"
+    return f" as {name}"
 
 
 def _why(file: ScriptFile) -> str:

@@ -26,12 +26,13 @@ _SPECIAL = {
 _MAX_SEARCHED = 5000  # files of an archive that are looked through for similar names
 
 
-def find_script(script: HookScript, archive: Path) -> Path:
+def find_script(script: HookScript, archive: Path, *, is_earlier: bool = False) -> Path:
     """The script's file; it exists, and lies in the archive even after following symlinks.
 
     Args:
         script: its location is relative to the archive, also with a slash before it.
         archive: the deployment archive, an absolute path.
+        is_earlier: it is not that of the revision that is being deployed, which nobody can change any more.
 
     Raises:
         CommandFailure: there is no such file, it lies elsewhere, or it is nothing that could be run.
@@ -42,15 +43,17 @@ def find_script(script: HookScript, archive: Path) -> Path:
     path = archive / relative
     if not os.path.lexists(path):
         if _was_unpacked(path, archive):
-            raise _removed(script, path)
-        raise _missing(script, path, _similar_names(script.location, archive))
+            raise _removed(script, path, is_earlier=is_earlier)
+        raise _missing(script, path, _similar_names(script.location, archive), is_earlier=is_earlier)
     target = Path(os.path.realpath(path))
     if not target.is_relative_to(os.path.realpath(archive)):
         raise _outside(
             script, f"it is, or lies behind, a symlink to {target}, outside the deployment archive {archive}"
         )
     if not target.exists():
-        raise _missing(script, path, f"it is a symlink to {target}, which does not exist")
+        raise _missing(
+            script, path, f"it is a symlink to {target}, which does not exist", is_earlier=is_earlier
+        )
     if kind := _SPECIAL.get(stat.S_IFMT(target.stat().st_mode)):
         raise CommandFailure(
             "hook-script-not-a-file",
@@ -112,11 +115,16 @@ def _may(facts: os.stat_result, account: Account | None, bit: int) -> bool:
     return bool(facts.st_mode & bit)
 
 
-def _missing(script: HookScript, path: Path, why: str) -> CommandFailure:
+def _missing(script: HookScript, path: Path, why: str, *, is_earlier: bool) -> CommandFailure:
+    place = f"line {script.line} of the AppSpec file"
+    advice = (
+        f"It is named in {place} of that earlier revision."
+        if is_earlier
+        else f"Correct the location in {place}, or add the script to the revision."
+    )
     return CommandFailure(
         "hook-script-missing",
-        f"Script does not exist at specified location: {path}: {why}. {_absolute(script)}"
-        f"Correct the location in line {script.line} of the AppSpec file, or add the script to the revision.",
+        f"Script does not exist at specified location: {path}: {why}. {_absolute(script)}{advice}",
         code=ErrorCode.SCRIPT_MISSING,
         script_name=script.location,
     )
@@ -129,12 +137,13 @@ def _was_unpacked(path: Path, archive: Path) -> bool:
     return ArchiveIndex(archive).names(os.fsencode(path))
 
 
-def _removed(script: HookScript, path: Path) -> CommandFailure:
+def _removed(script: HookScript, path: Path, *, is_earlier: bool) -> CommandFailure:
+    then = "" if is_earlier else ", and deploy again"
     return CommandFailure(
         "hook-script-missing",
         f"Script does not exist at specified location: {path}, although the revision has it: it was there when "
         "DownloadBundle had unpacked it, and has been removed or renamed since, by a script of the deployment or a cleaner "
-        f"of temporary files. Have them leave {path.parent} alone, and deploy again.",
+        f"of temporary files. Have them leave {path.parent} alone{then}.",
         code=ErrorCode.SCRIPT_MISSING,
         script_name=script.location,
     )

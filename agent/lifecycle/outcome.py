@@ -48,7 +48,8 @@ def exit_failure(script: HookScript, outcome: Exited) -> CommandFailure:
         number = -outcome.code
         return CommandFailure(
             "hook-killed",
-            f"{subject} was ended by signal {signal_name(number)}. {place}{_who_signals(number, outcome.oom_kills)}",
+            f"{subject} was ended by signal {signal_name(number)}. {place}"
+            f"{_who_signals(number, outcome.oom_kills)}".rstrip(),
             code=ErrorCode.SCRIPT_FAILED,
             script_name=script.location,
         )

@@ -27,10 +27,10 @@ _ERROR_LINE = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _GAP = "[...]\n"
-# What a message ends with, of the end of what a script printed to its standard error.
-_LAST_ERRORS = 3
-_LAST_ERROR_BYTES = 4 * 1024
-_BETWEEN_ERRORS = " | "
+# What a message ends with, of the end of what a script printed.
+_LAST_LINES = 3
+_END_BYTES = 4 * 1024
+_BETWEEN_LINES = " | "
 
 _CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
 _ESCAPE_SEQUENCE = re.compile(
@@ -88,7 +88,7 @@ class Tail:
     def __init__(self) -> None:
         self._kept = b""
         self._first_error = b""
-        self._last_errors = b""
+        self._ends: dict[bytes, bytes] = {}
         self._searched_bytes = 0
 
     def append(self, lines: bytes, mark: bytes = b"") -> None:
@@ -112,18 +112,22 @@ class Tail:
         head = f"{error.rstrip()}\n{_GAP}"
         return f"{head}{reported(self._kept, room=MAX_LOG_CHARACTERS - len(head))}"
 
-    def last_errors(self) -> str:
-        """The last three lines that the last script printed to standard error, as one; empty when it printed none."""
-        lines = [line.strip() for line in reported(self._last_errors).splitlines()]
-        return _BETWEEN_ERRORS.join(
-            line[:_MAX_ERROR_CHARACTERS] for line in [line for line in lines if line][-_LAST_ERRORS:]
-        )
+    def last_words(self) -> str:
+        """The last three lines that the last script printed, as one, and where; empty when it printed none.
+
+        To standard error, or, where nothing came there, to standard output.
+        """
+        for stream, name in ((Stream.STDERR, "standard error"), (Stream.STDOUT, "standard output")):
+            lines = [line.strip() for line in reported(self._ends.get(stream.value, b"")).splitlines()]
+            if last := [line[:_MAX_ERROR_CHARACTERS] for line in lines if line][-_LAST_LINES:]:
+                return f"{name}: {_BETWEEN_LINES.join(last)}"
+        return ""
 
     def _look_for_error(self, lines: bytes, mark: bytes) -> None:
         if not mark:
-            self._first_error, self._last_errors, self._searched_bytes = b"", b"", 0
-        if mark == Stream.STDERR.value:
-            self._last_errors = (self._last_errors + lines[-_LAST_ERROR_BYTES:])[-_LAST_ERROR_BYTES:]
+            self._first_error, self._ends, self._searched_bytes = b"", {}, 0
+        else:
+            self._ends[mark] = (self._ends.get(mark, b"") + lines[-_END_BYTES:])[-_END_BYTES:]
         if mark != Stream.STDERR.value or self._first_error or self._searched_bytes >= _SEARCHED_BYTES:
             return
         self._searched_bytes += len(lines)

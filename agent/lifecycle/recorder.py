@@ -147,9 +147,9 @@ class Recorder:
         """The same, but it begins with the first error of the last script where that would be cut off."""
         return (self._ask(Request.FAILURE_TAIL, b"", 0) or b"").decode()
 
-    def last_errors(self) -> str:
-        """The end of what the last script printed to standard error, as one line; empty when it printed nothing."""
-        return (self._ask(Request.LAST_ERRORS, b"", 0) or b"").decode().removeprefix(" ")
+    def last_words(self) -> str:
+        """The end of what the last script printed, as `standard error: …`; empty when it printed nothing."""
+        return (self._ask(Request.LAST_WORDS, b"", 0) or b"").decode().removeprefix(" ")
 
     def missing_output(self) -> str:
         """Why the logs may lack some of the output, as part of a sentence; empty = they have all of it."""

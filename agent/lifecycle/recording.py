@@ -52,8 +52,8 @@ class Request(Enum):
     """Answered by the end of all that was logged."""
     FAILURE_TAIL = b"F"
     """The same, for an event that failed."""
-    LAST_ERRORS = b"E"
-    """Answered by the end of what the last script printed to standard error; a blank before it."""
+    LAST_WORDS = b"E"
+    """Answered by the end of what the last script printed; a blank before it."""
 
 
 def record(connection: socket.socket, log: ScriptLog, *, late_s: float, late_bytes: int) -> NoReturn:
@@ -141,8 +141,8 @@ class _Service:
                 self._connection.send(self.log.tail.encode())
             case Request.FAILURE_TAIL:
                 self._connection.send(self.log.failure_tail.encode())
-            case Request.LAST_ERRORS:
-                self._connection.send(f" {self.log.last_errors}".encode())
+            case Request.LAST_WORDS:
+                self._connection.send(f" {self.log.last_words}".encode())
 
     def _begin(self, log: ScriptLog) -> None:
         """Only where the events before have left no stream open."""

@@ -68,6 +68,7 @@ def run_event(
     _warn_of_refused_variables(scripts, context)
     recorder = _start_recorder(context)
     recorder.note(f"{EVENT_NOTE}{context.event}")
+    run: ScriptRun | None = None
     try:
         accounts = [find_account(script) for script in scripts]
         with hearing_of_children(), adopting_orphans() as heir:
@@ -78,7 +79,7 @@ def run_event(
         tail = recorder.tail()
     except BaseException as error:
         if isinstance(error, CommandFailure):
-            _complete(error, context, recorder)
+            _complete(error, context, recorder, has_begun=run is not None and run.has_begun)
         recorder.close()
         raise
     if context.recorders is None:
@@ -107,40 +108,46 @@ def _start_recorder(context: HookContext) -> Recorder:
         ) from error
 
 
-def _complete(failure: CommandFailure, context: HookContext, recorder: Recorder) -> None:
+def _complete(failure: CommandFailure, context: HookContext, recorder: Recorder, *, has_begun: bool) -> None:
     """Add what only the event knows: whose script it was, where its output is, and what it said last."""
     failure.log = recorder.failure_tail()
-    if context.scripts_of != context.deployment_id:
+    if context.is_of_earlier:
         _blame_earlier_deployment(failure, context)
     if missing := recorder.missing_output():
         failure.add(f"Its output is in {context.scripts_log}, but {missing}.")
     else:
         failure.add(f"The whole output is in {context.scripts_log}.")
-    # At the very end, where people look first.
-    if errors := recorder.last_errors():
-        failure.add(f"Last of its standard error: {errors}{'' if errors.endswith('.') else '.'}")
+    # At the very end, where people look first. What an earlier script has printed is none of it.
+    if has_begun and (words := recorder.last_words()):
+        failure.add(f"Last of its {words}{'' if words.endswith('.') else '.'}")
 
 
 def _blame_earlier_deployment(failure: CommandFailure, context: HookContext) -> None:
-    script = (
-        f" ({os.path.join(context.archive, failure.script_name.lstrip('/'))})" if failure.script_name else ""
-    )
+    script = os.path.join(context.archive, failure.script_name.lstrip("/")) if failure.script_name else ""
+    where = f" ({script})" if script else ""
     failure.add(
-        f"At {context.event} the scripts of deployment {context.scripts_of} run{script}, which this host has, "
+        f"At {context.event} the scripts of the earlier deployment {context.scripts_of} run{where}, "
         f"and not those of {context.deployment_id}, which is to come: changing the new revision does not help."
     )
-    failure.add(_way_out(context))
+    failure.add(f"{_mend(failure, script)}{_way_out(context)}.")
+
+
+def _mend(failure: CommandFailure, script: str) -> str:
+    if failure.error_id == "hook-script-missing" and script:
+        return f"Put a script back at {script}"
+    return "Repair the script in that deployment's archive"
 
 
 def _way_out(context: HookContext) -> str:
     """How to get past a script of an earlier revision; nothing ignores failures of other events than these."""
     if context.event not in _IGNORABLE_EVENTS:
-        return "Repair the script in that deployment's archive."
+        return ""
     if context.deployment_id.endswith(LOCAL_SUFFIX):
-        return f"Repair the script in that deployment's archive, or leave {context.event} out (agentctl deploy --events)."
-    return (
-        "Repair the script in that deployment's archive, or deploy with failures of ApplicationStop ignored."
-    )
+        return (
+            f", or leave {context.event} out (agentctl deploy --events), or pass over its failure "
+            "(--ignore-application-stop-failures)"
+        )
+    return ", or deploy with failures of ApplicationStop ignored"
 
 
 def _warn_of_refused_variables(scripts: Sequence[HookScript], context: HookContext) -> None:

@@ -82,9 +82,9 @@ class ScriptLog:
         return self._tail.failure_text()
 
     @property
-    def last_errors(self) -> str:
-        """The end of what the last script printed to standard error, as one line."""
-        return self._tail.last_errors()
+    def last_words(self) -> str:
+        """The end of what the last script printed, as one line, and where it printed that."""
+        return self._tail.last_words()
 
     def note_interruption(self) -> None:
         """Remember that the process that wrote this log so far has gone, and took the tail along."""

@@ -74,6 +74,8 @@ class ScriptRun:
         self._earlier = find_earlier_processes(leaders)
         self._watch: OpenWatch | None = None
         self._oom_kills: int | None = None
+        self.has_begun = False
+        """What is logged from now on is the script's, or is about it."""
 
     def run(self, cancelled: Callable[[], bool]) -> int:
         """Afterwards the script has run and succeeded; its pid.
@@ -81,9 +83,10 @@ class ScriptRun:
         Raises:
             CommandFailure: it has not.
         """
-        path = find_script(self._script, self._context.archive)
+        path = find_script(self._script, self._context.archive, is_earlier=self._context.is_of_earlier)
         make_executable(path, self._script, self._account)
         self._recorder.note(f"Script - {self._script.location}")
+        self.has_begun = True
         file = read_script_file(path)
         with (
             contextlib.closing(self._open_streams(path)) as streams,

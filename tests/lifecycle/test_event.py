@@ -173,7 +173,7 @@ def test_a_script_that_an_earlier_revision_lacks_says_whose_revision_that_is(eve
     failure = event.fail(HookScript(location="stop-server.sh"))
     assert failure.error_id == "hook-script-missing"
     assert "the revision has scripts/stop_server.sh" in failure.message
-    assert "At AfterInstall the scripts of deployment d-OLD run" in failure.message
+    assert "At AfterInstall the scripts of the earlier deployment d-OLD run" in failure.message
     assert "not those of d-NEW" in failure.message
 
 

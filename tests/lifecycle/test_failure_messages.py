@@ -38,7 +38,7 @@ def test_a_failure_names_line_and_program_and_ends_with_the_last_errors(event: E
     ).message
     assert message.startswith("Script at specified location: h.sh failed with exit code 5. ")
     assert "line 7 of the AppSpec file" in message
-    assert "run by /bin/bash -e" in message
+    assert f"run by /bin/bash -e as {OWN.pw_name}. " in message
     assert message.endswith("Last of its standard error: oops 2 | oops 3 | oops 4.")
 
 
@@ -53,6 +53,44 @@ def test_the_errors_of_an_earlier_script_are_not_the_last_ones(event: Event) -> 
     event.write("a.sh", "#!/bin/sh\necho earlier >&2\n")
     event.write("b.sh", "#!/bin/sh\nexit 1\n")
     assert "earlier" not in event.fail(HookScript(location="a.sh"), HookScript(location="b.sh")).message
+
+
+def test_a_script_that_was_never_started_has_not_said_what_another_one_did(event: Event) -> None:
+    """`Last of its standard error` of a script that is not there sends people after the wrong one."""
+    event.write("a.sh", "#!/bin/sh\necho a warning >&2\n")
+    failure = event.fail(HookScript(location="a.sh"), HookScript(location="gone.sh"))
+    assert "hook-script-missing" == failure.error_id
+    assert "a warning" not in failure.message
+    assert "a warning" in failure.log
+
+
+def test_of_a_script_that_says_nothing_on_standard_error_the_last_output_is_shown(event: Event) -> None:
+    """Many programs complain on standard output, and one that asks a question does so there, too."""
+    message = event.fail_one("#!/bin/sh\necho starting; echo 'ERROR: no licence'; exit 3\n").message
+    assert message.endswith("Last of its standard output: starting | ERROR: no licence.")
+    silent = event.fail_one("#!/bin/sh\nexit 3\n").message
+    assert "Last of its" not in silent
+
+
+def test_the_message_of_a_killed_script_has_single_blanks() -> None:
+    """What is put together from parts shows its seams."""
+    for kills in (None, 0, 1):
+        message = message_of(code=-9, oom_kills=kills)
+        assert "  " not in message
+        assert message == message.strip()
+
+
+def test_a_script_that_an_earlier_revision_lacks_is_to_be_put_back_there(event: Event) -> None:
+    """To correct the new revision, which is what the message of a missing script says, would be in vain."""
+    event.options.update(event="ApplicationStop", scripts_of="d-OLD")
+    failure = event.fail(HookScript(location="stop.sh", line=9))
+    message = failure.message
+    assert "hook-script-missing" == failure.error_id
+    assert "named in line 9 of the AppSpec file of that earlier revision" in message
+    assert (
+        f"Put a script back at {event.archive}/stop.sh, or deploy with failures of ApplicationStop" in message
+    )
+    assert "add the script to the revision" not in message
 
 
 @pytest.mark.parametrize(
@@ -75,10 +113,11 @@ def test_a_script_of_an_earlier_revision_is_named_with_its_own_path(
 
 
 def test_a_local_deployment_has_a_way_out_of_its_own(event: Event) -> None:
-    """It has no option to ignore failures of ApplicationStop."""
+    """The service's option to ignore failures of ApplicationStop is none of its options; it has one of its own."""
     event.options.update(event="ApplicationStop", scripts_of="d-OLD", deployment_id="d-123456789-local")
     message = event.fail_one("#!/bin/sh\nexit 1\n").message
     assert "leave ApplicationStop out (agentctl deploy --events)" in message
+    assert "--ignore-application-stop-failures" in message
     assert "ignored" not in message
 
 
@@ -220,5 +259,5 @@ def test_a_timeout_names_the_program_and_ends_with_the_last_errors(event: Event)
     script = "#!/bin/bash\necho waiting for the database >&2\nsleep 1000\n"
     message = event.fail_one(script, timeout_s=0.5).message
     assert "failed to complete in 0.5 seconds" in message
-    assert "line 7 of the AppSpec file and was run by /bin/bash" in message
+    assert "line 7 of the AppSpec file and was run by /bin/bash as " in message
     assert message.endswith(": waiting for the database.")

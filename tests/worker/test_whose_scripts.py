@@ -100,7 +100,7 @@ def test_a_failing_stop_names_the_revision_whose_script_it_is(
     server.carry(first, "DownloadBundle", "Install")
     completion = server.run("ApplicationStop", second)
     assert ("Failed", 4) == (completion.status, completion.code)
-    assert f"the scripts of deployment {first.deployment_id} run" in completion.message
+    assert f"the scripts of the earlier deployment {first.deployment_id} run" in completion.message
 
 
 def test_hooks_know_their_deployment_and_not_the_agents_keys(
