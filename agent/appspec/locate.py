@@ -131,11 +131,23 @@ def _missing(archive: Path, expected: Path, names: tuple[str, ...]) -> str:
         found = f" The archive holds {', '.join(quoted(name) for name in top[:_MOST_NAMES])}{more}."
     else:
         found = " The archive is empty."
-    return looked + found + _advice(similar, names)
+    return looked + found + _advice(similar, names, is_empty=not top)
 
 
-def _advice(similar: list[str], names: tuple[str, ...]) -> str:
+def _advice(similar: list[str], names: tuple[str, ...], *, is_empty: bool) -> str:
+    if is_empty:
+        return " Look at the step that packs the revision: it has packed nothing."
     wanted = {os.path.basename(name) for name in names}
+    misspelt = next((name for name in similar if name.lower() in {each.lower() for each in names}), None)
+    if misspelt is not None:
+        return f" Upper and lower case count: call it {quoted(names[0])}."
+    usual = next((name for name in similar if name in {DEFAULT_NAME, _OTHER_DEFAULT_NAME}), None)
+    if usual is not None:
+        # Another name was asked for: where one of these is asked for, it has been found.
+        return (
+            f" The deployment asks for {quoted(names[0])}: add that file to the revision, or create the deployment again"
+            f" without an AppSpec file name, and {quoted(usual)} counts."
+        )
     below = [name for name in similar if os.path.basename(name) in wanted and "/" in name]
     if not below:
         return " Put the AppSpec file at the root of the revision, or name its path in the deployment's AppSpec file name."

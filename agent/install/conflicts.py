@@ -172,10 +172,17 @@ def summary_of(conflicts: Sequence[Conflict]) -> str:
 def advice_on(rule: Rule, conflicts: Sequence[Conflict]) -> str:
     """What to do about them, for each kind that there is."""
     advice = []
-    if any(conflict.is_by_rule for conflict in conflicts):
+    by_rule = [conflict for conflict in conflicts if conflict.is_by_rule]
+    if by_rule:
+        them = "it" if len(by_rule) == 1 else "them"
         advice.append(
             f"The rule for files that this deployment group did not install is {rule.behavior.value}, set by"
-            f" {rule.set_by}. Remove or move them, or deploy with file_exists_behavior OVERWRITE or RETAIN."
+            f" {rule.set_by}. Remove or move {them}, or deploy with file_exists_behavior OVERWRITE or RETAIN."
+        )
+    if any(conflict.installed_by is not None for conflict in conflicts):
+        advice.append(
+            "What another deployment group has installed is missing there as soon as it is removed or replaced: give the"
+            " groups different destinations."
         )
     if not all(conflict.is_by_rule or conflict.is_of_appspec for conflict in conflicts):
         advice.append(

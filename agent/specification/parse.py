@@ -132,10 +132,25 @@ def _json_object(content: bytes) -> dict[str, Any]:
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise _invalid([_Problem(f"its content is not JSON ({error})", _ASK_ENDPOINT)]) from error
+        raise _invalid(
+            [_Problem(f"its content is not JSON ({_why_no_json(error)})", _ASK_ENDPOINT)]
+        ) from error
     if not isinstance(value, dict):
         raise _invalid([_Problem("its content is JSON, but not an object", _ASK_ENDPOINT)])
     return value
+
+
+def _why_no_json(error: ValueError | RecursionError) -> str:
+    """Where it ends to be JSON. What is there is not quoted, as it may be a token."""
+    match error:
+        case json.JSONDecodeError():
+            return f"from line {error.lineno}, column {error.colno} on"
+        case UnicodeDecodeError():
+            return f"not even text in UTF-8, at byte {error.start}"
+        case RecursionError():
+            return "nested too deeply"
+        case _:
+            return "a value in it is too large"
 
 
 def _invalid(problems: Sequence[_Problem]) -> CommandFailure:

@@ -166,6 +166,42 @@ def test_an_appspec_deeper_down_is_named_with_what_to_do_about_it(tmp_path: Path
     assert "Pack the contents of 'build/app'" in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("there", "asked_for", "advice"),
+    [
+        ("APPSPEC.yml", None, "Upper and lower case count: call it 'appspec.yml'."),
+        (
+            "appspec.yaml",
+            "deploy/staging.yml",
+            (
+                "The deployment asks for 'deploy/staging.yml': add that file to the revision, or create the deployment again"
+                " without an AppSpec file name, and 'appspec.yaml' counts."
+            ),
+        ),
+        (
+            None,
+            None,
+            "The archive is empty. Look at the step that packs the revision: it has packed nothing.",
+        ),
+        (
+            "README",
+            None,
+            "The archive holds 'README'. Put the AppSpec file at the root of the revision, or name",
+        ),
+    ],
+)
+def test_advice_on_a_missing_appspec_is_for_what_is_there(
+    tmp_path: Path, there: str | None, asked_for: str | None, advice: str
+) -> None:
+    """`Put it at the root` is no help to somebody who sees it there."""
+    archive = archive_with(tmp_path, *filter(None, [there]))
+
+    with pytest.raises(CommandFailure) as caught:
+        find_appspec(archive, asked_for)
+
+    assert advice in caught.value.message
+
+
 def test_an_appspec_is_not_looked_for_without_end(tmp_path: Path) -> None:
     """The message is about a failure that has happened already."""
     archive = archive_with(tmp_path, "a/b/c/d/e/f/g/appspec.yml", "there/appspec.yml")

@@ -74,3 +74,21 @@ def test_it_is_said_who_made_the_rule(
 ) -> None:
     """Whoever wants another rule has to know where."""
     assert expected == rule_of(host.request({"app/a": "1"}, appspec + FILES, behavior=behavior)).set_by
+
+
+def test_two_groups_in_one_place_are_told_to_part(host: Host) -> None:
+    """To remove what another group has installed, as is right for a leftover, would break that application."""
+    host.write({"app/a": "theirs", "app/b": "somebody's"})
+    host.instructions.mkdir(parents=True)
+    (host.instructions / "other-group-cleanup").write_text(f"{host.dest}/app/a\n")
+    one = conflicts_of(host.request({"app/a": "1"})).message
+    two = conflicts_of(host.request({"app/a": "1", "app/b": "2"})).message
+    assert "give the groups different destinations" in one
+    assert "Remove or move it, or deploy" in one
+    assert "Remove or move them, or deploy" in two
+
+
+def test_a_leftover_has_no_advice_on_groups(host: Host) -> None:
+    """There is none but this one."""
+    host.write({"app/a": "somebody's"})
+    assert "groups" not in conflicts_of(host.request({"app/a": "1"})).message
