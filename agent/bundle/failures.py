@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _NO_SPACE = frozenset([errno.ENOSPC, errno.EDQUOT])
+_FEW_INODES = 100_000  # which a large revision may take
 
 
 def printable(name: bytes) -> str:
@@ -77,11 +78,20 @@ def not_written(path: Path, error: OSError) -> CommandFailure:
     """The operating system refused to read or write below `path`."""
     if error.errno in _NO_SPACE:
         room = os.statvfs(path.parent)
+        free_bytes, free_inodes = room.f_bavail * room.f_frsize, room.f_favail
+        # The system has one error for both, and what was written is removed by now.
+        may_be_inodes = room.f_files > 0 and free_inodes < _FEW_INODES
+        ran_out = "its space or its inodes ran out" if may_be_inodes else "the disk became full"
+        advice = (
+            "Free some more of what is short (`du -x`, `du --inodes -x`)"
+            if may_be_inodes
+            else "Free some more"
+        )
         return CommandFailure(
             "bundle-disk-full",
-            f"There is not enough room for {path}: the disk became full while it was written ({error.strerror})."
-            f" Now that it is removed again, {room.f_bavail * room.f_frsize} bytes and {room.f_favail} inodes are"
-            " free. Free some more, and deploy again.",
+            f"There is not enough room for {path}: {ran_out} while it was written ({error.strerror})."
+            f" Now that it is removed again, {free_bytes} bytes and {free_inodes} inodes are free."
+            f" {advice}, and deploy again.",
         )
     at = f" at {printable(os.fsencode(error.filename))}" if isinstance(error.filename, str | bytes) else ""
     return CommandFailure(

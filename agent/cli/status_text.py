@@ -11,7 +11,7 @@ from agent.cli.overview import RunState
 from agent.deployments.judgement import DeploymentState, EventState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from agent.cli.overview import Overview
     from agent.deployments import DaemonStatus, JobState
@@ -157,7 +157,7 @@ def _work_lines(overview: Overview, now: float) -> Iterator[str]:
         yield "  not known"
         return
     for state in overview.at_work:
-        yield f"  {describe_work(state, now)}"
+        yield f"  {describe_work(state, now, overview.at_work)}"
     for state in overview.kept:
         status = state.result.status.value if state.result else ""
         yield f"  {state.command.name} of {_whose(state)} is over ({status}), but not reported, or not in the history yet"
@@ -165,11 +165,27 @@ def _work_lines(overview: Overview, now: float) -> Iterator[str]:
         yield "  nothing"
 
 
-def describe_work(state: JobState, now: float) -> str:
-    """A command at work: which, of what, for how long, how far, in which process."""
+def describe_work(state: JobState, now: float, at_work: Iterable[JobState] = ()) -> str:
+    """A command at work: which, of what, for how long, how far, in which process.
+
+    Args:
+        state: of the command.
+        now: seconds since the epoch.
+        at_work: all commands at work, one of which it may have to wait for.
+    """
     worker = f"worker {state.worker.pid}" if state.worker else "no worker yet"
     age = round(now - state.accepted_at)
-    return f"{state.command.name} of {_whose(state)} for {age} s ({state.step or 'accepted'}, {worker})"
+    ahead = next((other for other in at_work if _takes_turn_before(other, state)), None)
+    step = f"waits for {ahead.command.name} of {_whose(ahead)}" if ahead else state.step or "accepted"
+    return f"{state.command.name} of {_whose(state)} for {age} s ({step}, {worker})"
+
+
+def _takes_turn_before(other: JobState, state: JobState) -> bool:
+    """Whether that one was accepted first and is of the same group, or may be: nobody knows before it has its specification."""
+    if state.deployment is None or state.step != "specification" or other.accepted_at >= state.accepted_at:
+        return False
+    group_id = state.deployment.deployment_group_id
+    return other.deployment is None or other.deployment.deployment_group_id == group_id
 
 
 def _whose(state: JobState) -> str:

@@ -64,7 +64,10 @@ _REMEDIES = {
     errno.ENOSPC: "Free some space there, or inodes (`df -h`, `df -i`)",
     errno.EDQUOT: "Raise the disk quota, or remove files that count for it",
     errno.EBUSY: "Unmount it",
-    errno.ENOENT: "Another program removes it at the same time: find out which one",
+    errno.ENOENT: (
+        "Another program removes it at the same time, or it lies where nobody can make files (/proc, /sys): find out"
+        " which of these it is"
+    ),
     errno.EEXIST: "Another program has made it at the same time: find out which one",
     errno.ESTALE: "Find out which program removes or replaces it, such as a hook's background process or a cleaner",
     errno.EMFILE: "The agent may open too few files: raise LimitNOFILE of its service",

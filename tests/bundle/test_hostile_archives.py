@@ -243,8 +243,19 @@ def test_a_bundle_larger_than_the_disk_is_refused_before_unpacking(deployment: D
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
-def test_a_disk_that_becomes_full_is_called_full(tmp_path: Path) -> None:
-    """With the figures, and with nothing left behind that would keep it full."""
+@pytest.mark.parametrize(
+    ("limit", "reason", "free"),
+    [
+        ("size=1m", "the disk became full", "1048576 bytes and"),
+        (
+            "size=64m,nr_inodes=12",
+            "its space or its inodes ran out",
+            "bytes and 11 inodes are free. Free some more of what",
+        ),
+    ],
+)
+def test_a_disk_that_becomes_full_is_called_full(tmp_path: Path, limit: str, reason: str, free: str) -> None:
+    """With the figures, and with nothing left behind that would keep it full. `df -h` shows nothing of inodes."""
     small = tmp_path / "test-small"
     small.mkdir()
     (tmp_path / "test-bundle").write_bytes(tgz_bytes(*(file(f"f{n}", bytes(100_000)) for n in range(20))))
@@ -255,8 +266,8 @@ def test_a_disk_that_becomes_full_is_called_full(tmp_path: Path) -> None:
         "try: unpack_bundle(Path(sys.argv[1]), BundleType.TGZ, Path(sys.argv[2]) / 'archive', ArchiveLimits(), ())\n"
         "except CommandFailure as failure: print(failure.error_id, os.listdir(sys.argv[2]), failure.message)"
     )
-    mount = 'mount -t tmpfs -o size=1m none "$1" && exec "$2" -c "$3" "$4" "$1"'
-    arguments: list[str | Path] = [small, sys.executable, program, tmp_path / "test-bundle"]
+    mount = 'mount -t tmpfs -o "$5" none "$1" && exec "$2" -c "$3" "$4" "$1"'
+    arguments: list[str | Path] = [small, sys.executable, program, tmp_path / "test-bundle", limit]
 
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", mount, "sh", *arguments],
@@ -266,4 +277,5 @@ def test_a_disk_that_becomes_full_is_called_full(tmp_path: Path) -> None:
     )
 
     assert done.stdout.startswith("bundle-disk-full [] There is not enough room")
-    assert "1048576 bytes and" in done.stdout
+    assert reason in done.stdout
+    assert free in done.stdout

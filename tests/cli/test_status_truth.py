@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tests.daemon.agent_process import Agent
     from tests.daemon.control_server import ControlServer
-    from tests.daemon.revisions import Application
+    from tests.daemon.revisions import Application, Gate
 
 pytestmark = pytest.mark.server
 
@@ -63,6 +63,28 @@ def test_a_deployment_is_in_progress_until_its_last_event_has_succeeded(
     assert ("InProgress", "AfterInstall") == (half["status"], half["next_event"])
     assert "AfterInstall has not come yet, nothing for " in text
     assert ("Succeeded", None, "IN_PLACE") == (whole["status"], whole["next_event"], "IN_PLACE")
+
+
+def test_a_command_that_waits_for_its_turn_says_for_which_one(
+    server: ControlServer, agent: Agent, application: Application, gate: Gate
+) -> None:
+    """`specification, for ten minutes` sends people to the control endpoint, which has answered long ago."""
+    agent.start()
+    first = application.revise("one", ["BeforeInstall"], script=gate.script)
+    second = application.revise("two", ["BeforeInstall"])
+    server.carry(first, "DownloadBundle")
+    server.carry(second, "DownloadBundle")
+    commands = [server.send("BeforeInstall", first)]
+    wait_until(lambda: gate.is_reached, "the script runs")
+    commands.append(server.send("BeforeInstall", second))
+    waits = f"waits for BeforeInstall of {first.deployment_id}, worker "
+    wait_until(lambda: waits in agent.agentctl("status").stdout, "it says what it waits for")
+    shown = agent.agentctl("status").stdout
+    gate.open()
+    for command in commands:
+        server.completion(command)
+    assert 1 == shown.count("waits for BeforeInstall")
+    assert " (run, worker " in shown
 
 
 def test_an_event_that_failed_and_was_ignored_is_said_beside_the_outcome(
