@@ -21,8 +21,9 @@ def wait_for_turn(job: Job, group_id: str, jobs: JobStore, *, patience_s: float 
     """Return when no command of this group that was accepted before this one is at work.
 
     A worker that died is at work until somebody has cleaned up after it: what undoes its Install must
-    not meet the next one. So is one whose report has not been taken yet. When either takes more than
-    `patience_s` seconds, half a minute, the group goes on all the same.
+    not meet the next one. So is one whose report has not been taken yet, and one of which nobody knows the group:
+    the endpoint does not give its specification. When any of these takes more than `patience_s` seconds, half a
+    minute, the group goes on all the same; whoever changes something holds the lock of the group meanwhile.
 
     Raises:
         OSError: the records can't be listed.
@@ -46,7 +47,7 @@ def _wait_until_over(earlier: Job, group_id: str, patience_s: float) -> None:
         deployment = state.deployment if state else None
         if deployment is not None and deployment.deployment_group_id != group_id:
             return
-        if is_alive and not is_done:
+        if is_alive and not is_done and deployment is not None:
             patience_ends = None
         elif patience_ends is None:
             patience_ends = time.monotonic() + patience_s

@@ -58,6 +58,17 @@ def test_a_report_that_nobody_takes_does_not_hold_up_the_group_for_ever(jobs: Jo
     assert earlier.is_alive()
 
 
+def test_a_command_whose_group_nobody_knows_does_not_hold_up_the_others_for_ever(jobs: JobStore) -> None:
+    """The endpoint does not give its specification, which may take minutes; other groups have theirs."""
+    unknown = jobs.accept(
+        HostCommand(identifier="1", host_identifier="h", deployment_execution_id="r/1/d-A/1", name="Install")
+    )
+    unknown.note_worker(RecordedProcess(pid=1, start_ticks=1, boot_id="b"))
+    later = accepted(jobs, "2")
+    wait_for_turn(later, "shops", jobs, patience_s=NO_PATIENCE_S)
+    assert unknown.is_alive()
+
+
 def test_work_that_goes_on_is_waited_for_however_long_it_takes(jobs: JobStore) -> None:
     """Two deployments that write the same files at once leave neither of them."""
     earlier, later = accepted(jobs, "1"), accepted(jobs, "2")
