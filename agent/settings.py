@@ -124,6 +124,14 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _server(text: str) -> str:
+    """An address that requests are signed for, which leaves no room for a user and a password."""
+    url = _url(text)
+    scheme, slashes, rest = url.partition("//")
+    place, slash, path = rest.partition("/")
+    return f"{scheme}{slashes}{place.rpartition('@')[2]}{slash}{path}"
+
+
 _SIZE_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _SIZE_UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
@@ -167,7 +175,7 @@ class Settings:
     # Control endpoint
     wait_between_runs: float = _setting(30.0, _seconds(0.05, 3600))
     http_read_timeout: float = _setting(80.0, _seconds(1, 3600))
-    deploy_control_endpoint: str | None = _setting(None, _url)
+    deploy_control_endpoint: str | None = _setting(None, _server)
     enable_auth_policy: bool = _setting(False, _flag)
     use_fips_mode: bool = _setting(False, _flag)
     use_dual_stack: bool = _setting(False, _flag)
@@ -184,8 +192,8 @@ class Settings:
     pre_accept_command: str | None = _setting(None, _command)
 
     # Bundles
-    s3_endpoint_override: str | None = _setting(None, _url)
-    github_api_endpoint: str = _setting("https://api.github.com", _url)
+    s3_endpoint_override: str | None = _setting(None, _server)
+    github_api_endpoint: str = _setting("https://api.github.com", _server)
     download_patience_seconds: float = _setting(300.0, _seconds(0, 86400))
     max_revisions: int = _setting(5, _whole(1))
     enable_archive_reuse: bool = _setting(True, _flag)

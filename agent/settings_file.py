@@ -154,6 +154,14 @@ class _Reader:
         except ValueError as error:
             message = f"`{key}` is `{_without_password(node.value)}`; expected {error}"
             self.problems.append(_problem(node, message))
+            return
+        if (
+            node.value.startswith(("http://", "https://"))
+            and "@" in node.value.split("/")[2]
+            and "@" not in self.values[key]
+        ):
+            message = f"the user and password in `{key}` are not used: requests there are signed; remove them"
+            self.warnings.append(_problem(node, message))
 
     def _read_environment(self, node: yaml.Node) -> None:
         if not isinstance(node, yaml.MappingNode):

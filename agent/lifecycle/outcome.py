@@ -92,7 +92,7 @@ def timeout_failure(script: HookScript, outcome: Ended) -> CommandFailure:
     return CommandFailure(
         "hook-timed-out",
         f"{describe_script(script)} failed to complete in {script.timeout_s:g} seconds. {_last_words(outcome)}"
-        f"Find out what it waited for, or raise its timeout (line {script.line} of the AppSpec file).",
+        "Find out what it waited for, or raise its timeout.",
         code=ErrorCode.SCRIPT_TIMED_OUT,
         script_name=script.location,
     )

@@ -132,6 +132,20 @@ def test_a_password_in_a_setting_that_is_refused_is_shown_to_nobody(agent: Agent
         assert "secret" not in shown + status.stderr
 
 
+def test_a_password_in_the_address_of_an_endpoint_is_not_used_and_not_shown(agent: Agent) -> None:
+    """Requests are signed, so it can be of no use there; the address itself is in every message."""
+    agent.configure(
+        deploy_control_endpoint="http://user:secret@127.0.0.1:1", s3_endpoint_override="http://user:secret@s3"
+    )
+    agent.launch()
+    (line,) = wait_until(lambda: agent.logged("poll_failed"), "a poll has failed")
+    status = agent.agentctl("status")
+    assert "The control endpoint http://127.0.0.1:1 gave no answer" in line
+    assert "secret" not in agent.output() + status.stdout + status.stderr
+    for key in ("deploy_control_endpoint", "s3_endpoint_override"):
+        assert f"the user and password in `{key}` are not used" in agent.output()
+
+
 CRASH = """
 import os
 from agent.worker.process import fork_worker
