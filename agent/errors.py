@@ -201,10 +201,12 @@ class AppSpecMissing(CommandFailure):
 
 
 class AppSpecInvalid(CommandFailure):
-    """An AppSpec file that can't be used; `problems` lists everything that is wrong in it."""
+    """An AppSpec file that can't be used; `problems` lists what is wrong in it: everything, unless `is_all` is False."""
 
-    def __init__(self, path: str, problems: Sequence[Problem]) -> None:
+    def __init__(self, path: str, problems: Sequence[Problem], *, is_all: bool = True) -> None:
         count = "one problem" if len(problems) == 1 else f"{len(problems)} problems"
+        if not is_all:
+            count += ", after which it was read no further"
         listed = "; ".join(str(problem) for problem in problems)
         super().__init__("appspec-invalid", f"The AppSpec file {path} has {count}: {listed}.")
         self.path = path

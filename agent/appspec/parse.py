@@ -69,7 +69,7 @@ def parse_appspec(
     except DocumentProblem as error:
         raise AppSpecInvalid(path, [error.problem]) from None
     except TooManyProblems:
-        raise AppSpecInvalid(path, _by_place(reading.problems)) from None
+        raise AppSpecInvalid(path, _by_place(reading.problems), is_all=False) from None
     problems = reading.problems
     if appspec is not None and possible_events is not None:
         problems = problems + impossible_events(appspec, possible_events)

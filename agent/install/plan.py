@@ -19,7 +19,7 @@ from agent.install.mounted import check_mounted, mount_points_of
 from agent.install.planned import InstallPlan, PlannedDirectory, PlannedFiles
 from agent.install.previous import Previous, previous_of, read_records
 from agent.install.protection import remedy_for
-from agent.install.reasons import Origins, no_directory, there_already
+from agent.install.reasons import Origins, listed, no_directory, there_already
 from agent.install.removals import planned_removals
 from agent.install.repetition import asked_by, find_repetition
 from agent.install.selinux import labels_to_set
@@ -193,7 +193,7 @@ class _Planner:
 
     def raise_problems(self) -> None:
         if self._source_problems:
-            message = f"The files section can't be installed, and nothing was changed: {'; '.join(self._source_problems)}."
+            message = f"The files section can't be installed, and nothing was changed: {listed(self._source_problems)}."
             raise CommandFailure("install-source-invalid", message)
         if self._obstacles:
             raise conflicts_of(self._request, self._obstacles, self._previous.doubts)
@@ -212,7 +212,9 @@ class _Planner:
         problems += assignment.problems
         problems += labels_to_set(self._assigned.values())
         if problems:
-            message = f"The permissions section can't be applied, and nothing was changed: {'; '.join(problems[:50])}."
+            message = (
+                f"The permissions section can't be applied, and nothing was changed: {listed(problems)}."
+            )
             raise CommandFailure("permissions-invalid", message)
         log_unused(found for found in resolved if id(found) not in self._assigned)
 

@@ -7,8 +7,19 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from agent.appspec import FileMapping
     from agent.install.destinations import Directory
+
+
+_MOST_LISTED = 20
+
+
+def listed(problems: Sequence[str]) -> str:
+    """The first of these, and how many more there are: a report has room for so many."""
+    more = len(problems) - _MOST_LISTED
+    return "; ".join(problems[:_MOST_LISTED]) + (f"; and {more} more of this kind" if more > 0 else "")
 
 
 class Origin(NamedTuple):

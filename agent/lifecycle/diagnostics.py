@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 MAX_PAYLOAD = 8192
 MAX_LOG_CHARACTERS = 2048
 MAX_SCRIPT_NAME = 1024
+# What stays free for the log, and how much of a message that is too long stays of its end: there the remedy
+# stands, the last words of a script, and the id.
+_LEAST_LOG = 1000
+_LAST_OF_MESSAGE = 2500
 NOOP_MESSAGE = "CompletedNoopCommand"
 
 _ELLIPSIS = "…"
@@ -43,13 +47,14 @@ def failure_payload(failure: CommandFailure) -> str:
 
 
 def _payload(code: ErrorCode, script_name: str, message: str, log: str) -> str:
-    """The JSON text; where it would be too long, the log gives way first, then the message."""
+    """The JSON text; where it would be too long, the log gives way first, but for its end, then the message's middle."""
     room = MAX_PAYLOAD - len(_render(code, "", "", ""))
     script_name = _head(_encodable(script_name), MAX_SCRIPT_NAME)
     room -= _length(script_name)
-    message = _head(_encodable(message), room)
+    log = _encodable(log)[-MAX_LOG_CHARACTERS:]
+    message = _without_middle(_encodable(message), room - min(_LEAST_LOG, _length(log)))
     room -= _length(message)
-    log = _tail(_encodable(log)[-MAX_LOG_CHARACTERS:], room)
+    log = _tail(log, room)
     return _render(code, script_name, message, log)
 
 
@@ -66,6 +71,14 @@ def _encodable(text: str) -> str:
 def _length(text: str) -> int:
     """Bytes that the text takes inside the payload, without its quotes."""
     return len(json.dumps(text, ensure_ascii=False).encode()) - 2
+
+
+def _without_middle(text: str, room: int) -> str:
+    """The text, or as much of its beginning and its end as there is room for."""
+    if _length(text) <= room:
+        return text
+    end = _tail(text, _LAST_OF_MESSAGE)
+    return _head(text[: len(text) - len(end)], room - _length(end)) + end
 
 
 def _head(text: str, room: int) -> str:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 _NOT_EXECUTABLE = 126
 _NOT_FOUND = 127
 _SIGNAL_BASE = 128
+_MOST_DIRECTORIES, _MOST_OF_PATH = 20, 800
 _LAST_SIGNAL = 64
 
 
@@ -100,7 +101,7 @@ def _about_code(outcome: Exited) -> str:
     """Only shells keep to these codes; in other interpreters and programs they mean what their author wants."""
     if outcome.code == _NOT_FOUND and (missing := _not_found_by_env(outcome.file, outcome.path_variable)):
         return (
-            f"Its first line has env look for {missing}, which is in no directory of PATH ({outcome.path_variable}). "
+            f"Its first line has env look for {missing}, which is in no directory of PATH ({_shown(outcome.path_variable)}). "
             "Install it, or set PATH under environment:. "
         )
     if not outcome.file.is_run_by_shell:
@@ -114,7 +115,7 @@ def _about_code(outcome: Exited) -> str:
         path = (
             "sudo or the login profile sets PATH here, or it is too long to be shown"
             if outcome.path_variable is None
-            else f"PATH was {outcome.path_variable}"
+            else f"PATH was {_shown(outcome.path_variable)}"
         )
         return (
             f"Exit code 127 of a shell mostly means that a command was not found; {path}. "
@@ -128,6 +129,14 @@ def _about_code(outcome: Exited) -> str:
             f"{memory}"
         )
     return ""
+
+
+def _shown(path_variable: str | None) -> str:
+    """As much of PATH as a message has room for."""
+    directories = (path_variable or "").split(":")
+    shown = ":".join(directories[:_MOST_DIRECTORIES])[:_MOST_OF_PATH]
+    is_all = shown == path_variable
+    return shown if is_all else f"{shown}… (of {len(directories)} directories)"
 
 
 def _not_found_by_env(file: ScriptFile, path_variable: str | None) -> str:

@@ -198,3 +198,11 @@ def problems_of(text: bytes) -> tuple[Problem, ...]:
     except AppSpecInvalid as error:
         return error.problems or (Problem(message=""),)
     return ()
+
+
+def test_an_appspec_with_very_many_problems_does_not_claim_to_list_them_all() -> None:
+    """Whoever has corrected fifty lines and meets fifty more should have known."""
+    entry = "  - source: a\n    destination: ''\n"
+    with pytest.raises(AppSpecInvalid) as caught:
+        parse_appspec(f"version: 0.0\nos: linux\nfiles:\n{entry * 60}".encode(), path="appspec.yml")
+    assert "appspec.yml has 50 problems, after which it was read no further: line 5," in caught.value.message

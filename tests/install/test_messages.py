@@ -139,3 +139,12 @@ def test_what_appears_at_the_last_moment_is_blamed_on_who_makes_it(host: Host) -
     failure = failure_of(lambda: install(request, observer=appear))
     assert failure is not None
     assert "theirs" == (host.dest / "app/b").read_text()
+
+
+def test_very_many_missing_sources_are_counted(host: Host) -> None:
+    """A build that has packed nothing misses all of them; the first ones tell as much."""
+    entries = ", ".join(f"{{source: gone-{number}, destination: '@DEST@'}}" for number in range(90))
+    message = message_of(host, {"app/a": "1"}, f"files: [{entries}]")
+    assert "source 'gone-19'" in message
+    assert "source 'gone-20'" not in message
+    assert message.endswith("; and 70 more of this kind.")

@@ -77,12 +77,15 @@ def test_the_log_gives_way_before_the_message_does() -> None:
     assert not payload["log"].startswith("first")
 
 
-def test_of_a_message_that_is_too_long_the_beginning_stays() -> None:
-    """What failed stands first."""
-    payload = json.loads(failure("It failed. " + "x" * 9000, log="log"))
+def test_of_a_message_that_is_too_long_beginning_and_end_stay() -> None:
+    """What failed stands first; what to do, the last words of a script and the id stand at the end."""
+    text = "It failed. " + "x" * 9000 + " Do this. Last of its standard error: oops. [hook-failed]"
+    payload = json.loads(failure(text, log="first" + "l" * 2000 + "last"))
     assert payload["message"].startswith("It failed. xxx")
-    assert payload["message"].endswith("…")
-    assert payload["log"] == ""
+    assert "x…x" in payload["message"]
+    assert payload["message"].endswith("x Do this. Last of its standard error: oops. [hook-failed]")
+    assert payload["log"].endswith("last")
+    assert 990 < len(payload["log"]) <= 1000
 
 
 def test_names_that_are_no_utf_8_can_be_reported() -> None:

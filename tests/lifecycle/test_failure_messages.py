@@ -261,3 +261,13 @@ def test_a_timeout_names_the_program_and_ends_with_the_last_errors(event: Event)
     assert "failed to complete in 0.5 seconds" in message
     assert "line 7 of the AppSpec file and was run by /bin/bash as " in message
     assert message.endswith(": waiting for the database.")
+
+
+def test_a_very_long_path_variable_leaves_room_for_the_rest() -> None:
+    """A report holds 8,192 characters, and what the script said last is worth more than directory two hundred."""
+    path = ":".join(f"/opt/packages/{number}/bin" for number in range(300))
+    for beginning in (b"#!/bin/sh\n", b"#!/usr/bin/env no-such-program\n"):
+        message = message_of(beginning, code=127, path_variable=path)
+        assert "/opt/packages/0/bin:" in message
+        assert "… (of 300 directories)" in message
+        assert len(message) < 1200
