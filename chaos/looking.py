@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from chaos.records import WAITING, shown_as
+from chaos.records import RECORDER, WAITING, parent_of, shown_as
 from chaos.revision import content_of, digest_of, read_tree
 
 if TYPE_CHECKING:
@@ -44,8 +44,7 @@ class Look:
         # What a killed hook has started is its own affair, as on any host.
         if not self._host.harm.hooks and not self._host.conditions.killed_for_memory():
             named = {pid: shown_as(pid) for pid in self._host.processes() if pid != daemon}
-            # A worker may be kept for the next command for a while.
-            found += [f"process {pid} {name}" for pid, name in named.items() if WAITING not in name]
+            found += [f"process {pid} {name}" for pid, name in named.items() if not _is_kept(pid, name)]
         return set(found)
 
     def find_other_than(self, number: int) -> list[str]:
@@ -81,6 +80,11 @@ class Look:
         if number not in allowed:
             return [f"the destination holds revision {number}, and not one of {sorted(allowed)}"]
         return []
+
+
+def _is_kept(pid: int, name: str) -> bool:
+    """Whether this is a worker that waits for the next command for a while, or what records the output for it."""
+    return WAITING in name or (RECORDER in name and WAITING in shown_as(parent_of(pid)))
 
 
 def _differences(found: dict[str, bytes], numbers: list[int]) -> str:

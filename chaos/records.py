@@ -45,6 +45,14 @@ def is_running(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
+def parent_of(pid: int) -> int:
+    """Pid of the parent of this process; 0 when it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
 def shown_as(pid: int) -> str:
     """Command line and name of this process, with blanks; empty when it is gone."""
     try:
