@@ -35,6 +35,7 @@ imports: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)           ## Figures: idle memory, start, overhead per command
+	$(BIN)/python -m compileall -q agent
 	$(BIN)/python bench/daemon.py
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m bench.commands
 
@@ -57,6 +58,8 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -m venv $(VENV) || { echo 'The venv module of Python is missing; on Debian: apt install python3-venv' >&2; exit 1; }
 	@echo 'Installing into $(VENV) (once) ...'
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@# The daemon and its workers compile nothing themselves.
+	@$(BIN)/python -m compileall -q agent
 	@touch $(STAMP)
 
 clean:                    ## Remove what these commands have made

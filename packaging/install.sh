@@ -222,11 +222,13 @@ is_same() {
 
 check_running() {
     namespace=$(readlink /proc/self/ns/mnt)
+    ours=$(existing_parent "$prefix")/versions
     for process in /proc/[0-9]*; do
         [ -r "$process/cmdline" ] || continue
         name=$(tr '\0' '\n' 2>/dev/null <"$process/cmdline" | head -n 1) || continue
         name=${name%%:*}
         [ "${name##*/}" = codedeploy-agent ] || continue
+        case $(readlink "$process/exe") in "$ours"/*) continue ;; esac # it has that name, too, in ps
         [ "$(readlink "$process/ns/mnt")" = "$namespace" ] || continue # that of a container
         refuse_beside "${process#/proc/}" "$name"
     done
@@ -234,7 +236,7 @@ check_running() {
     pid=$(running_pid)
     [ -n "$pid" ] || return 0
     case $(readlink "/proc/$pid/exe") in
-        "$(existing_parent "$prefix")"/versions/*) ;;
+        "$ours"/*) ;;
         *) refuse_beside "$pid" "$(readlink "/proc/$pid/exe")" ;;
     esac
 }

@@ -46,7 +46,9 @@ def exec_daemon(launch: Launch) -> NoReturn:
     write_all(descriptor, json.dumps(values).encode())
     os.lseek(descriptor, 0, os.SEEK_SET)
     # -I: whatever lies in the working directory or in PYTHON* variables must not get into a root process.
-    arguments = [sys.executable, "-I", "-m", "agent.daemon", str(descriptor)]
+    # -B: compiled modules are there, or are not made by us. Python does not always notice when a full disk takes only half
+    # of one, and then no later process can load that module.
+    arguments = [sys.executable, "-I", "-B", "-m", "agent.daemon", str(descriptor)]
     os.execve(sys.executable, arguments, initial_environment())  # noqa: S606
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import socket
@@ -15,6 +16,7 @@ import pytest
 
 from agent.daemon.lock import AgentLock
 from agent.errors import AgentError
+from agent.worker.runs import update
 from tests.daemon.agent_process import clean_environment, wait_until
 from tests.daemon.control_server import HOST, POLL, error
 from tests.identity.metadata_server import DOCUMENT, ROLE, ROLES, MetadataServer, role_credentials
@@ -346,3 +348,13 @@ def test_the_unit_leaves_workers_and_applications_alone_whatever_becomes_of_the_
     """They are in its control group: systemd would end all of them when the kernel kills one for want of memory."""
     unit = Path(__file__).parents[2] / "systemd" / "codedeploy-agent.service"
     assert {"KillMode=process", "OOMPolicy=continue"} <= set(unit.read_text().splitlines())
+
+
+def test_neither_daemon_nor_workers_compile_what_they_load(
+    server: ControlServer, agent: Agent, application: Application
+) -> None:
+    """A disk that is full takes half of a compiled module, and from then on nobody can load it."""
+    compiled = Path(importlib.util.cache_from_source(update.__file__))
+    compiled.unlink(missing_ok=True)
+    assert "Failed" == server.run("UpdateDeploymentAgent", application.revise("one")).status
+    assert not compiled.exists()
