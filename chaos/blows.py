@@ -89,9 +89,11 @@ class Blows:
         """The daemon can open no file for a while, nor can the workers that it starts meanwhile."""
         self._host.conditions.take_files(self._daemon().pid, self._host.processes, duration_s)
 
-    def take_memory(self, spare_bytes: int) -> None:
-        """The worker of a command gets no more memory, nor does what it starts."""
+    def take_memory(self, spare_bytes: int, duration_s: float) -> None:
+        """The worker of a command gets no more memory for a while, nor does what it starts."""
         self._host.conditions.take_memory(self._some("worker")[1], spare_bytes)
+        time.sleep(duration_s)
+        self._host.conditions.give_memory(self._host.processes())
 
     def run_out_of_memory(self, spare_bytes: int) -> None:
         """The worker of a command is killed for wanting more memory, or what it starts is."""

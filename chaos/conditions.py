@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from chaos.control_groups import ControlGroups
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 _REFUSING_S = 6.0
 _SMALL_DISK = "size=24m,nr_inodes=8000,mode=755"
@@ -119,13 +119,21 @@ class Conditions:
         self._groups.unlimit_pids()
 
     def take_memory(self, worker: int, spare_bytes: int) -> None:
-        """This process and what it starts may map hardly more than it has mapped; it isn't given back."""
+        """This process and what it starts may map hardly more than it has mapped, until `give_memory`."""
         try:
             pages = int(Path(f"/proc/{worker}/statm").read_text().split()[0])
             most = pages * resource.getpagesize() + spare_bytes
-            resource.prlimit(worker, resource.RLIMIT_AS, (most, most))
+            before = resource.prlimit(worker, resource.RLIMIT_AS)
+            resource.prlimit(worker, resource.RLIMIT_AS, (most, before[1]))
         except (OSError, IndexError):
             raise NotPossibleError("it had just ended") from None
+
+    def give_memory(self, processes: Iterable[int]) -> None:
+        """These have no limit any more: a worker is kept for further commands, and hands its limit down."""
+        for process in processes:
+            with contextlib.suppress(OSError):
+                most = resource.prlimit(process, resource.RLIMIT_AS)[1]
+                resource.prlimit(process, resource.RLIMIT_AS, (most, most))
 
     def run_out_of_memory(self, worker: int, spare_bytes: int) -> None:
         """The kernel kills this process, or what it starts, once they use that much more."""

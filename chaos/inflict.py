@@ -86,7 +86,9 @@ class Inflictor:
             FaultKind.READ_ONLY: lambda: _try_for(2.0, lambda: host.make_read_only(duration_s)),
             FaultKind.NO_FILES: lambda: blows.take_files(duration_s),
             FaultKind.NO_PIDS: lambda: host.take_pids(duration_s),
-            FaultKind.NO_MEMORY: lambda: _try_for(1.0, lambda: blows.take_memory(action.spare_bytes)),
+            FaultKind.NO_MEMORY: lambda: _try_for(
+                1.0, lambda: blows.take_memory(action.spare_bytes, duration_s)
+            ),
             FaultKind.OOM_KILL: lambda: _try_for(1.0, lambda: blows.run_out_of_memory(action.spare_bytes)),
             FaultKind.CLOCK_STEP: lambda: host.move_clock(action.clock_s, duration_s),
             FaultKind.REFUSE: lambda: host.refuse(duration_s),

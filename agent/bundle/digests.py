@@ -97,9 +97,16 @@ class DigestThread:
                 self._digests[each.algorithm] = digest
         self._pieces: queue.Queue[bytes | None] = queue.Queue(_PIECES_AHEAD)
         self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
 
     def update(self, piece: bytes) -> None:
-        """Take one more piece."""
+        """Take one more piece.
+
+        Raises:
+            BaseException: whatever the thread has met with an earlier one, such as MemoryError.
+        """
+        if self._error is not None:
+            raise self._error
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="digests", daemon=True)
             self._thread.start()
@@ -114,12 +121,12 @@ class DigestThread:
 
     def sha256(self) -> str:
         """Of all pieces so far, in hexadecimal."""
-        self.close()
+        self._finish()
         return self._digests["sha256"].hexdigest()
 
     def mismatches(self) -> list[Mismatch]:
         """Each announced digest that is not that of all pieces so far."""
-        self.close()
+        self._finish()
         return [
             Mismatch(announced=each, found=found)
             for each in self._announced
@@ -127,10 +134,21 @@ class DigestThread:
             and (found := self._digests[each.algorithm].hexdigest()) != each.digest
         ]
 
+    def _finish(self) -> None:
+        self.close()
+        if self._error is not None:
+            raise self._error
+
     def _work(self) -> None:
-        while (piece := self._pieces.get()) is not None:
-            for digest in self._digests.values():
-                digest.update(piece)
+        try:
+            while (piece := self._pieces.get()) is not None:
+                for digest in self._digests.values():
+                    digest.update(piece)
+        except BaseException as error:  # noqa: BLE001 - raised again where the digests are wanted
+            self._error = error
+            # Whoever hands pieces on waits for room in the queue.
+            while self._pieces.get() is not None:
+                pass
 
 
 class _Crc32:

@@ -15,7 +15,7 @@ from agent.bundle.fetch import fetch_bundle
 from agent.errors import CommandFailure
 from agent.protocol import BundleType
 from agent.specification import S3Revision
-from tests.bundle.packing import file, tar_bytes, tgz_bytes
+from tests.bundle.packing import file, tar_bytes, tgz_bytes, zip_bytes
 from tests.bundle.servers import Answer, Request, Server, chunked, s3_error
 from tests.bundle.transfers import BODY, ETAG, REVISION, MovedClock, failed, fetch, sources, whole
 
@@ -316,6 +316,52 @@ def test_a_foreign_etag_of_the_same_form_fails_no_archive_that_verifies_itself(
     assert isinstance(outcome, FetchedBundle)
     assert MD5 in (outcome.doubt or "")
     assert 1 == len(requests)
+
+
+ZIP = zip_bytes(file("appspec.yml"), file("d2/f97"))
+ZIP_MD5 = hashlib.md5(ZIP, usedforsecurity=False).hexdigest()
+
+
+def zip_with_name(name: bytes) -> bytes:
+    """The zip after a byte of a name has changed on the way; nothing in it tells."""
+    return ZIP.replace(b"d2/f97", name)
+
+
+def test_a_zip_with_a_damaged_name_is_fetched_again(deployment: Deployment) -> None:
+    """Checksums in a zip are of contents alone; a file under another name is half a revision, reported as whole."""
+
+    def answer(request: Request) -> Answer:
+        return Answer(200, zip_with_name(b"d2/fc7") if request.number == 1 else ZIP, {"ETag": f'"{ZIP_MD5}"'})
+
+    outcome, requests = fetch(deployment, answer)
+
+    assert isinstance(outcome, FetchedBundle)
+    assert outcome.doubt is None
+    assert ZIP == deployment.bundle.read_bytes()
+    assert 2 == len(requests)
+
+
+def test_a_zip_that_is_damaged_in_another_way_each_time_is_refused(deployment: Deployment) -> None:
+    """The network changes what it carries; nobody knows what else it has changed."""
+    names = {1: b"d2/fc7", 2: b"dx/f97"}
+
+    outcome, _ = fetch(
+        deployment,
+        lambda request: Answer(200, zip_with_name(names[request.number]), {"ETag": f'"{ZIP_MD5}"'}),
+    )
+
+    assert "bundle-content-mismatch" == failed(outcome, deployment).error_id
+
+
+def test_a_zip_of_a_store_with_foreign_etags_is_taken_when_it_comes_twice_alike(
+    deployment: Deployment,
+) -> None:
+    """What such a store calls an ETag is no digest; the network would not damage it twice in the same way."""
+    outcome, requests = fetch(deployment, lambda _: Answer(200, ZIP, {"ETag": f'"{MD5}"'}))
+
+    assert isinstance(outcome, FetchedBundle)
+    assert MD5 in (outcome.doubt or "")
+    assert 2 == len(requests)
 
 
 def test_a_version_that_was_not_asked_for_is_refused(deployment: Deployment) -> None:

@@ -1,0 +1,22 @@
+"""The thread that computes digests while a bundle arrives: what it meets is met by whoever hands it the pieces."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from agent.bundle.digests import DigestThread
+
+
+@pytest.mark.timeout(20)
+def test_a_thread_that_has_failed_holds_up_nobody() -> None:
+    """Without memory it fails at any moment; a download that waits for it would hold up its group for ever."""
+    digests = DigestThread(())
+    digests.update(cast("bytes", cast("Any", "no bytes")))  # what no digest takes
+    with pytest.raises(TypeError):
+        for _ in range(100):
+            digests.update(b"x")
+    with pytest.raises(TypeError):
+        digests.sha256()
+    digests.close()
