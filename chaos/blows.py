@@ -95,9 +95,11 @@ class Blows:
         time.sleep(duration_s)
         self._host.conditions.give_memory(self._host.processes())
 
-    def run_out_of_memory(self, spare_bytes: int) -> None:
-        """The worker of a command is killed for wanting more memory, or what it starts is."""
+    def run_out_of_memory(self, spare_bytes: int, duration_s: float) -> None:
+        """The worker of a command is killed for wanting more memory within this time, or what it starts is."""
         self._host.conditions.run_out_of_memory(self._some("worker")[1], spare_bytes)
+        time.sleep(duration_s)
+        self._host.conditions.give_memory(self._host.processes())
 
     def remove_archive(self, deployment_id: str, sweep: Sweep) -> None:
         """The unpacked revision of this deployment is gone, as after a cleaner of temporary files."""

@@ -130,13 +130,14 @@ class Conditions:
 
     def give_memory(self, processes: Iterable[int]) -> None:
         """These have no limit any more: a worker is kept for further commands, and hands its limit down."""
+        self._groups.unlimit_memory()
         for process in processes:
             with contextlib.suppress(OSError):
                 most = resource.prlimit(process, resource.RLIMIT_AS)[1]
                 resource.prlimit(process, resource.RLIMIT_AS, (most, most))
 
     def run_out_of_memory(self, worker: int, spare_bytes: int) -> None:
-        """The kernel kills this process, or what it starts, once they use that much more."""
+        """The kernel kills this process, or what it starts, once they use that much more, until `give_memory`."""
         try:
             is_limited = self._groups.limit_memory(worker, spare_bytes)
         except ProcessLookupError:

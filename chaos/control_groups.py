@@ -53,6 +53,13 @@ class ControlGroups:
         (self._memory / "cgroup.procs").write_text(str(pid))
         return True
 
+    def unlimit_memory(self) -> None:
+        """What has survived is a worker that is kept for further commands."""
+        if self._memory is not None:
+            for name, most in _MEMORY_FILES:
+                if (self._memory / name).exists():
+                    (self._memory / name).write_text(most)
+
     def killed_for_memory(self) -> int:
         """How many processes the kernel has killed."""
         if self._memory is not None:

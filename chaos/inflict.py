@@ -89,7 +89,9 @@ class Inflictor:
             FaultKind.NO_MEMORY: lambda: _try_for(
                 1.0, lambda: blows.take_memory(action.spare_bytes, duration_s)
             ),
-            FaultKind.OOM_KILL: lambda: _try_for(1.0, lambda: blows.run_out_of_memory(action.spare_bytes)),
+            FaultKind.OOM_KILL: lambda: _try_for(
+                1.0, lambda: blows.run_out_of_memory(action.spare_bytes, duration_s)
+            ),
             FaultKind.CLOCK_STEP: lambda: host.move_clock(action.clock_s, duration_s),
             FaultKind.REFUSE: lambda: host.refuse(duration_s),
             FaultKind.S3_DOWN: lambda: self._wires.s3.be_down(duration_s),
