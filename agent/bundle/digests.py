@@ -21,6 +21,9 @@ _CUSTOMER_KEY = "x-amz-server-side-encryption-customer-algorithm"
 _OF_CONTENT = frozenset(["", "AES256"])
 _DIGEST_BYTES = {"sha256": 32, "sha1": 20, "crc32": 4}  # those that are cheap here
 _PIECES_AHEAD = 8
+# Up to that much takes no time worth a thread. Where memory is short, starting one may even wait for ever: Python waits
+# for the first step of a thread that has died before it.
+_WITHOUT_THREAD_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +87,7 @@ class _Digest(Protocol):
 
 
 class DigestThread:
-    """Digests of all pieces in order, computed in a thread, so that they take no time of whoever receives.
+    """Digests of all pieces in order; of a large bundle in a thread, so that they take no time of whoever receives.
 
     A context: afterwards the thread has ended.
     """
@@ -97,6 +100,7 @@ class DigestThread:
                 self._digests[each.algorithm] = digest
         self._pieces: queue.Queue[bytes | None] = queue.Queue(_PIECES_AHEAD)
         self._thread: threading.Thread | None = None
+        self._size_bytes = 0
         self._error: BaseException | None = None
 
     def update(self, piece: bytes) -> None:
@@ -107,6 +111,10 @@ class DigestThread:
         """
         if self._error is not None:
             raise self._error
+        self._size_bytes += len(piece)
+        if self._thread is None and self._size_bytes <= _WITHOUT_THREAD_BYTES:
+            self._take(piece)
+            return
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="digests", daemon=True)
             self._thread.start()
@@ -134,6 +142,10 @@ class DigestThread:
             and (found := self._digests[each.algorithm].hexdigest()) != each.digest
         ]
 
+    def _take(self, piece: bytes) -> None:
+        for digest in self._digests.values():
+            digest.update(piece)
+
     def _finish(self) -> None:
         self.close()
         if self._error is not None:
@@ -142,8 +154,7 @@ class DigestThread:
     def _work(self) -> None:
         try:
             while (piece := self._pieces.get()) is not None:
-                for digest in self._digests.values():
-                    digest.update(piece)
+                self._take(piece)
         except BaseException as error:  # noqa: BLE001 - raised again where the digests are wanted
             self._error = error
             # Whoever hands pieces on waits for room in the queue.

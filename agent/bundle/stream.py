@@ -43,9 +43,15 @@ class ByteStream:
         self._at = 0
         self._before = 0  # bytes in the chunks before this one
         self._compression = compression_of(os.pread(descriptor, 16, 0))
-        self._chunks: Generator[bytes, None, None] = (
-            self._plain() if self._compression is None else read_ahead(self._inflated(self._compression))
-        )
+        self._chunks = self._contents()
+
+    def _contents(self) -> Generator[bytes, None, None]:
+        if self._compression is None:
+            return self._plain()
+        inflated = self._inflated(self._compression)
+        # See `digests` for what a thread may cost where memory is short.
+        is_small = os.fstat(self._descriptor).st_size <= COMPRESSED_CHUNK_BYTES
+        return inflated if is_small else read_ahead(inflated)
 
     def close(self) -> None:
         """Afterwards nothing reads from the descriptor any more."""
@@ -132,7 +138,7 @@ class ByteStream:
         while chunk := os.read(self._descriptor, CHUNK_BYTES):
             yield chunk
 
-    def _inflated(self, compression: Callable[[], Decompressor]) -> Iterator[bytes]:
+    def _inflated(self, compression: Callable[[], Decompressor]) -> Generator[bytes, None, None]:
         """All decompressed chunks of one compressed part after the other, as gzip allows."""
         compressed = os.read(self._descriptor, COMPRESSED_CHUNK_BYTES)
         while compressed:

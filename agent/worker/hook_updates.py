@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from _thread import start_new_thread
 from typing import TYPE_CHECKING
 
 from agent.errors import EndpointError, IdentityError, Throttled
@@ -45,12 +46,11 @@ class HookUpdates:
         return self._is_cancelled
 
     def _start_update(self) -> None:
-        # Most hooks are over before there is anything to send.
-        from threading import Thread  # noqa: PLC0415
-
         self._is_under_way = True
         try:
-            Thread(target=self._update, name="hook-update", daemon=True).start()
+            # Not threading.Thread: it waits for the thread's first step, for ever where there is no memory for that,
+            # and with it would the deadline of the script.
+            start_new_thread(self._update, ())
         except RuntimeError as error:  # no thread to be had
             self._is_under_way = False
             self._note_failure(str(error), None)

@@ -17,7 +17,6 @@ import contextlib
 import importlib
 import os
 import select
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -115,10 +114,9 @@ def _inherited() -> tuple[int, str] | None:
 
 def _is_as_new(inherited: tuple[int, str] | None, own: Collection[int]) -> bool:
     """Whether this process is as good for another command as one that is forked now."""
-    threading = sys.modules.get("threading")
-    if threading is not None and threading.active_count() > 1:
-        return False
     try:
+        if len(os.listdir("/proc/self/task")) > 1:
+            return False
         with open("/proc/self/statm", "rb") as file:
             resident = int(file.read().split()[1]) * _PAGE_BYTES
         is_small = resident <= _MAX_RESIDENT_BYTES and len(os.listdir("/proc/self/fd")) <= _MAX_DESCRIPTORS
