@@ -104,12 +104,15 @@ def test_a_failure_of_either_process_is_told(failing: str) -> None:
     """With its path and its reason."""
     me = os.getpid()
     waiting, told = os.pipe()
+    heard: list[bytes] = []
 
     def fail(_number: int) -> int:
         is_me = os.getpid() == me
         if is_me == (failing == "this one"):
             os.write(told, b"x")
             raise StepFailed(b"/path", OSError(errno.EDQUOT, "too much"))
+        if failing == "this one" and not heard:
+            heard.append(os.read(waiting, 1))  # it has taken something
         return 0
 
     with closing(Crew(fail, who, processes=2)) as crew:
