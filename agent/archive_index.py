@@ -1,4 +1,4 @@
-"""What a deployment archive holds, as it was found out while it was unpacked.
+"""What a deployment archive holds, as it was found out while it was unpacked, or copied.
 
 Install can tell from it that a file has not changed since the last revision, without reading it, and
 what is in a directory, without listing it. An entry only counts while the file is the very one that was
@@ -39,6 +39,7 @@ from agent.listings import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _MAGIC = b"archive-index 2 "
@@ -61,7 +62,7 @@ def identity_of(status: os.stat_result) -> bytes:
 
 
 class IndexWriter:
-    """Collects the entries of an archive that is being unpacked."""
+    """Collects the entries of an archive that is being made."""
 
     def __init__(self) -> None:
         self._entries: dict[bytes, dict[bytes, bytes]] = {}
@@ -89,6 +90,11 @@ class IndexWriter:
         self._entries.setdefault(directory, {})
         self._identities[directory] = directory_identity(status)
         self._latest_ns = max(self._latest_ns, status.st_ctime_ns)
+
+    def holds(self, path: bytes) -> bool:
+        """Whether anything has been noted at this path."""
+        directory, _slash, name = path.rpartition(b"/")
+        return name in self._entries.get(directory, ())
 
     def write(self, place: Path, *, top: bytes = b"") -> None:
         """Write the index to `place`; where it can't be written, there is none, which costs only time.
@@ -199,6 +205,12 @@ class ArchiveIndex:
         """Whether there was anything at this full path when the archive was unpacked."""
         directory, _slash, name = path.rpartition(b"/")
         return name in self._sections.of(self._below(directory))
+
+    def paths(self) -> Iterator[bytes]:
+        """All that there was when the archive was made, relative to it."""
+        for directory in self._identities:
+            prefix = directory + b"/" if directory else b""
+            yield from (prefix + name for name in self._sections.of(directory))
 
     def files_below(self, directory: bytes) -> int:
         """How many files and links there were in this directory, given by its full path, and below it."""

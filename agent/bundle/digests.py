@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import math
 import queue
 import re
-import threading
 import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from agent.threads import ThreadTask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,9 +23,10 @@ _CUSTOMER_KEY = "x-amz-server-side-encryption-customer-algorithm"
 _OF_CONTENT = frozenset(["", "AES256"])
 _DIGEST_BYTES = {"sha256": 32, "sha1": 20, "crc32": 4}  # those that are cheap here
 _PIECES_AHEAD = 8
-# Up to that much takes no time worth a thread. Where memory is short, starting one may even wait for ever: Python waits
-# for the first step of a thread that has died before it.
+# Up to that much takes no time worth a thread.
 _WITHOUT_THREAD_BYTES = 4 * 2**20
+# A thread begins within a millisecond; on a host that is as busy as that, it would help nobody.
+_BEGIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +92,7 @@ class _Digest(Protocol):
 class DigestThread:
     """Digests of all pieces in order; of a large bundle in a thread, so that they take no time of whoever receives.
 
-    A context: afterwards the thread has ended.
+    Close it: only then has the thread ended for sure.
     """
 
     def __init__(self, announced: tuple[Announced, ...]) -> None:
@@ -99,8 +102,9 @@ class DigestThread:
             if each.algorithm not in self._digests and (digest := _new(each.algorithm)) is not None:
                 self._digests[each.algorithm] = digest
         self._pieces: queue.Queue[bytes | None] = queue.Queue(_PIECES_AHEAD)
-        self._thread: threading.Thread | None = None
+        self._task: ThreadTask | None = None
         self._size_bytes = 0
+        self._without_thread_bytes: float = _WITHOUT_THREAD_BYTES
         self._error: BaseException | None = None
 
     def update(self, piece: bytes) -> None:
@@ -112,20 +116,19 @@ class DigestThread:
         if self._error is not None:
             raise self._error
         self._size_bytes += len(piece)
-        if self._thread is None and self._size_bytes <= _WITHOUT_THREAD_BYTES:
+        if self._task is None and self._size_bytes > self._without_thread_bytes:
+            self._start()
+        if self._task is None:
             self._take(piece)
-            return
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="digests", daemon=True)
-            self._thread.start()
-        self._pieces.put(piece)
+        else:
+            self._pieces.put(piece)
 
     def close(self) -> None:
         """Afterwards all pieces are in the digests, and no thread is left. More may come all the same."""
-        if self._thread is not None:
+        if self._task is not None:
             self._pieces.put(None)
-            self._thread.join()
-            self._thread = None
+            self._task.wait()
+            self._task = None
 
     def sha256(self) -> str:
         """Of all pieces so far, in hexadecimal."""
@@ -141,6 +144,15 @@ class DigestThread:
             if each.algorithm in self._digests
             and (found := self._digests[each.algorithm].hexdigest()) != each.digest
         ]
+
+    def _start(self) -> None:
+        """Have a thread, if there is one to be had; else do without, and don't ask again."""
+        task = ThreadTask(self._work)
+        task.start()
+        if task.has_begun(_BEGIN_S):
+            self._task = task
+        else:
+            self._without_thread_bytes = math.inf
 
     def _take(self, piece: bytes) -> None:
         for digest in self._digests.values():

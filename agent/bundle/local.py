@@ -6,6 +6,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from agent.archive_index import index_of
 from agent.bundle.failures import not_written
 from agent.bundle.replacement import replaced_directory
 from agent.bundle.tree_copy import copy_tree
@@ -56,7 +57,9 @@ def copy_local_directory(revision: LocalRevision, archive: Path) -> int:
             " Deploy a directory outside of the agent's root_dir, or set another root_dir.",
         )
     with replaced_directory(archive) as fresh:
-        return copy_tree(revision.location, fresh.path, keeps_owners=False)
+        copied = copy_tree(revision.location, fresh.path, keeps_owners=False)
+        copied.index.write(index_of(archive))
+        return copied.size_bytes
 
 
 def _checked(revision: LocalRevision) -> os.stat_result:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agent.archive_index import DIRECTORY, LINK, UNKNOWN, IndexWriter
 from agent.bundle.failures import printable
 from agent.errors import CommandFailure
 from agent.files import write_all
@@ -24,8 +26,21 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # never wait
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def copy_tree(source: Path, target: Path, *, keeps_owners: bool) -> int:
-    """Afterwards `target`, an empty directory, holds a copy of all that is in `source`; returns its bytes.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopiedTree:
+    """What has been copied.
+
+    Attributes:
+        size_bytes: of all files together.
+        index: names and kinds of all entries. Contents are not known: nothing here reads what the kernel can share.
+    """
+
+    size_bytes: int
+    index: IndexWriter
+
+
+def copy_tree(source: Path, target: Path, *, keeps_owners: bool) -> CopiedTree:
+    """Afterwards `target`, an empty directory, holds a copy of all that is in `source`.
 
     Contents, modes, times, symbolic links and hard links within the tree are the same; so are
     owners, if they are to be kept and we are root.
@@ -44,11 +59,12 @@ def copy_tree(source: Path, target: Path, *, keeps_owners: bool) -> int:
             try:
                 copy = _Copy(below, keeps_owners=keeps_owners and os.geteuid() == 0)
                 copy.entries(top, below, b"")
+                copy.index.identify(b"", os.fstat(below))
             finally:
                 os.close(below)
         finally:
             os.close(top)
-        return copy.size_bytes
+        return CopiedTree(size_bytes=copy.size_bytes, index=copy.index)
     finally:
         os.umask(umask)
 
@@ -58,29 +74,33 @@ class _Copy:
 
     def __init__(self, root: int, *, keeps_owners: bool) -> None:
         self.size_bytes = 0
+        self.index = IndexWriter()
         self._root = root
         self._keeps_owners = keeps_owners
         # Device and inode of a file with several names → where its first copy is.
         self._copies: dict[tuple[int, int], bytes] = {}
 
     def entries(self, source: int, target: int, path: bytes) -> None:
-        """Copy all entries of one directory; `path` is what comes before their names."""
+        """Copy all entries of one directory, which is at this path below the top."""
         with os.scandir(source) as entries:
             names = [os.fsencode(entry.name) for entry in entries]
         for name in names:
-            self._entry(name, source, target, path + name)
+            self._entry(name, source, target, path + b"/" + name if path else name)
 
     def _entry(self, name: bytes, source: int, target: int, path: bytes) -> None:
         found = os.stat(name, dir_fd=source, follow_symlinks=False)
         if stat.S_ISREG(found.st_mode):
             self._file(source, target, found, path)
+            self.index.note(path, UNKNOWN)
         elif stat.S_ISDIR(found.st_mode):
             self._directory(source, target, found, path)
+            self.index.note(path, DIRECTORY)
         elif stat.S_ISLNK(found.st_mode):
             os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
             if self._keeps_owners:
                 os.chown(name, found.st_uid, found.st_gid, dir_fd=target, follow_symlinks=False)
             os.utime(name, ns=(found.st_atime_ns, found.st_mtime_ns), dir_fd=target, follow_symlinks=False)
+            self.index.note(path, LINK)
         else:
             raise CommandFailure(
                 "archive-entry-unsupported",
@@ -132,8 +152,9 @@ class _Copy:
         try:
             below = os.open(name, _DIRECTORY, dir_fd=target)
             try:
-                self.entries(inner, below, path + b"/")
+                self.entries(inner, below, path)
                 self._set_attributes(below, found)
+                self.index.identify(path, os.fstat(below))
             finally:
                 os.close(below)
         finally:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from _thread import start_new_thread
 from typing import TYPE_CHECKING
 
 from agent.errors import EndpointError, IdentityError, Throttled
 from agent.logs import get_logger
 from agent.protocol import CommandStatus
+from agent.threads import ThreadTask
 
 if TYPE_CHECKING:
     from agent.endpoint import HostCommandClient
@@ -31,7 +31,7 @@ class HookUpdates:
         self._interval_s = context.settings.wait_between_updates
         self._client: HostCommandClient | None = None
         self._next_at = 0.0
-        self._is_under_way = False
+        self._task: ThreadTask | None = None
         self._is_cancelled = False
         self._has_failed = False
 
@@ -40,20 +40,20 @@ class HookUpdates:
         now = time.monotonic()
         if not self._next_at:
             self._next_at = now + self._interval_s
-        elif now >= self._next_at and not self._is_under_way and not self._is_cancelled:
+        elif now >= self._next_at and not self._is_cancelled:
             self._next_at = now + self._interval_s
             self._start_update()
         return self._is_cancelled
 
     def _start_update(self) -> None:
-        self._is_under_way = True
-        try:
-            # Not threading.Thread: it waits for the thread's first step, for ever where there is no memory for that,
-            # and with it would the deadline of the script.
-            start_new_thread(self._update, ())
-        except RuntimeError as error:  # no thread to be had
-            self._is_under_way = False
-            self._note_failure(str(error), None)
+        """Begin one, unless the last one is still under way."""
+        if self._task is not None:
+            if not self._task.has_begun(0):
+                self._note_failure("no thread could be had for it", None)
+            elif not self._task.wait(0):
+                return
+        self._task = ThreadTask(self._update)
+        self._task.start()
 
     def _update(self) -> None:
         throttle = self._context.throttle
@@ -73,8 +73,6 @@ class HookUpdates:
             if status is CommandStatus.SUCCEEDED or status is CommandStatus.FAILED:
                 log.info("command_stopped_by_endpoint", answer=status.value)
                 self._is_cancelled = True
-        finally:
-            self._is_under_way = False
 
     def _note_failure(self, reason: str, error_id: str | None) -> None:
         """Say it once: the next update may be more lucky, and the script goes on in any case."""

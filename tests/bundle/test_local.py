@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agent.archive_index import ArchiveIndex
 from agent.bundle import ArchiveLimits, BundleSources, FetchedBundle, make_deployment_archive, reuse_archive
 from agent.bundle.failures import corrupt
 from agent.bundle.tree_copy import copy_tree
@@ -84,12 +85,31 @@ def test_a_local_directory_is_copied_with_modes_times_and_links(deployment: Depl
     assert MTIME == (archive / "app/empty").stat().st_mtime
     assert MTIME == (archive / "app/link").lstat().st_mtime
     assert (archive / "app/run.sh").stat().st_ino == (archive / "app/same").stat().st_ino
-    assert ["deployment-archive"] == deployment.left()
+    assert [".archive-index", "deployment-archive"] == deployment.left()
     assert (
         sum(path.stat().st_size for path in source.rglob("*") if path.is_file())
         > fetched.size_bytes
         > 400_000
     )
+
+
+@pytest.mark.parametrize("way", ["directory", "earlier archive"])
+def test_what_was_copied_is_known_afterwards(deployment: Deployment, source: Path, way: str) -> None:
+    """Otherwise Install could not tell a source that a script has emptied from one that never held anything."""
+    if way == "directory":
+        deploy(deployment, source, BundleType.DIRECTORY)
+    else:
+        reuse_archive(source, deployment.archive, APPSPEC_NAMES)
+
+    archive = os.fsencode(deployment.archive)
+    index = ArchiveIndex(deployment.archive)
+    assert {os.fsencode(path.relative_to(source)) for path in source.rglob("*")} == set(index.paths())
+    assert 9 == index.files_below(archive)
+    assert 7 == index.files_below(archive + b"/app")
+    assert 0 == index.files_below(archive + b"/app/empty")
+    assert index.lists_all(archive + b"/app", os.stat(archive + b"/app"))
+    (deployment.archive / "app" / "link").unlink()
+    assert not index.lists_all(archive + b"/app", os.stat(archive + b"/app"))
 
 
 def test_a_directory_is_never_changed_by_its_deployment(deployment: Deployment, source: Path) -> None:
@@ -195,6 +215,28 @@ def test_an_archive_without_appspec_is_not_used_again(
             reuse_archive(earlier, deployment.archive, APPSPEC_NAMES)
         assert "archive-reuse-incomplete" == failure.value.error_id
         assert [] == deployment.left()
+
+
+@pytest.mark.parametrize("name", ["app/run.sh", "app/link", "app/gr\udcfc", ".hidden", "app/empty"])
+def test_an_archive_that_lacks_what_it_once_held_is_not_used_again(
+    deployment: Deployment, tmp_path: Path, source: Path, name: str
+) -> None:
+    """A script has removed it, or a cleaner: less than the revision would be installed, and reported as all of it."""
+    earlier = tmp_path / "test-earlier" / "deployment-archive"
+    earlier.parent.mkdir()
+    reuse_archive(source, earlier, APPSPEC_NAMES)
+    reuse_archive(earlier, deployment.archive, APPSPEC_NAMES)
+    place = earlier / name
+    if place.is_dir():
+        place.rmdir()
+    else:
+        place.unlink()
+
+    with pytest.raises(CommandFailure, match="has been removed since") as failure:
+        reuse_archive(earlier, deployment.archive, APPSPEC_NAMES)
+
+    assert "archive-reuse-incomplete" == failure.value.error_id
+    assert [".archive-index", "deployment-archive"] == deployment.left()
 
 
 def test_a_copy_that_fails_leaves_nothing(

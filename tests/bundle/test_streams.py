@@ -7,7 +7,6 @@ import os
 import random
 import subprocess
 import sys
-import threading
 import zlib
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,10 @@ import pytest
 from agent.bundle.inflate import Decompressor, ZlibDecompressor, deflate_decompressor, gzip_decompressor
 from agent.bundle.read_ahead import read_ahead
 from agent.protocol import BundleType
+from agent.threads import ThreadTask
 from tests.bundle.packing import file, tgz_bytes
+from tests.bundle.threads import thread_count
+from tests.daemon.agent_process import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -84,23 +86,41 @@ def test_a_reader_that_stops_early_leaves_no_thread() -> None:
         while True:
             yield b"x"
 
-    before = threading.active_count()
+    before = thread_count()
     ahead = read_ahead(chunks())
     assert b"x" == next(ahead)
+    assert before < thread_count()
     ahead.close()
 
-    assert before == threading.active_count()
+    wait_until(lambda: thread_count() <= before, "the thread has ended")
+
+
+def test_where_no_thread_can_be_had_nothing_is_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes longer, and comes to the same."""
+
+    def chunks() -> Iterator[bytes]:
+        yield from (b"1", b"2")
+        raise ValueError("damaged")
+
+    monkeypatch.setattr(ThreadTask, "start", lambda _task: None)
+    ahead = read_ahead(chunks())
+
+    assert [b"1", b"2"] == [next(ahead), next(ahead)]
+    with pytest.raises(ValueError, match="damaged"):
+        next(ahead)
 
 
 def test_no_descriptor_or_thread_is_left_open(deployment: Deployment) -> None:
     """A worker unpacks once, but `agentctl` and tests do so many times."""
     content = tgz_bytes(*(file(f"d{number}/f") for number in range(300)))
+    threads = thread_count()
     deployment.unpack(content, BundleType.TGZ)
-    before = len(os.listdir("/proc/self/fd")), threading.active_count()
+    before = len(os.listdir("/proc/self/fd"))
 
     deployment.unpack(content, BundleType.TGZ)
 
-    assert before == (len(os.listdir("/proc/self/fd")), threading.active_count())
+    assert before == len(os.listdir("/proc/self/fd"))
+    wait_until(lambda: thread_count() <= threads, "its threads have ended")
 
 
 def test_memory_stays_flat_however_large_the_bundle_is(tmp_path: Path) -> None:

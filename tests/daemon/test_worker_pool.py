@@ -273,6 +273,7 @@ class Pool:
     ) -> None:
         self.store = JobStore(directory)
         self.pool = WorkerPool(self._fork, serve or self._serve, idle_s=idle_s)
+        self._forked: list[int] = []
 
     def job(self, number: int) -> Job:
         """A record that this process holds."""
@@ -298,12 +299,15 @@ class Pool:
     def __exit__(self, *_: object) -> None:
         """What the end of the daemon does; afterwards there are no workers."""
         self.pool.close_in_worker()
-        with contextlib.suppress(ChildProcessError):
-            while True:
-                os.wait()
+        # Only these: other tests have children that outlive them.
+        for pid in self._forked:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
 
     def _fork(self, work: object) -> int:
-        return fork_worker(work, leave_daemon=self.pool.close_in_worker)  # type: ignore[arg-type]
+        pid = fork_worker(work, leave_daemon=self.pool.close_in_worker)  # type: ignore[arg-type]
+        self._forked.append(pid)
+        return pid
 
     def _serve(self, job: Job, connection: socket.socket) -> None:
         current: Job | None = job

@@ -1,4 +1,4 @@
-"""`agentctl deploy` is told to end in the middle: nothing of the deployment runs on, and the history says so."""
+"""Deployments from a directory, by `agentctl deploy`: told to end in the middle, and with a source that a script empties."""
 
 from __future__ import annotations
 
@@ -101,3 +101,20 @@ def test_under_nohup_the_terminal_may_go(host: Agent, revision: Path, tmp_path: 
         assert is_running(script)
         os.kill(script, signal.SIGKILL)
         assert 1 == process.wait(PATIENCE_S)
+
+
+def test_a_source_that_a_script_has_emptied_is_not_installed_as_nothing(
+    host: Agent, revision: Path, tmp_path: Path
+) -> None:
+    """The application would be taken away, and the deployment would have succeeded."""
+    (revision / "app").mkdir()
+    (revision / "app" / "file.txt").write_text("new")
+    (revision / "appspec.yml").write_text(
+        f"version: 0.0\nos: linux\nfiles:\n  - source: app\n    destination: {tmp_path}/destination\n"
+        "hooks:\n  BeforeInstall:\n    - location: tidy.sh\n"
+    )
+    (revision / "tidy.sh").write_text('#!/bin/sh\nrm "$(dirname "$0")"/app/*\n')
+    done = host.agentctl("deploy", "-l", revision, "-t", "directory")
+    assert 1 == done.returncode, done.stdout + done.stderr
+    assert "source 'app' (AppSpec line 4) holds no files any more" in done.stdout + done.stderr
+    assert not (tmp_path / "destination").exists()
