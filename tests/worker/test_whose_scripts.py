@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.e2e.bundles import pack
+
 if TYPE_CHECKING:
     from tests.daemon.agent_process import Agent
     from tests.daemon.control_server import ControlServer
@@ -75,6 +77,37 @@ def test_an_appspec_that_was_renamed_does_not_keep_the_old_revision_from_stoppin
     server.carry(second, "ApplicationStop", "DownloadBundle", "Install")
     server.carry(third, "ApplicationStop")
     assert ["ApplicationStop of one", "ApplicationStop of two"] == application.trace
+
+
+def test_a_first_appspec_name_does_not_keep_the_old_revision_from_stopping(
+    server: ControlServer, agent: Agent, application: Application
+) -> None:
+    """The old revision was deployed without a name: it is not read by the name that only the new one has."""
+    first = application.revise("one", ["ApplicationStop"])
+    second = application.revise("two", appspec="two.yml")
+    server.carry(first, "DownloadBundle", "Install")
+    server.carry(second, "ApplicationStop")
+    # As another agent leaves it, which keeps no names.
+    (agent.root / first.group_id / first.deployment_id / ".appspec-filename").unlink()
+    server.carry(second, "ApplicationStop")
+    assert ["ApplicationStop of one", "ApplicationStop of one"] == application.trace
+
+
+def test_an_old_revision_is_read_by_its_own_name_although_it_has_a_file_of_the_new_name(
+    server: ControlServer, application: Application
+) -> None:
+    """One repository with an AppSpec for each stage: the stage was changed since."""
+    trace = application.directory / f"{application.group_id}-trace"
+    files = {
+        "appspec.yml": application.appspec(["ApplicationStop"]),
+        "other.yml": application.appspec(),
+        "hook.sh": f"#!/bin/sh\necho stopped >> {trace}\n",
+        "file.txt": "one",
+    }
+    first = application.deploy(application.bucket.put(pack("tar", files)))
+    server.carry(first, "DownloadBundle", "Install")
+    server.carry(application.revise("two", appspec="other.yml"), "ApplicationStop")
+    assert ["stopped"] == application.trace
 
 
 def test_an_old_revision_that_was_cleared_out_does_not_block_the_new_one(

@@ -15,7 +15,7 @@ from agent.files import is_directory
 from agent.lifecycle.choice import ScriptSource, choose_source
 from agent.protocol import DOWNLOAD_BUNDLE, IN_PLACE_ORDER, INSTALL, LIFECYCLE_EVENTS, CommandStatus
 from agent.worker.runs.event_index import has_remembered_events
-from agent.worker.runs.revisions import GroupRevisions, appspec_filename
+from agent.worker.runs.revisions import GroupRevisions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -122,11 +122,19 @@ def without_appspec(
     from agent.archive_index import ArchiveIndex  # noqa: PLC0415
 
     index = ArchiveIndex(current.archive)
-    names = appspec_names(appspec_filename(current, specification.appspec_filename))
+    names = appspec_names(specification.appspec_filename)
     was_unpacked = any(index.names(os.fsencode(current.archive / name.lstrip("/"))) for name in names)
     if was_unpacked or has_remembered_events(current):
         return archive_gone(event, current, specification, host)
     return missing
+
+
+def without_earlier_appspec(earlier: DeploymentDirectory, filename: str | None) -> str:
+    """The archive of an earlier deployment has no AppSpec, as `no_earlier_scripts` wants to be told."""
+    from agent.appspec import appspec_names  # noqa: PLC0415 - as above
+
+    names = " or ".join(appspec_names(filename))
+    return f"there is no AppSpec file {names} in {earlier.archive}, the archive of an earlier deployment"
 
 
 def archive_gone(

@@ -15,9 +15,10 @@ from agent.worker.runs.archives import (
     directory_of_scripts,
     no_earlier_scripts,
     without_appspec,
+    without_earlier_appspec,
 )
 from agent.worker.runs.event_index import appspec_of, remembered_events
-from agent.worker.runs.revisions import GroupRevisions, appspec_filename
+from agent.worker.runs.revisions import GroupRevisions, earlier_appspec_filename
 
 if TYPE_CHECKING:
     from agent.appspec import AppSpec, HookScript
@@ -83,7 +84,7 @@ class EventRun:
         events = remembered_events(directory)
         if events is not None and self._event not in events:
             return None
-        filename = appspec_filename(directory, self._specification.appspec_filename)
+        filename = self._appspec_filename(directory)
         try:
             return _Revision(directory=directory, appspec=self._appspec_of(directory, filename))
         except AppSpecMissing as missing:
@@ -92,9 +93,17 @@ class EventRun:
                     self._event, missing, directory, self._specification, self._host
                 ) from missing
             # An archive that was cleared out has no scripts to run; the new revision can still be deployed.
-            lost = f"{directory.archive} has no AppSpec file any more: the archive of an earlier deployment"
-            self._nothing_left(no_earlier_scripts(self._event, lost).note)
+            self._nothing_left(
+                no_earlier_scripts(self._event, without_earlier_appspec(directory, filename)).note
+            )
             return None
+
+    def _appspec_filename(self, directory: DeploymentDirectory) -> str | None:
+        filename = self._specification.appspec_filename
+        if directory == self._revisions.current:
+            return filename
+        with keeping_in(directory.path):
+            return earlier_appspec_filename(directory, filename)
 
     def _appspec_of(self, directory: DeploymentDirectory, filename: str | None) -> AppSpec:
         """Of an earlier revision, no more than this event needs, if there is no other way.

@@ -16,7 +16,7 @@ from agent.worker.directories import keeping_in
 from agent.worker.installed import point_at_installed
 from agent.worker.results import succeeded_result
 from agent.worker.runs.archives import archive_gone, without_appspec
-from agent.worker.runs.revisions import GroupRevisions, appspec_filename
+from agent.worker.runs.revisions import GroupRevisions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,7 +90,7 @@ class InstallRun:
     def _read_appspec(self, current: DeploymentDirectory) -> AppSpec:
         appspec = read_appspec(
             current.archive,
-            appspec_filename(current, self._specification.appspec_filename),
+            self._specification.appspec_filename,
             possible_events=self._specification.possible_events,
         )
         for warning in appspec.warnings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from agent.deployments.pointers import read_pointer
@@ -47,18 +48,26 @@ class GroupRevisions:
 
 
 def note_appspec_filename(directory: DeploymentDirectory, filename: str | None) -> None:
-    """Keep how this revision names its AppSpec: later deployments may name theirs differently."""
-    if filename is not None:
-        replace_file(directory.path / _APPSPEC_NAME, filename.encode("utf-8", "surrogateescape"))
+    """Keep how this revision names its AppSpec, or that it has a usual name: later deployments may name theirs differently."""
+    replace_file(directory.path / _APPSPEC_NAME, (filename or "").encode("utf-8", "surrogateescape"))
 
 
-def appspec_filename(directory: DeploymentDirectory, otherwise: str | None) -> str | None:
-    """How this revision names its AppSpec.
+def earlier_appspec_filename(directory: DeploymentDirectory, current: str | None) -> str | None:
+    """How this revision, which an earlier deployment has fetched, names its AppSpec; None = as usual.
 
-    For a revision that another agent has downloaded, `otherwise`: the name that the deployment at
-    hand uses is the best guess then.
+    Another agent keeps no names. Of what that has fetched, the file counts that has the name of the deployment at
+    hand, and where there is none, one with a usual name.
+
+    Args:
+        directory: of the earlier deployment.
+        current: the name that the deployment at hand uses.
+
+    Raises:
+        OSError: the name can't be read.
     """
     try:
-        return (directory.path / _APPSPEC_NAME).read_bytes().decode("utf-8", "surrogateescape")
+        kept = (directory.path / _APPSPEC_NAME).read_bytes().decode("utf-8", "surrogateescape")
     except FileNotFoundError:
-        return otherwise
+        has_same = current is not None and os.path.lexists(directory.archive / current.lstrip("/"))
+        return current if has_same else None
+    return kept or None
