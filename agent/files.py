@@ -11,6 +11,13 @@ from pathlib import Path
 _LOCKS = Path("/proc/locks")
 
 
+class FileDamaged(OSError):
+    """A file of the agent's own is there, but nothing can be made of what is in it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(0, "what is in it is damaged", str(path))
+
+
 def replace_file(path: Path, content: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
     """Afterwards `path` holds `content`: all of it, or, if anything fails, still what it held before.
 
@@ -37,6 +44,19 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o644, durable: bool
         raise
     if durable:
         sync_directory(path.parent)
+
+
+def read_file(path: Path) -> bytes:
+    """All that is in the file.
+
+    Raises:
+        OSError: it can't be read. It names the file in any case; Python's own does so only where opening it failed.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def is_directory(path: Path) -> bool:

@@ -72,13 +72,25 @@ def ticks_now() -> int:
 
 
 def start_ticks(pid: int) -> int | None:
-    """When this process started, in clock ticks since boot; None when it is gone, or a zombie."""
+    """When this process started, in clock ticks since boot; None when it is gone, or a zombie.
+
+    Raises:
+        PermissionError: /proc, mounted with hidepid, does not show it to this user.
+    """
+    seen = state_and_start(pid)
+    return None if seen is None or seen[0] in "ZX" else seen[1]
+
+
+def state_and_start(pid: int) -> tuple[str, int] | None:
+    """Letter of the kernel for what this process does, and when it started, in clock ticks since boot; None: it is gone.
+
+    Raises:
+        PermissionError: /proc, mounted with hidepid, does not show it to this user.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The name, in parentheses, may itself hold blanks and parentheses.
     fields = stat[stat.rindex(b")") + 2 :].split()
-    if fields[0] in (b"Z", b"X"):
-        return None
-    return int(fields[19])
+    return fields[0].decode(), int(fields[19])

@@ -84,10 +84,22 @@ def _code_of(command: Callable[[], object], subcommand: Callable[[], str]) -> in
 
 def refusal(error: OSError) -> str:
     """What the system has refused, on which path, and what helps, as one sentence."""
+    return f"{_place(error) or 'the system refuses it'}: {_reason(error)}"
+
+
+def unreadable(error: OSError) -> str:
+    """What can't be read, why, and what helps, as one sentence."""
+    return f"{_place(error) or 'something'} can't be read: {_reason(error)}"
+
+
+def _place(error: OSError) -> str:
+    name = error.filename
+    return os.fsdecode(name) if isinstance(name, (str, bytes)) else str(name or "")
+
+
+def _reason(error: OSError) -> str:
     hint = "; try again with sudo" if isinstance(error, PermissionError) and os.geteuid() else ""
-    where = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else error.filename
-    reason = error.strerror or str(error)
-    return f"{where}: {reason}{hint}" if where is not None else f"the system refuses it: {reason}{hint}"
+    return f"{error.strerror or error}{hint}"
 
 
 def _impossible(subcommand: str) -> int:

@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.processes import boot_id
+from agent.processes import boot_id, state_and_start
 
 if TYPE_CHECKING:
     from agent.deployments import DaemonStatus
@@ -71,7 +71,10 @@ def examine(status: DaemonStatus, heartbeat_at: float) -> Vitality:
     age = max(0.0, time.time() - heartbeat_at) if status.heartbeat_s and heartbeat_at else None
     if status.state == "stopped" or not status.start_ticks or status.boot_id not in {"", boot_id()}:
         return Vitality(life=Life.GONE, heartbeat_age_s=age)
-    seen = _look_at(status.pid)
+    try:
+        seen = state_and_start(status.pid)
+    except PermissionError:
+        return Vitality(life=Life.HIDDEN, heartbeat_age_s=age)
     if seen is None:
         life = Life.HIDDEN if _is_hidden(status.pid) else Life.GONE
         return Vitality(life=life, heartbeat_age_s=age)
@@ -92,17 +95,6 @@ def examine(status: DaemonStatus, heartbeat_at: float) -> Vitality:
         heartbeat_age_s=age,
         is_silent=is_late and life is Life.WORKING,
     )
-
-
-def _look_at(pid: int) -> tuple[str, int] | None:
-    """State letter and start time in ticks since boot; None when it can't be seen."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    # The name, in parentheses, may itself hold blanks and parentheses.
-    fields = stat[stat.rindex(b")") + 2 :].split()
-    return fields[0].decode(), int(fields[19])
 
 
 def _is_hidden(pid: int) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from agent.cli.edge import refusal
+from agent.cli.edge import unreadable
 from agent.cli.liveness import Life, Vitality, examine
 from agent.deployments import (
     CommandResult,
@@ -28,8 +28,7 @@ from agent.deployments import (
 from agent.deployments.group import group_holder
 from agent.deployments.judgement import DeploymentState, Judgement, judge
 from agent.deployments.refused_start import RefusedStart, RefusedStartFile
-from agent.deployments.status import StatusUnreadable
-from agent.files import lock_holder
+from agent.files import FileDamaged, lock_holder
 from agent.protocol import CommandStatus
 
 if TYPE_CHECKING:
@@ -62,6 +61,7 @@ class Overview:
         at_work: commands that are not over; None where that is not known.
         kept: commands that are over, but not reported, or not history yet.
         deployments: the newest ones; None where they are not known.
+        count: how many of them were asked for at most.
         broken_off: ids of local deployments that nobody carries on.
     """
 
@@ -74,6 +74,7 @@ class Overview:
     at_work: tuple[JobState, ...] | None = None
     kept: tuple[JobState, ...] = ()
     deployments: tuple[Judgement, ...] | None = None
+    count: int = 1
     broken_off: frozenset[str] = frozenset()
 
 
@@ -98,7 +99,7 @@ class _Look:
         vitality = examine(daemon, self._try(file.heartbeat_at) or 0.0) if daemon else None
         holder = self._try(self._lock_holder)
         states = self._try(self._records)
-        entries = self._try(lambda: list(History(self._state).newest_first()))
+        entries = self._try(self._history)
         refused = self._try(RefusedStartFile(self._state).read)
         deployments, broken_off = None, frozenset[str]()
         if entries is not None and states is not None:
@@ -116,6 +117,7 @@ class _Look:
             at_work=None if states is None else tuple(state for state in states if state.result is None),
             kept=tuple(state for state in states or () if state.result is not None),
             deployments=deployments,
+            count=count,
             broken_off=broken_off,
         )
 
@@ -124,8 +126,8 @@ class _Look:
         try:
             return read()
         except OSError as error:
-            self._is_damaged = self._is_damaged or isinstance(error, StatusUnreadable)
-            self._problems.append(_unreadable(error))
+            self._is_damaged = self._is_damaged or isinstance(error, FileDamaged)
+            self._problems.append(unreadable(error))
             return None
 
     def _is_nobody_there(self) -> bool:
@@ -143,6 +145,16 @@ class _Look:
             os.close(descriptor)
         return True
 
+    def _history(self) -> list[HistoryEntry]:
+        history = History(self._state)
+        entries = list(history.newest_first())
+        if damaged := history.count_damaged():
+            what = "one line is" if damaged == 1 else f"{damaged} lines are"
+            self._problems.append(
+                f"{history.path}: {what} damaged, so what came of as many commands is not known"
+            )
+        return entries
+
     def _records(self) -> tuple[JobState, ...]:
         """What the records say; one that can't be read is a problem of its own."""
         found = []
@@ -152,7 +164,7 @@ class _Look:
             except PermissionError:
                 raise
             except OSError as error:
-                self._problems.append(_unreadable(error))
+                self._problems.append(unreadable(error))
                 continue
             if state is not None:
                 found.append(state)
@@ -204,10 +216,6 @@ class _Look:
             return False
 
 
-def _unreadable(error: OSError) -> str:
-    return refusal(error).replace(": ", " can't be read: ", 1)
-
-
 def _is_newer(refused: RefusedStart, daemon: DaemonStatus | None) -> bool:
     return daemon is None or refused.at >= daemon.started_at
 
@@ -239,5 +247,5 @@ def _refused_unseen(daemon: DaemonStatus | None, entries: Sequence[HistoryEntry]
 
 
 def with_problem(overview: Overview, problem: str) -> Overview:
-    """The same, with one more problem, which comes first."""
+    """The overview with one more problem, which comes first."""
     return replace(overview, problems=(problem, *overview.problems))

@@ -52,14 +52,18 @@ def status_text(overview: Overview, now: float) -> str:
     if overview.daemon is not None:
         lines += _daemon_lines(overview, overview.daemon, now)
     lines += ["", "Running now:", *_work_lines(overview, now)]
-    lines += ["", "Last deployments:"]
-    if overview.deployments is None:
-        lines.append("  not known")
-    elif not overview.deployments:
-        lines.append("  none")
-    for judgement in overview.deployments or ():
-        lines += _deployment_lines(judgement, overview, now)
+    if overview.count:
+        lines += ["", "Last deployments:", *_history_lines(overview, now)]
     return "\n".join(lines)
+
+
+def _history_lines(overview: Overview, now: float) -> Iterator[str]:
+    if overview.deployments is None:
+        yield "  not known"
+    elif not overview.deployments:
+        yield "  none"
+    for judgement in overview.deployments or ():
+        yield from _deployment_lines(judgement, overview, now)
 
 
 def _first_line(overview: Overview, now: float) -> str:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from agent.deployments.jobs import CommandResult, deployment_facts
+from agent.files import read_file
 from agent.protocol import CommandStatus
 from agent.rotation import RotatingFile
 
@@ -102,11 +103,23 @@ class History:
         return None
 
     def newest_first(self) -> Iterator[HistoryEntry]:
-        """Every entry that can be read."""
+        """Every entry that can be read.
+
+        Raises:
+            OSError: the file can't be read.
+        """
         for line in self._lines_newest_first():
             entry = _parse(line)
             if entry:
                 yield entry
+
+    def count_damaged(self) -> int:
+        """How many entries can't be read: nobody knows what came of as many commands.
+
+        Raises:
+            OSError: the file can't be read.
+        """
+        return sum(_parse(line) is None for line in self._lines_newest_first() if line.strip())
 
     @property
     def _paths(self) -> tuple[Path, Path]:
@@ -115,7 +128,7 @@ class History:
     def _lines_newest_first(self) -> Iterator[bytes]:
         for path in self._paths:
             with contextlib.suppress(FileNotFoundError):
-                yield from reversed(path.read_bytes().splitlines())
+                yield from reversed(read_file(path).splitlines())
 
 
 def _ends_whole(path: Path) -> bool:

@@ -32,7 +32,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.files import sync_directory, write_all
+from agent.files import read_file, sync_directory, write_all
 from agent.protocol import CommandStatus, HostCommand
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ class Job:
         """
         state: JobState | None = None
         with contextlib.suppress(FileNotFoundError):
-            for line in self.record.read_bytes().splitlines():
+            for line in read_file(self.record).splitlines():
                 with contextlib.suppress(ValueError, KeyError, TypeError):
                     state = _advance(state, json.loads(line))
         return state

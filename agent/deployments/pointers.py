@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from agent.deployments.layout import DeploymentDirectory
-from agent.files import is_directory, replace_file
+from agent.files import is_directory, read_file, replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +37,7 @@ def named_by(pointer: Path) -> str | None:
         OSError: it can't be read.
     """
     try:
-        return os.fsdecode(pointer.read_bytes().strip())
+        return os.fsdecode(read_file(pointer).strip())
     except FileNotFoundError:
         return None
 

@@ -8,7 +8,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from agent.files import replace_file
+from agent.files import FileDamaged, read_file, replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,13 +46,13 @@ class RefusedStartFile:
         """The start that was refused since the agent last ran; None when there was none.
 
         Raises:
+            FileDamaged: there was one, and that is all that is known.
             OSError: it can't be read.
         """
         try:
-            values = json.loads(self.path.read_bytes())
+            values = json.loads(read_file(self.path))
             return RefusedStart(at=values["at"], error_id=values["error_id"], message=values["message"])
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError):
-            # Cut off by a full disk: that there was something is all that is known.
-            return None
+            raise FileDamaged(self.path) from None

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from agent import __version__
+from agent.files import FileDamaged, read_file
 from agent.processes import boot_id, start_ticks
 
 if TYPE_CHECKING:
@@ -21,10 +22,6 @@ _SIZE = 4096
 _ATTEMPTS = 50
 # How often a living daemon touches its status file. It writes it with each poll, and a poll may be held for minutes.
 HEARTBEAT_S = 5.0
-
-
-class StatusUnreadable(OSError):
-    """There is a status file, but nothing can be made of what is in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,12 +132,12 @@ class StatusFile:
         """The status that was written last; None when there is no file, or an empty one.
 
         Raises:
-            StatusUnreadable: what is in it is no status.
+            FileDamaged: what is in it is no status.
             OSError: it can't be read: this user may not, or the disk does not work.
         """
         for _ in range(_ATTEMPTS):
             try:
-                content = self.path.read_bytes()
+                content = read_file(self.path)
                 # A disk that was full from the beginning has left the file empty.
                 return _decoded(content) if content else None
             except FileNotFoundError:
@@ -148,7 +145,7 @@ class StatusFile:
             except (ValueError, TypeError, AttributeError):
                 # We may have read in the middle of a write.
                 time.sleep(0.002)
-        raise StatusUnreadable(0, "what is in it is damaged", str(self.path))
+        raise FileDamaged(self.path)
 
 
 def _encoded(status: DaemonStatus) -> bytes:

@@ -284,10 +284,13 @@ def test_a_state_on_a_read_only_disk_is_named(host: Host) -> None:
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="root only: mounts /proc, and looks as another user")
 @pytest.mark.parametrize("name", ["status", "stop", "drain", "wait-idle"])
-def test_an_agent_that_proc_does_not_show_to_this_user_is_not_gone(open_host: Host, name: str) -> None:
-    """/proc with hidepid: processes of others look as if they were not there."""
+@pytest.mark.parametrize("hidepid", [1, 2])
+def test_an_agent_that_proc_does_not_show_to_this_user_is_not_gone(
+    open_host: Host, name: str, hidepid: int
+) -> None:
+    """/proc with hidepid: processes of others look as if they were not there, or can't be looked at."""
     agent = open_host.agent.start()
-    hidden = 'mount -t proc -o hidepid=2 proc /proc && exec "$@"'
+    hidden = f'mount -t proc -o hidepid={hidepid} proc /proc && exec "$@"'
     words = [sys.executable, "-c", AS_NOBODY, *open_host.command(name)[1:]]
     try:
         done = run(["unshare", "-m", "/bin/sh", "-c", hidden, "sh", *words])
@@ -302,6 +305,8 @@ def test_an_agent_that_proc_does_not_show_to_this_user_is_not_gone(open_host: Ho
         assert 4 == done.returncode, said
         assert "does not run" not in said
         assert "not running" not in said
+    if name == "status":
+        assert "Last deployments:" in said
 
 
 def test_the_agent_itself_runs_without_streams_home_and_working_directory(host: Host, tmp_path: Path) -> None:

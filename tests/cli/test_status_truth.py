@@ -196,6 +196,45 @@ def test_a_record_that_cannot_be_read_is_a_problem_and_no_silence(agent: Agent) 
     assert f"agentctl: {record}: Too many levels of symbolic links" in idle.stderr
 
 
+def test_a_disk_that_fails_while_a_file_is_read_is_said_with_the_file(agent: Agent) -> None:
+    """Python names no file where opening it worked and reading it did not."""
+    agent.start()
+    agent.end()
+    history = agent.state / "history.jsonl"
+    history.unlink(missing_ok=True)
+    history.symlink_to("/proc/self/mem")  # reading its beginning is an input/output error
+    shown = agent.agentctl("status")
+    assert f"  problem     {history} can't be read: Input/output error\n" in shown.stdout
+    assert "Last deployments:\n  not known" in shown.stdout
+
+
+def test_damaged_lines_of_the_history_are_said(
+    server: ControlServer, agent: Agent, application: Application
+) -> None:
+    """One of them may have been the failure."""
+    agent.start()
+    server.carry(application.revise("one"), "ApplicationStop")
+    agent.wait_until_idle()
+    with (agent.state / "history.jsonl").open("ab") as file:
+        file.write(b'{"host_command_identifier": "cut off by a power fail\n\0\0\0\0\n')
+    shown = agent.agentctl("status")
+    said = "history.jsonl: 2 lines are damaged, so what came of as many commands is not known"
+    assert 0 == shown.returncode
+    assert said in shown.stdout
+    assert said in told(agent)["problem"]
+    assert "ApplicationStop" in shown.stdout
+
+
+def test_who_asks_for_no_deployments_is_not_told_that_there_are_none(
+    server: ControlServer, agent: Agent, application: Application
+) -> None:
+    """Scripts that want to know about the agent only leave them out."""
+    agent.start()
+    server.carry(application.revise("one"), "ApplicationStop")
+    agent.wait_until_idle()
+    assert "Last deployments" not in agent.agentctl("status", "--last", "0").stdout
+
+
 def test_a_local_deployment_that_was_killed_is_not_in_progress_for_ever(agent: Agent) -> None:
     """Nobody reports for it, and nobody carries it on."""
     facts = {
@@ -409,6 +448,16 @@ def test_a_second_agent_that_was_refused_is_told_beside_the_first(agent: Agent) 
     agent.end()
     agent.start()
     assert "agent-already-runs" not in agent.agentctl("status").stdout
+
+
+def test_a_reason_for_a_refused_start_that_was_damaged_is_not_taken_for_none(agent: Agent) -> None:
+    """The power failed right after it: `it was stopped` would be the story of the start before."""
+    agent.start()
+    agent.end()
+    (agent.state / "refused-start.json").write_bytes(b"\0" * 20)
+    shown = agent.agentctl("status")
+    assert 3 == shown.returncode
+    assert "refused-start.json can't be read: what is in it is damaged" in shown.stdout
 
 
 def test_a_running_agent_is_seen_although_its_configuration_has_become_unusable(agent: Agent) -> None:

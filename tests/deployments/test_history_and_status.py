@@ -13,7 +13,8 @@ import pytest
 
 from agent.deployments import CommandResult, DaemonStatus, DeploymentFacts, History, HistoryEntry, StatusFile
 from agent.deployments import history as history_module
-from agent.deployments.status import HEARTBEAT_S, StatusUnreadable
+from agent.deployments.status import HEARTBEAT_S
+from agent.files import FileDamaged
 from agent.protocol import CommandStatus
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def test_a_status_of_a_newer_or_an_older_daemon_is_read(tmp_path: Path) -> None:
 def test_a_damaged_status_is_not_taken_for_none(tmp_path: Path) -> None:
     """No status means that the agent has never run here; a damaged one means that nobody knows."""
     (tmp_path / "status.json").write_text("{")
-    with pytest.raises(StatusUnreadable, match="damaged"):
+    with pytest.raises(FileDamaged, match="damaged"):
         StatusFile(tmp_path).read()
 
 

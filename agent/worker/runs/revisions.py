@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from agent.deployments.pointers import read_pointer
-from agent.files import replace_file
+from agent.files import read_file, replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +66,7 @@ def earlier_appspec_filename(directory: DeploymentDirectory, current: str | None
         OSError: the name can't be read.
     """
     try:
-        kept = (directory.path / _APPSPEC_NAME).read_bytes().decode("utf-8", "surrogateescape")
+        kept = read_file(directory.path / _APPSPEC_NAME).decode("utf-8", "surrogateescape")
     except FileNotFoundError:
         has_same = current is not None and os.path.lexists(directory.archive / current.lstrip("/"))
         return current if has_same else None
