@@ -34,6 +34,11 @@ class SpecificationAnswer:
     envelope_format: str
     envelope_payload: str
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of it was sent."""
+        return not (self.deployment_system or self.envelope_format or self.envelope_payload)
+
 
 class HostCommandClient:
     """Speaks for this host.
@@ -84,18 +89,17 @@ class HostCommandClient:
             "DeploymentExecutionId": command.deployment_execution_id,
             "HostIdentifier": self._identity.host_identifier,
         }
-        answer = self._call("GetDeploymentSpecification", request)
-        if not answer:
-            raise self._nonsense("GetDeploymentSpecification", "the answer is empty")
-        if not _text(answer.get("DeploymentSystem")):
-            raise self._nonsense("GetDeploymentSpecification", "it names no DeploymentSystem")
-        specification = _object(answer.get("DeploymentSpecification"))
+        values = self._call("GetDeploymentSpecification", request)
+        specification = _object(values.get("DeploymentSpecification"))
         envelope = _object(specification.get("GenericEnvelope"))
-        return SpecificationAnswer(
-            deployment_system=_text(answer.get("DeploymentSystem")),
+        answer = SpecificationAnswer(
+            deployment_system=_text(values.get("DeploymentSystem")),
             envelope_format=_text(envelope.get("Format")),
             envelope_payload=_text(envelope.get("Payload")),
         )
+        if not answer.deployment_system and not answer.is_empty:
+            raise self._nonsense("GetDeploymentSpecification", "it names no DeploymentSystem")
+        return answer
 
     def acknowledge(self, identifier: str, *, is_noop: bool) -> CommandStatus | None:
         """Say that the command is about to run; the answer says whether it is still wanted."""
@@ -155,10 +159,12 @@ class HostCommandClient:
             # `{"status": "ok"}`, or an error with the status of a success.
             names = ", ".join(sorted(answer))[:100]
             raise self._nonsense(operation, f"none of its members ({names}) is one of this protocol")
+        if not answer and operation == "GetDeploymentSpecification":
+            return self._empty(operation, response)
         return answer
 
     def _empty(self, operation: str, response: Response) -> dict[str, Any]:
-        """What an answer without a word means: nothing, if the service has given it."""
+        """What an answer without a member means: nothing, if the service has given it."""
         kind = response.headers.get("Content-Type", "")
         is_of_service = "json" in kind or "x-amzn-RequestId" in response.headers
         # A report has no answer, so that nothing could be missing.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, TypeVar
 
 from agent.errors import CommandFailure, CommandForAnotherHost
-from agent.files import replace_file
+from agent.files import read_file, replace_file
 from agent.logs import get_logger
 from agent.specification import CertificateAuthority, Envelope, LastSeen
 from agent.specification.parse import parse_specification
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Protocol
 
+    from agent.endpoint import SpecificationAnswer
     from agent.protocol import HostCommand
     from agent.specification import DeploymentSpecification, Signer
     from agent.worker.context import WorkerContext
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 log = get_logger()
 
 _DEPLOYMENT_SYSTEM = "CodeDeploy"
+_PAUSES_AFTER_NOTHING_S = (0.25, 0.5, 1.0)
 
 
 def check_addressee(command: HostCommand, host_identifier: str) -> None:
@@ -53,8 +56,8 @@ def fetch_specification(command: HostCommand, context: WorkerContext, ask: Ask) 
         CommandFailure: it can't be trusted, or makes no sense.
         EndpointError, IdentityError: it can't be had.
     """
-    answer = ask(lambda: context.client.deployment_specification(command))
-    if answer.deployment_system != _DEPLOYMENT_SYSTEM:
+    answer = _ask(command, context, ask)
+    if answer.deployment_system != _DEPLOYMENT_SYSTEM and not answer.is_empty:
         raise CommandFailure(
             "deployment-system-unknown",
             f"The deployment is for the system {answer.deployment_system or '(none)'}; this agent carries out "
@@ -68,12 +71,26 @@ def fetch_specification(command: HostCommand, context: WorkerContext, ask: Ask) 
     return parse_specification(opened.content)
 
 
+def _ask(command: HostCommand, context: WorkerContext, ask: Ask) -> SpecificationAnswer:
+    """What the endpoint answers; `{}` counts when it comes again: something in between may have said it once."""
+    for pause_s in _PAUSES_AFTER_NOTHING_S:
+        answer = ask(lambda: context.client.deployment_specification(command))
+        if not answer.is_empty:
+            return answer
+        time.sleep(pause_s)
+    return ask(lambda: context.client.deployment_specification(command))
+
+
 def _note_signer(signer: Signer, seen_file: Path) -> None:
     """Remember who signs for this host; somebody new is accepted, and said in the log."""
+    seen: object
     try:
-        seen = json.loads(seen_file.read_bytes()).get("fingerprint")
-    except (OSError, ValueError, AttributeError):
+        seen = json.loads(read_file(seen_file))["fingerprint"]
+    except FileNotFoundError:
         seen = None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        # It may have been anybody, so whoever signs now may be somebody else.
+        seen = f"unknown: {seen_file} can't be read ({error})"
     if seen == signer.fingerprint:
         return
     if seen is not None:

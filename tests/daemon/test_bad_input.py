@@ -168,6 +168,11 @@ CASES = {
         error_id="specification-missing",
         says=("without a deployment specification", "Create the deployment again", "ask who runs it"),
     ),
+    "nothing at all": Case(
+        arrange=lambda bench: bench.sealed_as(lambda content: {"DeploymentSpecification": {}}),
+        error_id="specification-missing",
+        says=("without a deployment specification", "Create the deployment again", "ask who runs it"),
+    ),
     "no PKCS7 at all": Case(
         arrange=lambda bench: bench.sealed_as(lambda content: specification_answer("Not Found")),
         error_id="specification-envelope-unreadable",
@@ -430,3 +435,15 @@ def test_without_a_ca_file_a_new_signer_is_accepted_and_said_in_the_log(
     (line,) = agent.logged("signer_changed")
     assert STRANGER.fingerprint in line
     assert SIGNER.fingerprint in line
+
+
+def test_where_it_is_not_known_any_more_who_signed_before_that_is_said(
+    server: ControlServer, agent: Agent, application: Application
+) -> None:
+    """A damaged file would let somebody else sign from now on, as on a host that has never been deployed to."""
+    (agent.state / "signer.json").write_bytes(b"\0" * 20)
+    server.carry(application.revise(), "DownloadBundle")
+    (line,) = agent.logged("signer_changed")
+    assert "signer.json can't be read" in line
+    assert SIGNER.fingerprint in line
+    assert SIGNER.fingerprint in (agent.state / "signer.json").read_text()

@@ -389,7 +389,9 @@ def test_credentials_that_were_refused_are_not_kept(
     assert "Credential=AKIANEW/" in server.requests[1].headers["authorization"]
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", b'{"DeploymentSpecification": {}}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b'{"DeploymentSpecification": {"GenericEnvelope": {"Format": "PKCS7/JSON"}}}']
+)
 def test_a_specification_answer_that_names_no_system_is_worth_another_try(
     client: HostCommandClient, server: ScriptedServer, body: bytes
 ) -> None:
@@ -397,6 +399,22 @@ def test_a_specification_answer_that_names_no_system_is_worth_another_try(
     server.script.put(Answer(body=body))
     with pytest.raises(EndpointUnavailable, match="GetDeploymentSpecification with nonsense"):
         client.deployment_specification(COMMAND)
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b"{}", {"Content-Type": "application/x-amz-json-1.1"}),
+        (b"{}", {"x-amzn-RequestId": "r-1"}),
+        (b'{"DeploymentSpecification": {}}', {}),
+    ],
+)
+def test_the_services_own_answer_without_a_specification_is_one(
+    client: HostCommandClient, server: ScriptedServer, body: bytes, headers: dict[str, str]
+) -> None:
+    """It has nothing else to say, however often it is asked."""
+    server.script.put(Answer(body=body, headers=headers))
+    assert client.deployment_specification(COMMAND).is_empty
 
 
 def test_a_host_whose_clock_is_wrong_goes_by_the_time_of_the_endpoint(
