@@ -27,8 +27,8 @@ from agent.cli.local_revision import (
 from agent.cli.plan_text import plan_lines
 from agent.cli.terminal_text import readable
 from agent.errors import CommandFailure
-from agent.install.changes import BlockedInstall
-from agent.install.preview import preview_install
+from agent.install.preview.changes import BlockedInstall
+from agent.install.preview.preview import preview_install
 from agent.logs import Level, LogSink, command_log, stderr_log
 from agent.protocol import FileExistsBehavior
 from agent.specification import DeploymentSpecification

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from agent.cli.terminal_text import readable
-from agent.install.changes import ChangeKind, Preview
+from agent.install.preview.changes import ChangeKind, Preview
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agent.appspec import Permission
     from agent.errors import CommandFailure, IdentityError
     from agent.install import Conflict
-    from agent.install.changes import BlockedInstall, Change, FileSystem
+    from agent.install.preview.changes import BlockedInstall, Change, FileSystem
     from agent.specification import DeploymentSpecification
 
 _FORMAT = 1

@@ -7,16 +7,16 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from agent.cli.terminal_text import readable, shell_word
-from agent.install.changes import ChangeKind, ObjectKind, Preview
-from agent.install.conflicts import advice_on, summary_of
+from agent.install.plan.conflicts import advice_on, summary_of
+from agent.install.preview.changes import ChangeKind, ObjectKind, Preview
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from agent.appspec import Permission
     from agent.install import Conflict
-    from agent.install.changes import BlockedInstall, Change
-    from agent.install.conflicts import Rule
+    from agent.install.plan.conflicts import Rule
+    from agent.install.preview.changes import BlockedInstall, Change
 
 
 def plan_lines(answer: Preview | BlockedInstall, notes: Sequence[str]) -> Iterator[str]:

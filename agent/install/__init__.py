@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from agent.install.conflicts import Conflict, InstallConflicts
-from agent.install.install import install, recover_install
-from agent.install.plan import plan_install
-from agent.install.planned import InstallPlan, PlannedDirectory, PlannedFiles
-from agent.install.previous import installed_deployment
-from agent.install.request import InstallOptions, InstallRequest, InstallSummary
+from agent.install.apply.install import install, recover_install
+from agent.install.model.request import InstallOptions, InstallRequest, InstallSummary
+from agent.install.model.steps import PlannedDirectory, PlannedFiles
+from agent.install.plan.conflicts import Conflict, InstallConflicts
+from agent.install.plan.plan import InstallPlan
+from agent.install.plan.planner import plan_install
+from agent.install.records.previous import installed_deployment
 
 __all__ = [
     "Conflict",

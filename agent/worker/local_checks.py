@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from agent.appspec import read_appspec, require_effect
 from agent.deployments.pointers import write_pointer
 from agent.errors import CommandFailure, IdentityError
-from agent.install.changes import BlockedInstall
-from agent.install.conflicts import InstallConflicts
-from agent.install.plan import plan_install
-from agent.install.staged import StepFailed
+from agent.install.model.failures import StepFailed
+from agent.install.plan.conflicts import InstallConflicts
+from agent.install.plan.planner import plan_install
+from agent.install.preview.changes import BlockedInstall
 from agent.lifecycle.accounts import find_account
 from agent.lifecycle.location import find_script
 from agent.protocol import DOWNLOAD_BUNDLE, IN_PLACE_ORDER, INSTALL

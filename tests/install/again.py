@@ -9,7 +9,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from agent.install import install, plan_install
-from agent.install.survey import Survey
+from agent.install.compare.survey import Survey
 from agent.listings import clock_ns
 from tests.install.host import FILES
 from tests.install.trees import read_tree

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.install.request import Observer
+    from agent.install.model.request import Observer
 
 MADE_UP = "a made-up error"
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.install.crew import Crew, do_all
-from agent.install.staged import StepFailed
+from agent.install.model.failures import StepFailed
+from agent.install.posix.two_processes import Crew, do_all
 from tests.install.children import own_children
 
 if TYPE_CHECKING:

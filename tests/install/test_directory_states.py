@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.install import install
-from agent.install.changes import BlockedInstall
-from agent.install.preview import preview_install
-from agent.install.records import directory_state, lasting_state
+from agent.install.preview.changes import BlockedInstall
+from agent.install.preview.preview import preview_install
+from agent.install.records.manifest import directory_state, lasting_state
 from agent.listings import clock_ns
 from agent.protocol import FileExistsBehavior
 from tests.install.again import install_until_known, let_the_clock_tick, times_of_change

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.install.disks import Disks
+from agent.install.posix.disks import Disks
 from tests.install.children import in_child, own_children
 from tests.install.host import Host, failure_of
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.install import install
-from agent.install.changes import BlockedInstall
-from agent.install.preview import preview_install
+from agent.install.preview.changes import BlockedInstall
+from agent.install.preview.preview import preview_install
 from agent.protocol import FileExistsBehavior
 from tests.install.children import in_child
 from tests.install.host import FILES, failure_of

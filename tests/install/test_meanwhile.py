@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.install import install
-from agent.install.descriptors import remove_tree
+from agent.install.posix.trees import remove_tree
 from tests.install.children import ended, start
 from tests.install.host import failure_of, logged_by
 from tests.install.observers import at_step, both, failing_at, killed_at

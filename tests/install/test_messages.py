@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.install import install
-from agent.install.plan import plan_install
-from agent.install.protection import protection_of, remedy_for
-from agent.install.room import no_room_failure
+from agent.install.apply.disk_full import no_room_failure
+from agent.install.plan.planner import plan_install
+from agent.install.posix.protection import protection_of, remedy_for
 from tests.install.host import FILES, failure_of
 from tests.install.mounts import Filler, needs_mounts, with_mounts
 

@@ -11,8 +11,8 @@ import pytest
 
 from agent.errors import CommandFailure
 from agent.install import install
-from agent.install.changes import ChangeKind, Preview
-from agent.install.preview import preview_install
+from agent.install.preview.changes import ChangeKind, Preview
+from agent.install.preview.preview import preview_install
 from tests.install.again import is_repetition, let_the_clock_tick
 from tests.install.children import ended, killed_before, start
 from tests.install.host import failure_of

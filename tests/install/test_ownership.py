@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.install import install, plan_install
-from agent.install.changes import ChangeKind, Preview
-from agent.install.preview import preview_install
+from agent.install.preview.changes import ChangeKind, Preview
+from agent.install.preview.preview import preview_install
 from agent.protocol import FileExistsBehavior
 from tests.install.host import GROUP, Host, failure_of
 

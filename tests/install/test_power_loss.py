@@ -24,7 +24,7 @@ from tests.install.observers import at_step, both, failing_at
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.install.request import Observer
+    from agent.install.model.request import Observer
     from tests.install.host import Host
 
 pytestmark = [pytest.mark.root, needs_mounts]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from agent.install.request import Observer
+    from agent.install.model.request import Observer
 
 T = TypeVar("T")
 

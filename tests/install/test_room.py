@@ -7,8 +7,8 @@ from array import array
 from typing import TYPE_CHECKING
 
 from agent.install import PlannedFiles, plan_install
-from agent.install.room import no_room_failure
-from agent.install.staged import Staged, Todo
+from agent.install.apply.disk_full import no_room_failure
+from agent.install.compare.findings import Staged, Todo
 
 if TYPE_CHECKING:
     from tests.install.host import Host

@@ -15,7 +15,7 @@ from tests.install.observers import failing_at, killed_at
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agent.install.request import Observer
+    from agent.install.model.request import Observer
     from tests.install.host import Host
 
 # Like the real one, it refuses to add what is there, and to change or delete what is not.

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.install import install
-from agent.install.changes import ChangeKind, Preview
-from agent.install.preview import preview_install
+from agent.install.preview.changes import ChangeKind, Preview
+from agent.install.preview.preview import preview_install
 from tests.install.children import in_child
 
 if TYPE_CHECKING:

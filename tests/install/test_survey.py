@@ -15,9 +15,9 @@ import pytest
 from agent.archive_index import ArchiveIndex
 from agent.deployments.group_files import GroupFiles
 from agent.install import install, plan_install
-from agent.install.crew import MIN_FILES
-from agent.install.previous import previous_of, read_records
-from agent.install.survey import UNCHANGED, UNKNOWN, Survey, look_in, names_of, states_in
+from agent.install.compare.survey import UNCHANGED, UNKNOWN, Survey, look_in, names_of, states_in
+from agent.install.posix.two_processes import MIN_FILES
+from agent.install.records.previous import previous_of, read_records
 from agent.protocol import FileExistsBehavior
 from tests.install.again import install_until_known, let_the_clock_tick, records_without_states
 from tests.install.children import in_child, killed_before, own_children
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from agent.install import InstallRequest, InstallSummary
-    from agent.install.survey import Found
+    from agent.install.compare.survey import Found
 
 NOBODY = pwd.getpwnam("nobody").pw_uid
 MANY: dict[str, Any] = {f"app/{number % 12}/{number}": str(number) for number in range(MIN_FILES + 100)}

@@ -15,7 +15,7 @@ from tests.install.host import failure_of
 
 if TYPE_CHECKING:
     from agent.install import InstallRequest, InstallSummary
-    from agent.install.request import Observer
+    from agent.install.model.request import Observer
     from tests.install.host import Host
 
 OLD: dict[str, Any] = {f"app/directory-{number % 60}/file-{number}": "old" for number in range(1200)}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.install import install
-from agent.install.renames import Renames
+from agent.install.posix.renames import Renames
 from tests.install import test_crash, test_failures, test_readers
 from tests.install.children import ended, in_child, killed_before, start
 from tests.install.host import failure_of

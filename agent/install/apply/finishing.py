@@ -1,0 +1,244 @@
+"""Completing an Install that has succeeded: what only the previous revision had goes, and all hidden names.
+
+It can be interrupted and begun again at any point.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from typing import TYPE_CHECKING, NamedTuple
+
+from agent.install.apply.hidden_names import GONE, Forgotten, HiddenNames, log_stuck, sync_changes
+from agent.install.attributes.selinux import drop_label
+from agent.install.journal.entries import (
+    Change,
+    Leftover,
+    LeftoverDirectory,
+    LeftoverLabel,
+    NewDirectory,
+    path_of,
+)
+from agent.install.posix.descriptors import Descriptors
+from agent.install.posix.trees import remove_tree
+from agent.install.records.manifest import is_as_left
+from agent.logs import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from agent.install.journal.entries import Entry
+    from agent.install.journal.journal import Journal
+    from agent.install.model.request import Observer
+
+log = get_logger()
+
+
+class Finish(NamedTuple):
+    """What came of cleaning up after an Install that has succeeded.
+
+    Attributes:
+        removed: number of files and links of the previous revision that went.
+        kept: paths of those that somebody has changed, so that they stay, and are no longer ours.
+        stuck: paths that the system would not let us remove.
+    """
+
+    removed: int
+    kept: list[bytes]
+    stuck: list[bytes]
+
+
+class Replaced(NamedTuple):
+    """What the process that has carried out an Install knows of it, so that it need not be looked for.
+
+    Attributes:
+        forgotten: what came of removing what was replaced, by the directory.
+        hiding: directories that may still hold hidden names.
+        is_any: whether anything was replaced.
+        leaves_something: whether the journal names anything that goes, and has its own name still.
+    """
+
+    forgotten: list[tuple[bytes, Forgotten]]
+    hiding: set[bytes]
+    is_any: bool
+    leaves_something: bool
+
+
+def finish(
+    journal: Journal,
+    observer: Observer,
+    *,
+    replaced: Replaced | None = None,
+    sync: Callable[[], None] | None = None,
+    durable: bool = True,
+) -> Finish:
+    """Afterwards what only the previous revision had is gone, and all hidden names, as far as that is possible.
+
+    Args:
+        journal: of the Install.
+        observer: told before each removal.
+        replaced: what is known; otherwise the journal tells it.
+        sync: waits until everything is on the disk; otherwise the journal tells which disks these are.
+        durable: wait until that is on the disk.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    with closing(Descriptors()) as descriptors:
+        finishing = _Finishing(journal, descriptors, observer)
+        if replaced is None:
+            has_hidden = finishing.forget_hidden(b"h")
+        else:
+            has_hidden = replaced.is_any
+            finishing.forget_in(replaced.hiding)
+            for directory, forgotten in replaced.forgotten:
+                finishing.take_over(directory, forgotten)
+        if replaced is None or replaced.leaves_something:
+            finishing.remove_leftovers()
+        if durable and (finishing.has_removed or has_hidden):
+            # A journal that is gone, and old files that are back, would be a host with files that nobody owns.
+            if sync is None:
+                sync_changes(journal, descriptors)
+            else:
+                sync()
+    return Finish(finishing.removed, finishing.kept, finishing.stuck)
+
+
+def forget(journal: Journal, observer: Observer) -> list[str]:
+    """Afterwards the hidden names are gone, and all else is as it is; those that could not be removed are listed."""
+    with closing(Descriptors()) as descriptors:
+        finishing = _Finishing(journal, descriptors, observer)
+        finishing.forget_hidden(b"th")
+    return [os.fsdecode(path) for path in finishing.stuck]
+
+
+class _Changed(Exception):
+    """Somebody has changed this file since Install wrote it."""
+
+
+class _Finishing:
+    """Removing what is left of the previous revision.
+
+    Attributes:
+        removed: number of files and links of the previous revision that went.
+        has_removed: whether anything went that had its own name still.
+        kept, stuck: as in `Finish`.
+    """
+
+    def __init__(self, journal: Journal, descriptors: Descriptors, observer: Observer) -> None:
+        self.removed = 0
+        self.has_removed = False
+        self.kept: list[bytes] = []
+        self.stuck: list[bytes] = []
+        self._journal = journal
+        self._descriptors = descriptors
+        self._observe = observer
+        self._hidden = HiddenNames(journal.token, descriptors, observer)
+
+    def forget_hidden(self, kinds: bytes) -> bool:
+        """Remove the hidden names where entries of these kinds are. Whether there may have been any."""
+        hiding = {path_of(entry) for entry in self._journal.entries(kinds)}
+        self.forget_in(hiding)
+        return bool(hiding)
+
+    def forget_in(self, hiding: Collection[bytes]) -> None:
+        """Remove the hidden names in these directories."""
+        for directory in sorted(hiding):
+            self.take_over(directory, self._hidden.forget(directory))
+
+    def take_over(self, directory: bytes, forgotten: Forgotten) -> None:
+        """What came of that, and the directories that were left."""
+        self.stuck += forgotten.stuck
+        for name in forgotten.displaced:
+            self._forget_displaced(directory, name)
+
+    def remove_leftovers(self) -> None:
+        """Remove what has its own name still."""
+        for entry in self._journal.entries(b"xDb"):
+            self._finish(entry, path_of(entry))
+
+    def _finish(self, entry: Entry, path: bytes) -> None:
+        """Do what is left to do about this entry, which is at that path now."""
+        above, _slash, name = path.rpartition(b"/")
+        try:
+            if isinstance(entry, Leftover):
+                self._remove(entry, above or b"/", path)
+                self.removed += 1
+            elif isinstance(entry, LeftoverDirectory):
+                self._observe("rmdir", path)
+                os.rmdir(name, dir_fd=self._descriptors.of(above or b"/"))
+            elif isinstance(entry, LeftoverLabel):
+                drop_label(path)
+            self.has_removed = True
+        except _Changed:
+            self.kept.append(path)
+        except OSError as error:
+            if error.errno not in GONE:
+                log_stuck(path, error)
+                self.stuck.append(path)
+
+    def _remove(self, entry: Leftover, directory: bytes, path: bytes) -> None:
+        dir_fd = self._descriptors.of(directory)
+        status = os.stat(entry.name, dir_fd=dir_fd, follow_symlinks=False)
+        if not is_as_left(entry.name, status, entry.record, dir_fd=dir_fd):
+            raise _Changed
+        self._observe("remove", path)
+        os.unlink(entry.name, dir_fd=dir_fd)
+
+    def _forget_displaced(self, directory: bytes, name: bytes) -> None:
+        """Remove a directory that has given way to a file; what others have put into it meanwhile is kept beside it."""
+        if self._is_new(directory, name):
+            self._discard(directory, name)
+            return
+        stuck_before, kept_before = len(self.stuck), len(self.kept)
+        place, was = directory.rstrip(b"/") + b"/" + name, self._path_of_hidden(directory, name)
+        for entry in self._journal.entries(b"xD"):
+            path = path_of(entry)
+            if path.startswith(was + b"/"):
+                self._finish(entry, place + path[len(was) :])
+        if len(self.stuck) > stuck_before:
+            return  # for the next time
+        dir_fd = self._descriptors.of(directory)
+        try:
+            self._observe("forget", place)
+            os.rmdir(name, dir_fd=dir_fd)
+        except OSError as error:
+            if error.errno not in GONE:
+                log_stuck(place, error)
+                self.stuck.append(place)
+                return
+            kept = was.rpartition(b"/")[2] + b".kept-" + self._journal.token
+            now = directory.rstrip(b"/") + b"/" + kept
+            os.rename(name, kept, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+            log.warning(
+                "replaced_directory_kept",
+                path=os.fsdecode(was),
+                now=os.fsdecode(now),
+                reason="others have put files there",
+            )
+            self.kept[kept_before:] = [now + path[len(place) :] for path in self.kept[kept_before:]]
+            self.kept.append(was)
+
+    def _is_new(self, directory: bytes, name: bytes) -> bool:
+        """Whether the hidden directory is one that never got its place."""
+        if not self._journal.is_switching:
+            return True
+        inode = os.stat(name, dir_fd=self._descriptors.of(directory), follow_symlinks=False).st_ino
+        new = (entry for entry in self._journal.entries(b"c") if isinstance(entry, NewDirectory))
+        return any(entry.inode == inode for entry in new)
+
+    def _discard(self, directory: bytes, name: bytes) -> None:
+        try:
+            self._observe("forget", directory + b"/" + name)
+            remove_tree(self._descriptors.of(directory), name)
+        except OSError as error:
+            log_stuck(directory + b"/" + name, error)
+            self.stuck.append(directory + b"/" + name)
+
+    def _path_of_hidden(self, directory: bytes, name: bytes) -> bytes:
+        """What the hidden name was made for."""
+        number = int(name.rpartition(b"-")[2].partition(b".")[0])
+        for entry in self._journal.entries(b"r"):
+            if isinstance(entry, Change) and entry.number == number and entry.directory == directory:
+                return path_of(entry)
+        return directory.rstrip(b"/") + b"/" + name

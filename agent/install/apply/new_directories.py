@@ -1,0 +1,146 @@
+"""The directories that an Install makes.
+
+One that is made in a directory that was there has a hidden name until the switch; those below it have their own at once.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from agent.install.attributes.of_new_directories import CREATED_DIRECTORY_MODE
+from agent.install.journal.entries import Change, Hiding, NewDirectory, encode, new_name
+from agent.install.model.directory import Standing
+from agent.install.model.failures import StepFailed
+from agent.install.records.manifest import lasting_state
+from agent.listings import clock_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from agent.install.model.directory import Directory
+    from agent.install.model.request import Observer
+    from agent.install.model.steps import PlannedDirectory
+    from agent.install.posix.descriptors import Descriptors
+
+
+class NewDirectories:
+    """Makes them. The umask of the process must be 0 meanwhile.
+
+    Args:
+        steps: those that are to be made, each after the one that it lies in.
+        token: what the hidden names have in common.
+        descriptors: learn the hidden names.
+        observer: told before each is made.
+
+    Attributes:
+        outer: those that get hidden names.
+        inner: the others.
+    """
+
+    def __init__(
+        self, steps: Iterable[PlannedDirectory], token: bytes, descriptors: Descriptors, observer: Observer
+    ) -> None:
+        self.outer: list[PlannedDirectory] = []
+        self.inner: list[PlannedDirectory] = []
+        self._token = token
+        self._descriptors = descriptors
+        self._observe = observer
+        self._inodes: dict[bytes, int] = {}
+        self._staged_paths: dict[bytes, bytes] = {}  # where they are until they have their places
+        for step in steps:
+            real = step.directory.real
+            above, _slash, name = real.rpartition(b"/")
+            if _is_inner(step.directory):
+                self.inner.append(step)
+            else:
+                self.outer.append(step)
+                name = new_name(token, step.number)
+                descriptors.name_is(real, name)
+            self._staged_paths[real] = self._staged_paths.get(above, above) + b"/" + name
+
+    def __len__(self) -> int:
+        return len(self._staged_paths)
+
+    def make_outer(self) -> None:
+        """Make those that get hidden names.
+
+        Raises:
+            StepFailed: the rest was not tried.
+        """
+        for step in self.outer:
+            self._make(step.directory, new_name(self._token, step.number), is_shared=False)
+
+    def make_inner(self, directory: Directory) -> None:
+        """Make one of the others, and those that it lies in; some of them another process may have made already.
+
+        Raises:
+            StepFailed: that is impossible.
+        """
+        if directory.real in self._inodes or directory.parent is None or not _is_inner(directory):
+            return
+        self.make_inner(directory.parent)
+        self._make(directory, directory.real.rpartition(b"/")[2], is_shared=True)
+
+    def inode_of(self, directory: Directory) -> int:
+        """The inode of one that is made.
+
+        Raises:
+            StepFailed: it can't be looked at.
+        """
+        real = directory.real
+        if real not in self._inodes:
+            try:
+                self._inodes[real] = os.stat(b".", dir_fd=self._descriptors.of(real)).st_ino
+            except OSError as error:
+                raise StepFailed(directory.path, error) from error
+        return self._inodes[real]
+
+    def journal_of_outer(self) -> Iterator[bytes]:
+        """The lines about those that get hidden names."""
+        for step in self.outer:
+            real = step.directory.real
+            parent, _slash, name = real.rpartition(b"/")
+            yield encode(Hiding(parent or b"/"))
+            if step.directory.replaces:
+                there = os.stat(name, dir_fd=self._descriptors.of(parent or b"/"), follow_symlinks=False)
+                inode = self._inodes[real]
+                yield encode(Change(step.number, inode, there.st_ino, parent or b"/", name))
+            yield self.journal_of(step)
+
+    def journal_of(self, step: PlannedDirectory) -> bytes:
+        """The line about any of them.
+
+        Raises:
+            StepFailed: it can't be looked at.
+        """
+        return encode(NewDirectory(self.inode_of(step.directory), step.directory.real))
+
+    def state_of(self, step: PlannedDirectory) -> bytes:
+        """The state of an inner one while it is below a hidden name, where nobody else puts anything.
+
+        To be asked when nothing is put there any more; empty where it may look the same after another change.
+        """
+        looked_ns = clock_ns()
+        with suppress(OSError):
+            return lasting_state(os.lstat(self._staged_paths[step.directory.real]), looked_ns)
+        return b""
+
+    def _make(self, directory: Directory, name: bytes, *, is_shared: bool) -> None:
+        self._observe("mkdir", directory.path)
+        try:
+            dir_fd = self._descriptors.of(directory.real.rpartition(b"/")[0] or b"/")
+            try:
+                os.mkdir(name, CREATED_DIRECTORY_MODE, dir_fd=dir_fd)
+            except FileExistsError:
+                if not is_shared:
+                    raise
+            self._inodes[directory.real] = os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_ino
+        except OSError as error:
+            raise StepFailed(directory.path, error) from error
+
+
+def _is_inner(directory: Directory) -> bool:
+    """Whether this new directory lies in another one."""
+    return directory.parent is not None and directory.parent.standing is Standing.NEW

@@ -1,0 +1,298 @@
+"""Making files ready: copies wait under hidden names."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING, NamedTuple
+
+from agent.install.attributes.of_files import BITS, copy_link, wanted_of
+from agent.install.journal.entries import new_name
+from agent.install.model.directory import Standing
+from agent.install.model.failures import failed_step
+from agent.install.posix.copying import CREATE, READ, SMALL_BYTES, copy_content
+from agent.install.records.manifest import file_fields, link_fields
+from agent.listings import stream_digest
+
+if TYPE_CHECKING:
+    from agent.install.compare.comparer import Comparer, DirectoryComparison
+    from agent.install.compare.findings import Staged
+    from agent.install.model.attributes import Attributes
+    from agent.install.model.request import Observer
+    from agent.install.model.steps import PlannedFiles
+    from agent.install.posix.descriptors import Descriptors
+
+
+class Stager:
+    """Stages planned files, one directory of them at a time. The umask of the process must be 0.
+
+    Args:
+        comparer: knows what is there.
+        token: what the hidden names have in common.
+        descriptors: of the directories of the host.
+        observer: told before each change.
+    """
+
+    def __init__(
+        self, comparer: Comparer, token: bytes, descriptors: Descriptors, observer: Observer
+    ) -> None:
+        self._comparer = comparer
+        self._token = token
+        self._descriptors = descriptors
+        self._observe = observer
+
+    def stage(self, files: PlannedFiles, staged: Staged) -> Staged:
+        """Afterwards what is to be done waits under hidden names, and nothing else has changed.
+
+        Args:
+            files: what is planned.
+            staged: what `compare` has found.
+
+        Raises:
+            StepFailed: the rest was not tried.
+        """
+        position = 0
+        todo = ((number, 0) for number in range(len(files.names))) if staged.todo is None else staged.todo
+        try:
+            with self._begin(files, staged) as work:
+                for position, inode in todo:
+                    work.stage(position, inode)
+        except OSError as error:
+            raise failed_step(files, position, error) from error
+        return staged
+
+    def stage_linked(self, files: PlannedFiles, staged: Staged, links: Links) -> None:
+        """Stage what `stage` has left: files with several names in the archive have several names again.
+
+        Raises:
+            StepFailed: the rest was not tried.
+        """
+        position = 0
+        try:
+            with self._begin(files, staged) as work:
+                for position in staged.linked:
+                    work.stage_linked(position, links)
+        except OSError as error:
+            raise failed_step(files, position, error) from error
+
+    def _begin(self, files: PlannedFiles, staged: Staged) -> _Staging:
+        return _Staging(
+            files,
+            staged,
+            self._comparer.begin(files, staged),
+            token=self._token,
+            descriptors=self._descriptors,
+            observer=self._observe,
+        )
+
+
+class _FirstName(NamedTuple):
+    """Where the first of several names of a file is, and what is known of it."""
+
+    real: bytes
+    name: bytes
+    attributes: Attributes | None
+    digest: bytes
+
+
+class Links:
+    """The files of the archive that have several names, as far as they are staged."""
+
+    def __init__(self) -> None:
+        self._first: dict[tuple[int, int], _FirstName] = {}
+
+    def first(self, source: os.stat_result) -> _FirstName | None:
+        return self._first.get((source.st_dev, source.st_ino))
+
+    def enter(self, source: os.stat_result, first: _FirstName) -> None:
+        self._first.setdefault((source.st_dev, source.st_ino), first)
+
+
+class _Staging:
+    """The files of one directory being staged. A context."""
+
+    def __init__(
+        self,
+        files: PlannedFiles,
+        staged: Staged,
+        comparison: DirectoryComparison,
+        *,
+        token: bytes,
+        descriptors: Descriptors,
+        observer: Observer,
+    ) -> None:
+        self._files = files
+        self._staged = staged
+        self._comparison = comparison
+        self._source_fd = comparison.source_fd
+        self._real, self._prefix = files.directory.real, files.prefix
+        self._descriptors = descriptors
+        self._dir_fd = descriptors.of(self._real)
+        self._token = token
+        self._observe = observer
+        self._is_root = os.geteuid() == 0
+        self._is_new = files.directory.standing is Standing.NEW
+        self._owner: tuple[int, int] | None = None
+
+    def __enter__(self) -> _Staging:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._comparison.__exit__(*exception)
+
+    def stage(self, position: int, inode: int) -> None:
+        """Stage one name, or note that it has others; `inode` of what it replaces."""
+        name = self._files.names[position]
+        if name in self._files.links:
+            self._stage_link(position, name, inode)
+        else:
+            self._stage_file(position, name, inode)
+
+    def _stage_file(self, position: int, name: bytes, inode: int) -> None:
+        descriptor = os.open(name, READ, dir_fd=self._source_fd)
+        try:
+            source = os.fstat(descriptor)
+            if not stat.S_ISREG(source.st_mode):
+                raise OSError(errno.EINVAL, "it is no longer a file in the archive")
+            if source.st_nlink > 1:
+                self._staged.linked.append(position)
+                return
+            digest = self._comparison.digest_of_source(name, source)
+            if (
+                digest is None
+                and inode
+                and self._staged.is_guess
+                and self._is_there_after_all(position, name)
+            ):
+                return
+            self._copy(position, name, descriptor, source, inode, digest=digest)
+        finally:
+            os.close(descriptor)
+
+    def _is_there_after_all(self, position: int, name: bytes) -> bool:
+        """Whether a file that somebody has changed in the archive is like what is there now."""
+        there = self._comparison.status(name)
+        return there is not None and self._comparison.is_there(position, name, there)
+
+    def _copy(
+        self,
+        position: int,
+        name: bytes,
+        descriptor: int,
+        source: os.stat_result,
+        inode: int,
+        *,
+        digest: bytes | None,
+    ) -> bytes:
+        """Copy the open file; its digest."""
+        self._observe("copy", self._prefix + name)
+        attributes = self._files.attributes.get(name)
+        mode = source.st_mode & BITS
+        place = name if self._is_new else new_name(self._token, self._files.number + position)
+        # Nobody else may open it before owner and mode are right.
+        target = os.open(place, CREATE, 0o600 if attributes else mode & 0o777, dir_fd=self._dir_fd)
+        try:
+            digest = copy_content(descriptor, source, target, digest)
+            os.utime(target, ns=(source.st_atime_ns, source.st_mtime_ns))
+            has_acl = self._give(target, source, attributes, mode)
+            status = os.fstat(target)
+            if attributes is None and status.st_mode & BITS != mode:
+                # The directory has a default ACL.
+                os.fchmod(target, mode)
+                status = os.fstat(target)
+        finally:
+            os.close(target)
+        if self._is_new:
+            self._staged.lines[position] = file_fields(status, digest, has_acl=has_acl)
+        self._staged.copied_bytes += source.st_size
+        self._count(position, status.st_ino, inode, digest, has_acl=has_acl)
+        return digest
+
+    def _give(self, target: int, source: os.stat_result, attributes: Attributes | None, mode: int) -> bool:
+        """Give a fresh copy what it lacks; whether it has an ACL now."""
+        if self._owner is None:
+            status = os.fstat(target)
+            self._owner = (status.st_uid, status.st_gid)
+        if attributes is None and mode <= 0o777:
+            if self._is_root and (source.st_uid, source.st_gid) != self._owner:
+                os.fchown(target, source.st_uid, source.st_gid)
+            return False
+        wanted = wanted_of(source, attributes, is_root=self._is_root)
+        wanted.give(target, os.fstat(target), None)
+        return wanted.access_acl is not None
+
+    def _count(self, position: int, inode: int, old_inode: int, digest: bytes, *, has_acl: bool) -> None:
+        if old_inode:
+            self._staged.replaced += 1
+        else:
+            self._staged.created += 1
+        if not self._is_new:
+            self._staged.note_new(position, inode, old_inode, digest, is_link=False, has_acl=has_acl)
+
+    def _stage_link(self, position: int, name: bytes, inode: int) -> None:
+        source = os.stat(name, dir_fd=self._source_fd, follow_symlinks=False)
+        target = os.readlink(name, dir_fd=self._source_fd)
+        wanted = wanted_of(source, self._files.attributes.get(name), is_root=self._is_root)
+        self._observe("link", self._prefix + name)
+        place = name if self._is_new else new_name(self._token, self._files.number + position)
+        status = copy_link(target, place, self._dir_fd, wanted)
+        if inode:
+            self._staged.replaced += 1
+        else:
+            self._staged.created += 1
+        if self._is_new:
+            self._staged.lines[position] = link_fields(status, target)
+        else:
+            self._staged.note_new(position, status.st_ino, inode, target, is_link=True, has_acl=False)
+
+    def stage_linked(self, position: int, links: Links) -> None:
+        """Stage a name of a file that has several: the first is copied, the others are linked to it."""
+        name = self._files.names[position]
+        there = self._comparison.status(name) if self._files.may_replace(name) else None
+        inode = 0 if there is None else there.st_ino
+        attributes = self._files.attributes.get(name)
+        place = name if self._is_new else new_name(self._token, self._files.number + position)
+        descriptor = os.open(name, READ, dir_fd=self._source_fd)
+        try:
+            source = os.fstat(descriptor)
+            first = links.first(source)
+            if first is None or first.attributes is not attributes or not self._linked(first, place):
+                known = self._comparison.digest_of_source(name, source)
+                if known is None and source.st_size > SMALL_BYTES:
+                    # The end of one name changes the others' ctime: without a digest, they would not count as ours.
+                    known = _digest_of_all(descriptor)
+                digest = self._copy(position, name, descriptor, source, inode, digest=known)
+                links.enter(source, _FirstName(self._real, place, attributes, digest))
+                return
+        finally:
+            os.close(descriptor)
+        has_acl = attributes is not None and bool(attributes.access_acl)
+        status = os.stat(place, dir_fd=self._dir_fd, follow_symlinks=False)
+        self._count(position, status.st_ino, inode, first.digest, has_acl=has_acl)
+        if self._is_new:
+            self._staged.lines[position] = file_fields(status, first.digest, has_acl=has_acl)
+
+    def _linked(self, first: _FirstName, place: bytes) -> bool:
+        """Give the first one's file another name; False where the file system can't."""
+        # The descriptor of this directory must outlive the look-up of the other one.
+        target_fd = os.dup(self._dir_fd)
+        try:
+            source_fd = self._descriptors.of(first.real)
+            os.link(first.name, place, src_dir_fd=source_fd, dst_dir_fd=target_fd, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}:
+                return False
+            raise
+        finally:
+            os.close(target_fd)
+            self._dir_fd = self._comparison.dir_fd = self._descriptors.of(self._real)
+        return True
+
+
+def _digest_of_all(descriptor: int) -> bytes:
+    """Digest of the content of an open file, which is read from its beginning again afterwards."""
+    with open(descriptor, "rb", buffering=0, closefd=False) as stream:
+        digest = stream_digest(stream)
+        stream.seek(0)
+    return digest

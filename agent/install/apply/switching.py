@@ -1,0 +1,139 @@
+"""Letting what is ready take its place, and removing what was there before."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from agent.install.apply.hidden_names import GONE, Forgotten
+from agent.install.attributes.of_files import wanted_of
+from agent.install.compare.findings import NewFiles
+from agent.install.journal.entries import new_name, old_name
+from agent.install.model.failures import StepFailed, failed_step
+from agent.install.posix.acl import ACCESS, read_acl
+from agent.install.posix.copying import READ
+from agent.install.posix.renames import Renames, has_two_names
+from agent.install.records.manifest import file_fields, link_fields
+
+if TYPE_CHECKING:
+    from agent.install.compare.findings import Adjusted, NewFile, Staged
+    from agent.install.model.request import Observer
+    from agent.install.model.steps import PlannedDirectory, PlannedFiles
+    from agent.install.posix.descriptors import Descriptors
+
+
+class Switcher:
+    """Gives files and directories of one Install their places."""
+
+    def __init__(self, token: bytes, descriptors: Descriptors, observer: Observer) -> None:
+        self._token = token
+        self._descriptors = descriptors
+        self._observe = observer
+        self._renames = Renames()
+        self._is_root = os.geteuid() == 0
+
+    def switch_directory(self, step: PlannedDirectory) -> None:
+        """Let a new directory take its place.
+
+        Raises:
+            StepFailed: that is impossible.
+        """
+        directory = step.directory
+        parent, _slash, name = directory.real.rpartition(b"/")
+        try:
+            self._observe("rename", directory.path)
+            dir_fd = self._descriptors.of(parent or b"/")
+            self._take_place(dir_fd, name, step.number, replaces=directory.replaces, is_file=False)
+            self._descriptors.name_is(directory.real, None)
+        except OSError as error:
+            raise StepFailed(directory.path, error) from error
+
+    def switch_files(self, files: PlannedFiles, staged: Staged) -> None:
+        """Let these files take their places; the fields of all their manifest lines are known then.
+
+        Raises:
+            StepFailed: the rest was not tried.
+        """
+        position, prefix = 0, files.prefix
+        try:
+            dir_fd = self._descriptors.of(files.directory.real)
+            for new in staged.new:
+                position = new.position
+                name = files.names[position]
+                self._observe("rename", prefix + name)
+                self._take_place(dir_fd, name, files.number + position, replaces=bool(new.old_inode))
+                staged.lines[position] = _line_of(dir_fd, name, new)
+            for adjusted in staged.adjusted:
+                position = adjusted.position
+                self._adjust(dir_fd, files, staged, adjusted)
+        except OSError as error:
+            raise failed_step(files, position, error) from error
+
+    def forget_replaced(self, files: PlannedFiles, staged: Staged) -> Forgotten:
+        """Remove what these files have replaced."""
+        forgotten = Forgotten([], [])
+        directory = files.directory.real
+        new = staged.new.numbers() if isinstance(staged.new, NewFiles) else ()
+        numbers = [files.number + position for position, _inode, old_inode in new if old_inode]
+        if not numbers:
+            return forgotten
+        try:
+            dir_fd = self._descriptors.of(directory)
+        except OSError as error:
+            if error.errno not in GONE:
+                forgotten.refuse(directory, error)
+            return forgotten
+        for number in numbers:
+            for name in (new_name(self._token, number), old_name(self._token, number)):
+                if forgotten.remove(name, directory, dir_fd, self._observe):
+                    break
+        return forgotten
+
+    def _take_place(
+        self, dir_fd: int, name: bytes, number: int, *, replaces: bool, is_file: bool = True
+    ) -> None:
+        hidden = new_name(self._token, number)
+        if replaces:
+            try:
+                if not self._renames.exchange(dir_fd, hidden, name):
+                    self._replace(dir_fd, hidden, name, old_name(self._token, number), is_file=is_file)
+            except FileNotFoundError:
+                pass  # what was to be replaced has gone meanwhile
+            else:
+                return
+        try:
+            self._renames.place(dir_fd, hidden, name)
+        except FileExistsError as error:
+            raise OSError(errno.EEXIST, "it appeared while Install was running") from error
+
+    def _replace(self, dir_fd: int, hidden: bytes, name: bytes, kept: bytes, *, is_file: bool) -> None:
+        """The same as an exchange, in two steps; what was there has the name `kept` then."""
+        # Two names, so that one is there at every moment; but a directory can't replace a file.
+        if not is_file or not has_two_names(dir_fd, name, kept):
+            os.rename(name, kept, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+        os.rename(hidden, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+
+    def _adjust(self, dir_fd: int, files: PlannedFiles, staged: Staged, adjusted: Adjusted) -> None:
+        name = files.names[adjusted.position]
+        self._observe("adjust", files.prefix + name)
+        source = os.stat(files.source_directory + b"/" + name, follow_symlinks=False)
+        wanted = wanted_of(source, files.attributes.get(name), is_root=self._is_root)
+        descriptor = os.open(name, READ, dir_fd=dir_fd)
+        try:
+            status = os.fstat(descriptor)
+            if status.st_ino != adjusted.was.inode:
+                raise OSError(errno.ESTALE, "it was replaced while Install was running")
+            wanted.give(descriptor, status, read_acl(descriptor, ACCESS) if adjusted.has_own_acl else None)
+            has_acl = wanted.access_acl is not None
+            line = file_fields(os.fstat(descriptor), adjusted.digest, has_acl=has_acl)
+        finally:
+            os.close(descriptor)
+        staged.lines[adjusted.position] = line
+
+
+def _line_of(dir_fd: int, name: bytes, new: NewFile) -> bytes:
+    status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    if new.is_link:
+        return link_fields(status, new.digest)
+    return file_fields(status, new.digest, has_acl=new.has_acl)

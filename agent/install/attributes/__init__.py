@@ -1,0 +1,1 @@
+"""Which owner, mode, ACL and label files and directories are to have."""

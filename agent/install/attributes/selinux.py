@@ -1,0 +1,113 @@
+"""SELinux labels, through the programs of the policy's own tools."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+from agent.logs import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from agent.appspec import SelinuxContext
+    from agent.install.model.attributes import Attributes
+
+log = get_logger()
+
+_PROGRAMS = ("semanage", "restorecon")
+_TIMEOUT_S = 300
+_SPECIAL = re.compile(rb"([.^$*+?()\[\]{}|\\])")
+
+
+def labels_to_set(attributes: Iterable[Attributes]) -> list[str]:
+    """Problems that would stop a label from being set; none when no entry asks for one."""
+    lines = sorted({found.permission.line for found in attributes if found.permission.context is not None})
+    if not lines:
+        return []
+    missing = [program for program in _PROGRAMS if _found(program) is None]
+    if not missing:
+        return []
+    where = f"AppSpec line{'s' if len(lines) > 1 else ''} {', '.join(map(str, lines))}"
+    wanting = f"a context is asked for ({where}), but this host has no {' and no '.join(missing)}"
+    return [
+        f"{wanting}; install the SELinux policy tools (policycoreutils), or remove context from the AppSpec"
+    ]
+
+
+def add_label(path: bytes, context: SelinuxContext, *, is_known: bool) -> None:
+    """Afterwards the host's policy gives this path the label, and the path has it.
+
+    Args:
+        path: an existing file or directory.
+        context: the label.
+        is_known: an earlier Install has added a rule for this very path.
+
+    Raises:
+        OSError: one of the programs failed; the message holds what it printed.
+    """
+    rule: list[str | bytes] = ["-t", context.type]
+    if context.user is not None:
+        rule += ["-s", context.user]
+    if context.range is not None:
+        rule += ["-r", context.range]
+    rule += ["--", _pattern(path)]
+    likely, other = ("-m", "-a") if is_known else ("-a", "-m")
+    try:
+        _run(["semanage", "fcontext", likely, *rule])
+    except OSError as error:
+        # Somebody may have added or removed the rule by hand.
+        try:
+            _run(["semanage", "fcontext", other, *rule])
+        except OSError:
+            raise error from None
+    _run(["restorecon", "-vF", "--", path])
+
+
+def restore_label(path: bytes, context: SelinuxContext) -> None:
+    """Afterwards the rule of an earlier Install is what it was; a failure is only logged."""
+    try:
+        add_label(path, context, is_known=True)
+    except OSError as error:
+        log.warning("selinux_rule_not_restored", path=repr(path), error=str(error))
+
+
+def drop_label(path: bytes) -> None:
+    """Afterwards the host's policy has no rule of ours for this path; a failure is only logged."""
+    try:
+        _run(["semanage", "fcontext", "-d", "--", _pattern(path)])
+    except OSError as error:
+        log.warning("selinux_rule_not_removed", path=repr(path), error=str(error))
+
+
+def _pattern(path: bytes) -> bytes:
+    """Semanage takes a regular expression; this one matches nothing but the path."""
+    return _SPECIAL.sub(rb"\\\1", path)
+
+
+def _found(program: str) -> str | None:
+    # A service's PATH may lack the directories where these programs lie.
+    return shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
+
+
+def _run(command: list[str | bytes]) -> None:
+    program = str(command[0])
+    found = _found(program)
+    if found is None:
+        raise OSError(f"there is no program {program} on this host")
+    try:
+        done = subprocess.run(
+            [found, *command[1:]],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise OSError(f"{program} did not end within {_TIMEOUT_S} s") from error
+    if done.returncode != 0:
+        printed = done.stdout.decode("utf-8", "replace").strip()[-500:]
+        raise OSError(f"{program} failed with exit code {done.returncode}: {printed}")

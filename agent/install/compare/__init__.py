@@ -1,0 +1,1 @@
+"""What is on the host already, beside what is to be there."""

@@ -1,0 +1,329 @@
+"""Finding out which planned files are there already; nothing is changed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from agent.archive_index import ArchiveIndex, digest_in, identity_of
+from agent.install.attributes.of_files import Wanted, has_capabilities, wanted_of
+from agent.install.compare.findings import AdjustedFiles, LinkedName, Staged, Todo
+from agent.install.compare.survey import UNCHANGED, UNKNOWN, Survey, look_in, names_of, states_in
+from agent.install.model.failures import failed_step
+from agent.install.posix.acl import ACCESS, read_acl
+from agent.install.posix.copying import READ, SMALL_BYTES, read_small
+from agent.install.records.manifest import (
+    decode_record,
+    digest_if_untouched,
+    file_fields,
+    is_as_left,
+    link_fields,
+)
+from agent.listings import content_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from agent.install.model.steps import PlannedFiles
+    from agent.install.posix.descriptors import Descriptors
+    from agent.install.records.installed import PreviousFiles
+
+
+class Comparer:
+    """Compares planned files with what is there, one directory of them at a time.
+
+    Args:
+        previous: the files of the last Install.
+        index: what is known of the archive.
+        descriptors: of the directories of the host.
+    """
+
+    def __init__(self, previous: PreviousFiles, index: ArchiveIndex, descriptors: Descriptors) -> None:
+        self._previous = previous
+        self._index = index
+        self._descriptors = descriptors
+        self._is_root = os.geteuid() == 0
+
+    def recognise(self, files: PlannedFiles, survey: Survey | None = None) -> tuple[Staged, list[int]]:
+        """What can be told at once, and the positions of the names that `compare` has to look at.
+
+        Args:
+            files: what is planned.
+            survey: may have seen it.
+        """
+        staged = Staged([b""] * len(files.names))
+        if not files.replaces:
+            return staged, []
+        staged.todo = ()
+        source, real = files.source_directory, files.directory.real
+        known, entries = self._previous.of(real), self._index.of(source)
+        if not known or not entries:
+            return staged, list(range(len(files.names)))
+        if survey is not None and survey.has(source, real):
+            found = survey.of(source, real)
+        else:
+            found = look_in(source, real, entries, known, is_root=self._is_root)
+        names, attributes = names_of(entries), files.attributes
+        if found is None and names == files.names and not attributes:
+            staged.lines = [known[name] for name in names]
+            staged.unchanged = len(names)
+            return staged, []
+        if found is not None and names == files.names and not attributes:
+            states = states_in(found)
+            if not (states.count(UNKNOWN) or states.count(UNCHANGED)):
+                staged.todo, staged.is_guess = Todo(states), True
+                return staged, []
+        state_of = (
+            dict.fromkeys(names, UNCHANGED)
+            if found is None
+            else dict(zip(names, states_in(found), strict=True))
+        )
+        unknown = []
+        for position, name in enumerate(files.names):
+            state = state_of.get(name, UNKNOWN)
+            if state == UNKNOWN or name in attributes:
+                unknown.append(position)
+            elif state == UNCHANGED:
+                staged.lines[position] = known[name]
+                staged.unchanged += 1
+            else:
+                staged.note_todo(position, state)
+                staged.is_guess = True
+        return staged, unknown
+
+    def compare(self, files: PlannedFiles, staged: Staged, unknown: Iterable[int]) -> Staged:
+        """What is there already of these, and what is still to be done; nothing is changed.
+
+        Raises:
+            StepFailed: something can't be read.
+        """
+        position = 0
+        try:
+            with self.begin(files, staged) as work:
+                for position in unknown:
+                    work.compare(position)
+        except OSError as error:
+            raise failed_step(files, position, error) from error
+        return staged
+
+    def begin(self, files: PlannedFiles, staged: Staged) -> DirectoryComparison:
+        """A closer look at these files; a context.
+
+        Raises:
+            OSError: one of the two directories can't be opened.
+        """
+        real = files.directory.real
+        return DirectoryComparison(
+            files,
+            staged,
+            known=self._previous.of(real) if files.replaces else {},
+            entries=self._index.of(files.source_directory),
+            dir_fd=self._descriptors.of(real),
+            is_root=self._is_root,
+        )
+
+
+class DirectoryComparison:
+    """The files of one directory being compared, while its descriptor is good. A context.
+
+    Args:
+        files: what is planned.
+        staged: takes what is found out.
+        known: name → fields of the manifest line, of what the last Install has left there.
+        entries: name → fields of the archive's index.
+        dir_fd: of the directory where they go.
+        is_root: whether owners matter.
+
+    Attributes:
+        source_fd: of the directory of the archive.
+        dir_fd: as above; to be set anew by whoever has made it another one.
+    """
+
+    def __init__(
+        self,
+        files: PlannedFiles,
+        staged: Staged,
+        *,
+        known: dict[bytes, bytes],
+        entries: dict[bytes, bytes],
+        dir_fd: int,
+        is_root: bool,
+    ) -> None:
+        self._files = files
+        self._staged = staged
+        self._known = known
+        self._entries = entries
+        self.dir_fd = dir_fd
+        self._is_root = is_root
+        self.source_fd = os.open(files.source_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def __enter__(self) -> DirectoryComparison:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        os.close(self.source_fd)
+
+    def digest_of_source(self, name: bytes, source: os.stat_result) -> bytes | None:
+        """Digest of a file of the archive, if it is untouched since the archive was made."""
+        return digest_in(self._entries.get(name), identity_of(source))
+
+    def compare(self, position: int) -> None:
+        """Find out about one name."""
+        name = self._files.names[position]
+        there = self.status(name) if self._files.may_replace(name) else None
+        if there is None:
+            self._staged.note_todo(position, 0)
+            return
+        if self.is_there(position, name, there):
+            return
+        if stat.S_ISDIR(there.st_mode) and name in self._known:
+            raise OSError(errno.EISDIR, "somebody has put a directory in the place of this file")
+        if self._is_changed(name, there):
+            self._staged.overwritten.append(position)
+        self._staged.note_todo(position, there.st_ino)
+
+    def _is_changed(self, name: bytes, there: os.stat_result) -> bool:
+        """Whether somebody has changed what the previous Install has left there."""
+        fields = self._known.get(name, b"")
+        if not fields or digest_if_untouched(fields, there):
+            return False
+        try:
+            return not is_as_left(name, there, decode_record(fields), dir_fd=self.dir_fd)
+        except OSError:
+            return True
+
+    def is_there(self, position: int, name: bytes, there: os.stat_result) -> bool:
+        """Whether the file or link is there already; only its attributes may have to be adjusted."""
+        source = os.stat(name, dir_fd=self.source_fd, follow_symlinks=False)
+        if name in self._files.links:
+            return self._is_same_link(position, name, source, there)
+        is_same = self._is_same(position, name, source, there)
+        if is_same and source.st_nlink > 1:
+            linked = LinkedName(position, source.st_ino, source.st_nlink, there.st_ino)
+            self._staged.kept_links.append(linked)
+        return is_same
+
+    def _is_same(self, position: int, name: bytes, source: os.stat_result, there: os.stat_result) -> bool:
+        """Whether the file is there already; only its attributes may have to be adjusted."""
+        fields = self._known.get(name, b"")
+        wanted = wanted_of(source, self._files.attributes.get(name), is_root=self._is_root)
+        digest = self.digest_of_source(name, source)
+        has_acl = bool(wanted.access_acl) or not fields.endswith(b" -")
+        if (
+            digest
+            and not has_acl
+            and wanted.is_met_by(there)
+            and there.st_nlink == source.st_nlink
+            and digest == digest_if_untouched(fields, there)
+        ):
+            # The usual case: nothing has been read.
+            self._staged.lines[position] = fields
+            self._staged.unchanged += 1
+            return True
+        if (
+            not stat.S_ISREG(there.st_mode)
+            or not stat.S_ISREG(source.st_mode)
+            or there.st_size != source.st_size
+            # Which names are one file must be as in the archive: as soon as somebody writes to one, it shows.
+            or there.st_nlink != source.st_nlink
+        ):
+            return False
+        try:
+            same = self._same_digest(name, source.st_size, fields, there, digest)
+        except PermissionError:
+            return False  # what can't be read can still be replaced
+        if same is None:
+            return False
+        # An ACL that we have not given, such as one inherited from the directory, is none of our business.
+        return self._keep(position, name, there, wanted, same, has_own_acl=fields.endswith(b" a"))
+
+    def _same_digest(
+        self, name: bytes, size: int, fields: bytes, there: os.stat_result, digest: bytes | None
+    ) -> bytes | None:
+        """The digest of both contents if they are the same, empty when they are large; None if they are not."""
+        known = digest_if_untouched(fields, there)
+        if known and (digest or size <= SMALL_BYTES):
+            return known if known == (digest or self._digest_of(name, self.source_fd)) else None
+        if size <= SMALL_BYTES:
+            mine = digest or self._digest_of(name, self.source_fd)
+            return mine if self._digest_of(name, self.dir_fd) == mine else None
+        return (digest or b"") if self._are_equal(name) else None
+
+    def _digest_of(self, name: bytes, dir_fd: int) -> bytes:
+        descriptor = os.open(name, READ, dir_fd=dir_fd)
+        try:
+            return content_digest(read_small(descriptor, os.fstat(descriptor).st_size))
+        finally:
+            os.close(descriptor)
+
+    def _are_equal(self, name: bytes) -> bool:
+        with (
+            open(os.open(name, READ, dir_fd=self.source_fd), "rb", buffering=0) as one,
+            open(os.open(name, READ, dir_fd=self.dir_fd), "rb", buffering=0) as other,
+        ):
+            while piece := one.read(SMALL_BYTES):
+                if other.read(SMALL_BYTES) != piece:
+                    return False
+        return True
+
+    def _keep(
+        self,
+        position: int,
+        name: bytes,
+        there: os.stat_result,
+        wanted: Wanted,
+        digest: bytes,
+        *,
+        has_own_acl: bool,
+    ) -> bool:
+        """Leave the file, and note what has to be adjusted. False when that is not possible in place."""
+        try:
+            descriptor = os.open(name, READ, dir_fd=self.dir_fd)
+        except PermissionError:
+            return False
+        try:
+            acl = read_acl(descriptor, ACCESS)
+            if has_own_acl or wanted.access_acl:
+                is_met = acl == wanted.access_acl and wanted.is_met_by(there)
+            else:
+                is_met = wanted._replace(access_acl=acl).is_met_by(there)
+            if is_met:
+                self._staged.unchanged += 1
+                self._staged.lines[position] = file_fields(
+                    there, digest, has_acl=wanted.access_acl is not None
+                )
+                return True
+            if there.st_nlink > 1:
+                return False  # its other names are none of our business
+            if wanted.changes_owner(there) and has_capabilities(descriptor):
+                return False  # they would go, and could not be put back
+        finally:
+            os.close(descriptor)
+        self._staged.unchanged += 1
+        adjusted = self._staged.adjusted
+        if not isinstance(adjusted, AdjustedFiles):
+            adjusted = self._staged.adjusted = AdjustedFiles(self._files.directory.real, self._files.names)
+        adjusted.append(position, there, acl, digest, has_own_acl=has_own_acl)
+        return True
+
+    def _is_same_link(
+        self, position: int, name: bytes, source: os.stat_result, there: os.stat_result
+    ) -> bool:
+        wanted = wanted_of(source, self._files.attributes.get(name), is_root=self._is_root)
+        if not stat.S_ISLNK(there.st_mode) or not wanted.is_met_by_link(there):
+            return False
+        target = os.readlink(name, dir_fd=self.source_fd)
+        if os.readlink(name, dir_fd=self.dir_fd) != target:
+            return False
+        self._staged.lines[position] = link_fields(there, target)
+        self._staged.unchanged += 1
+        return True
+
+    def status(self, name: bytes) -> os.stat_result | None:
+        """Of what is there now; None when nothing is."""
+        try:
+            return os.stat(name, dir_fd=self.dir_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return None  # it has gone since it was planned for

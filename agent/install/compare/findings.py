@@ -1,0 +1,262 @@
+"""What has become of planned files while they are compared and staged. There may be 100,000."""
+
+from __future__ import annotations
+
+import stat
+import struct
+from array import array
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from agent.install.journal.entries import Adjustment
+from agent.listings import DIGEST_BYTES
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator
+
+
+_DIGEST_LENGTH = 2 * DIGEST_BYTES  # in hexadecimal
+
+
+def stage_broken_links(all_staged: list[Staged]) -> None:
+    """Afterwards names of one file of the archive are to be staged, unless all are there, and are one file.
+
+    Copies would fill the disk; and where there should be copies, a write to one would change the other.
+    """
+    groups: dict[int, list[tuple[Staged, LinkedName]]] = {}
+    for staged in all_staged:
+        for name in staged.kept_links:
+            groups.setdefault(name.source, []).append((staged, name))
+    for group in groups.values():
+        if len(group) == group[0][1].names and len({name.inode for _staged, name in group}) == 1:
+            continue
+        for staged, name in group:
+            staged.lines[name.position] = b""
+            staged.unchanged -= 1
+            staged.note_todo(name.position, name.inode)
+
+
+class NewFile(NamedTuple):
+    """A file or link that waits under its hidden name.
+
+    Attributes:
+        position: in the planned files.
+        inode: its own.
+        old_inode: of what it replaces; 0 = nothing is there.
+        digest: of its content, empty when not known; the target of a link.
+    """
+
+    position: int
+    inode: int
+    old_inode: int
+    is_link: bool
+    digest: bytes
+    has_acl: bool
+
+
+_ROW = struct.Struct("=IQQB")
+_IS_LINK, _HAS_ACL = 1, 2
+
+
+class NewFiles:
+    """Many of them, as rows of numbers: a tuple for each of 100,000 takes three times the memory.
+
+    Args:
+        rows: position, inode, old inode, and what kind of file it is, of each.
+        digests: of each.
+    """
+
+    def __init__(self, rows: bytearray | None = None, digests: list[bytes] | None = None) -> None:
+        self.rows = bytearray() if rows is None else rows
+        self.digests: list[bytes] = [] if digests is None else digests
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def __iter__(self) -> Iterator[NewFile]:
+        for digest, row in zip(self.digests, _ROW.iter_unpack(self.rows), strict=True):
+            position, inode, old_inode, kind = row
+            yield NewFile(position, inode, old_inode, bool(kind & _IS_LINK), digest, bool(kind & _HAS_ACL))
+
+    def numbers(self) -> Iterator[tuple[int, int, int]]:
+        """Position, inode and old inode of each; it takes half the time."""
+        return ((position, inode, old_inode) for position, inode, old_inode, _ in _ROW.iter_unpack(self.rows))
+
+    def append(
+        self, position: int, inode: int, old_inode: int, digest: bytes, *, is_link: bool, has_acl: bool
+    ) -> None:
+        """Add one at the end; the arguments are those of `NewFile`."""
+        self.rows += _ROW.pack(position, inode, old_inode, is_link * _IS_LINK | has_acl * _HAS_ACL)
+        self.digests.append(digest)
+
+
+class Adjusted(NamedTuple):
+    """A file that has the right content already, but not the right attributes.
+
+    Attributes:
+        position: in the planned files.
+        digest: of its content; empty when not known.
+        has_own_acl: its ACL is one that an earlier Install has given to it.
+        was: how it is now.
+    """
+
+    position: int
+    digest: bytes
+    has_own_acl: bool
+    was: Adjustment
+
+
+class AdjustedFiles:
+    """Many of them in one directory, column by column, as above."""
+
+    def __init__(self, directory: bytes, names: list[bytes]) -> None:
+        self._directory = directory
+        self._names = names
+        self._positions = array("I")
+        self._times = array("q")
+        self._numbers = array("Q")
+        self._acls: dict[int, bytes] = {}
+        self._digests = bytearray()
+        self._own_acls = bytearray()
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __iter__(self) -> Iterator[Adjusted]:
+        for number, position in enumerate(self._positions):
+            inode, mode, uid, gid = self._numbers[4 * number : 4 * number + 4]
+            atime_ns, mtime_ns = self._times[2 * number : 2 * number + 2]
+            owner, acl = (mode, uid, gid), self._acls.get(position)
+            name = self._names[position]
+            was = Adjustment(inode, atime_ns, mtime_ns, *owner, acl, self._directory, name)
+            digest = bytes(self._digests[_DIGEST_LENGTH * number : _DIGEST_LENGTH * (number + 1)]).rstrip(
+                b" "
+            )
+            yield Adjusted(position, digest, bool(self._own_acls[number]), was)
+
+    def append(
+        self, position: int, there: os.stat_result, acl: bytes | None, digest: bytes, *, has_own_acl: bool
+    ) -> None:
+        """Add one at the end, of which this is the status and the ACL."""
+        self._positions.append(position)
+        self._times.extend((there.st_atime_ns, there.st_mtime_ns))
+        self._numbers.extend((there.st_ino, stat.S_IMODE(there.st_mode), there.st_uid, there.st_gid))
+        if acl is not None:
+            self._acls[position] = acl
+        self._digests += digest.ljust(_DIGEST_LENGTH)
+        self._own_acls.append(has_own_acl)
+
+
+_DONE, _NOTHING_THERE = 0, 2**64 - 1
+
+
+class Todo:
+    """Names that have to be staged: positions, and the inodes of what they replace, 0 where nothing is.
+
+    Args:
+        numbers: of each planned name the inode, or 0 where there is nothing to do.
+    """
+
+    def __init__(self, numbers: array[int]) -> None:
+        self.numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers) - self.numbers.count(_DONE)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        for position, number in enumerate(self.numbers):
+            if number != _DONE:
+                yield position, 0 if number == _NOTHING_THERE else number
+
+    def add(self, position: int, inode: int) -> None:
+        """Note one, and what is there."""
+        self.numbers[position] = inode or _NOTHING_THERE
+
+
+class LinkedName(NamedTuple):
+    """One of several names of a file of the archive, at which that file is there already.
+
+    Attributes:
+        position: in the planned files.
+        source: inode in the archive.
+        names: how many names the file has there.
+        inode: of what is there.
+    """
+
+    position: int
+    source: int
+    names: int
+    inode: int
+
+
+@dataclass(slots=True)
+class Staged:
+    """What has become of planned files.
+
+    There is one for each directory, and it goes from one process to another, so most of it is made when it is needed.
+
+    Attributes:
+        lines: for each name the fields of its manifest line; empty while it waits for the switch.
+        todo: names that are not there yet as they are to be; None = all.
+        is_guess: whether some of them are there only because the archive's index says that they are different.
+        new: files that wait under hidden names.
+        adjusted: files that wait for other attributes.
+        overwritten: positions of files of ours that are replaced although somebody has changed them.
+        kept_links: names that are not to be staged although their files have others.
+        linked: positions of files that have several names in the archive, and are still to be staged.
+        created, replaced, unchanged: numbers of files and links.
+        copied_bytes: content of the files that were written.
+    """
+
+    lines: list[bytes]
+    todo: Todo | tuple[()] | None = None
+    new: NewFiles | tuple[NewFile, ...] = ()
+    adjusted: AdjustedFiles | tuple[Adjusted, ...] = ()
+    overwritten: list[int] = field(default_factory=list)
+    linked: list[int] = field(default_factory=list)
+    kept_links: list[LinkedName] = field(default_factory=list)
+    created: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+    copied_bytes: int = 0
+    is_guess: bool = False
+
+    def note_todo(self, position: int, inode: int) -> None:
+        """This name is to be staged, and replaces that."""
+        if not isinstance(self.todo, Todo):
+            self.todo = Todo(array("Q", bytes(8 * len(self.lines))))
+        self.todo.add(position, inode)
+
+    def note_new(
+        self, position: int, inode: int, old_inode: int, digest: bytes, *, is_link: bool, has_acl: bool
+    ) -> None:
+        """A file waits under its hidden name; the arguments are those of `NewFile`."""
+        if not isinstance(self.new, NewFiles):
+            self.new = NewFiles()
+        self.new.append(position, inode, old_inode, digest, is_link=is_link, has_acl=has_acl)
+
+    def counts(self) -> tuple[int, int, int, int]:
+        """Those that `count` takes."""
+        return self.created, self.replaced, self.unchanged, self.copied_bytes
+
+    def count(self, created: int, replaced: int, unchanged: int, copied_bytes: int) -> None:
+        """So many there have been."""
+        self.created, self.replaced = created, replaced
+        self.unchanged, self.copied_bytes = unchanged, copied_bytes
+
+    def __getstate__(self) -> tuple[object, ...]:
+        """Plain values, and few: the usual way takes ten times as long."""
+        new = (self.new.rows, self.new.digests) if isinstance(self.new, NewFiles) else None
+        todo = self.todo.numbers if isinstance(self.todo, Todo) else self.todo
+        lists = (self.overwritten, self.linked, self.kept_links)
+        others = (self.adjusted, lists) if self.adjusted or any(lists) else None
+        return (self.lines, new, todo, self.counts(), self.is_guess, others)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.lines, new, todo, counts, self.is_guess, others = state
+        self.new = () if new is None else NewFiles(*new)
+        self.todo = Todo(todo) if isinstance(todo, array) else todo
+        self.count(*counts)
+        self.adjusted, lists = others or ((), ([], [], []))
+        self.overwritten, self.linked, self.kept_links = lists

@@ -1,0 +1,180 @@
+"""The undo journal: what an Install is about to do, on the disk before it does it.
+
+New content is made under hidden names beside its destination, and changes names with what was
+there. So whatever moment an Install is interrupted at, the names and inodes that exist tell how far
+it had come, and the journal need not be written again for each step:
+
+    install-journal 4 <phase> <token> <state of the group's records>
+    y <directory>                   the first directory on each file system that there are changes on
+    p <mount point>                 where that file system is mounted, if it may not be one day
+    t <o if it is ours, or -> <atime ns> <mtime ns> <mode> <uid> <gid> <access ACL, hex, or -> <default ACL> <path>
+                                    a directory that was there, and how it was; hidden names are made in it
+    h <directory>                   hidden names have been made in it
+    c <inode> <directory>           a new directory
+    f <inode> <directory>           the same again, with ` <inode> <name>` below for files and links in it
+    n <number> <inode> <directory> <name>   will be created; nothing was there. The inode is that of the new one
+    r <number> <inode> <old inode> <directory> <name>   will be replaced; and the inode of what was there
+    m <inode> <atime ns> <mtime ns> <mode> <uid> <gid> <access ACL, hex, or -> <directory> <name>
+                                    a file that keeps its content, and how it was
+    a <type> <user or -> <range or -> <path>        will get an SELinux rule, and had this one;
+                                    - instead of the type when it had none, ? when it is not known
+    x <directory> <name> <manifest fields, or ->    goes when the Install has succeeded
+    D <path>                        the same, a directory, if it is empty then
+    b <path>                        the same, an SELinux rule
+
+Names are escaped as in the manifest. The hidden names are made of token and number. In the phase
+`staging` only hidden names have been made, and the journal ends with the directories that were
+there. Before the phase `switching`, the rest is added, and then everything new takes its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, BinaryIO
+
+from agent.errors import CommandFailure
+from agent.files import sync_directory
+from agent.install.journal.entries import decode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from agent.deployments.group_files import GroupFiles
+    from agent.install.journal.entries import Entry
+
+_MAGIC = b"install-journal 4 "
+_STAGING, _SWITCHING = b"staging  ", b"switching"
+
+
+def write_journal(path: Path, token: bytes, records: bytes, lines: Iterable[bytes]) -> None:
+    """Afterwards the journal is on the disk, in the phase `staging`. There must be none yet.
+
+    Args:
+        path: of the journal.
+        token: what the hidden names have in common.
+        records: from `state_of_records`.
+        lines: what the journal begins with, `Touched`, `FirstOnDisk` and `MountPoint`.
+    """
+    with open(path, "xb") as stream:
+        stream.write(_MAGIC + _STAGING + b" " + token + b" " + records + b"\n")
+        stream.writelines(lines)
+        stream.flush()
+        os.fsync(stream.fileno())
+    sync_directory(path.parent)
+
+
+def complete_journal(path: Path, lines: Iterable[bytes]) -> None:
+    """Afterwards the journal on the disk says all, and is in the phase `switching`.
+
+    Args:
+        path: of the journal.
+        lines: from `encode` and `encode_changes`.
+    """
+    with open(path, "ab") as stream:
+        stream.writelines(lines)
+        stream.flush()
+        os.fsync(stream.fileno())
+    _mark(path, _SWITCHING)
+
+
+def mark_staging(path: Path) -> None:
+    """Afterwards the journal on the disk says that nothing new has its place. Needs no space."""
+    _mark(path, _STAGING)
+
+
+def _mark(path: Path, phase: bytes) -> None:
+    with open(path, "r+b") as stream:
+        stream.seek(len(_MAGIC))
+        stream.write(phase)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def mark_committed(path: Path, committed: Path) -> None:
+    """Afterwards there is no way back: from now on the rest of the Install is completed, not undone."""
+    os.rename(path, committed)
+    sync_directory(path.parent)
+
+
+def state_of_records(files: GroupFiles) -> bytes:
+    """Tells whether another agent has installed something in this group since: it would write these two anew.
+
+    Raises:
+        OSError: they can't be looked at.
+    """
+    return state_of(files.cleanup) + b"," + state_of(files.instructions)
+
+
+def state_of(path: Path) -> bytes:
+    """Size and time of a file, which survive a copy of the whole directory; `-` when it is not there."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return b"-"
+    return b"%d:%d" % (status.st_size, status.st_mtime_ns)
+
+
+class Journal:
+    """A journal that an Install has left. A file that breaks off early counts as one with no entries.
+
+    It breaks off only when the host died while it was written, before anything else was done. It
+    may be long, so it is read when it is asked for something, which raises the same.
+
+    Attributes:
+        size: in bytes.
+        is_whole: whether more than its beginning was written.
+        is_switching: whether something may have taken its place.
+        token: what the hidden names have in common.
+        records: from `state_of_records`, as it was then.
+
+    Raises:
+        CommandFailure: `install-journal-unreadable`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._opened() as stream:
+            self.size = os.fstat(stream.fileno()).st_size
+            head = stream.readline()
+        self.is_whole = head.endswith(b"\n")
+        self.is_switching = head.startswith(_MAGIC + _SWITCHING)
+        begin = len(_MAGIC) + len(_SWITCHING) + 1
+        self.token, _blank, self.records = head[begin:].rstrip(b"\n").partition(b" ")
+
+    def entries(self, kinds: bytes) -> Iterator[Entry]:
+        """The entries of these kinds, which are letters, in the order of the Install; not for `f`."""
+        with self._opened() as stream:
+            stream.readline()
+            for line in stream:
+                if line[0] in kinds and line.endswith(b"\n"):
+                    yield decode(line[:-1])
+
+    def entries_newest_first(self, kinds: bytes) -> Iterator[Entry]:
+        """The same, the other way round."""
+        with self._opened() as stream:
+            content = stream.read()
+        end = content.rfind(b"\n")
+        inner: list[bytes] = []
+        while (start := content.rfind(b"\n", 0, end) + 1) > 0:
+            line = content[start:end]
+            if line.startswith(b" "):
+                inner.append(line)
+            else:
+                if line[0] in kinds:
+                    yield decode(line, inner)
+                inner = []
+            end = start - 1
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[BinaryIO]:
+        try:
+            with open(self.path, "rb") as stream:
+                yield stream
+        except OSError as error:
+            message = (
+                f"The journal {self.path} of an interrupted Install can't be read: {error.strerror}. Make it readable:"
+                " the next Install, or the next start of the agent, then puts the previous revision back."
+            )
+            raise CommandFailure("install-journal-unreadable", message) from error

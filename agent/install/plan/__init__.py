@@ -1,0 +1,1 @@
+"""What an Install will do, decided before anything changes."""

@@ -1,0 +1,214 @@
+"""What stands in the way of an Install, all of it at once."""
+
+from __future__ import annotations
+
+import functools
+import os
+import pwd
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agent.errors import CommandFailure
+from agent.install.compare.other_groups import claims_on
+from agent.logs import get_logger
+from agent.protocol import FileExistsBehavior
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from agent.install.model.request import InstallRequest
+
+log = get_logger()
+
+_MOST_LISTED = 20
+_MOST_LOGGED = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """What is done with files that the group has not installed.
+
+    Attributes:
+        is_of_appspec: the AppSpec says so; else the deployment does, or nobody, and it is the default.
+    """
+
+    behavior: FileExistsBehavior
+    is_of_appspec: bool
+
+    @property
+    def set_by(self) -> str:
+        """Who made it, in words."""
+        if self.is_of_appspec:
+            return "the AppSpec"
+        if self.behavior is not FileExistsBehavior.DISALLOW:
+            return "the deployment"
+        # A deployment that says it in so many words is not told from one that says nothing.
+        return "default (neither the AppSpec nor the deployment asks for another)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obstacle:
+    """One path that can't be installed, as planning finds it.
+
+    Attributes:
+        status: of what is there; None when that is not the point.
+        is_by_rule: as in `Conflict`.
+    """
+
+    path: bytes
+    reason: str
+    status: os.stat_result | None = None
+    is_by_rule: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conflict:
+    """One path that can't be installed, and all that is known about it.
+
+    Attributes:
+        path: as the AppSpec spells it.
+        reason: what is there, or what the AppSpec asks for.
+        owner: name of the user whom it belongs to, the number where there is no name.
+        modified_at: seconds since the epoch.
+        installed_by: another deployment group that has put it there; None when no other has.
+        is_by_rule: the rule for files that the group did not install has decided so; another one would not.
+
+    Owner and time are None where the AppSpec itself is the trouble, and not what is there.
+    """
+
+    path: bytes
+    reason: str
+    owner: str | None
+    modified_at: float | None
+    installed_by: str | None
+    is_by_rule: bool
+
+    @property
+    def is_of_appspec(self) -> bool:
+        """Whether the AppSpec itself is the trouble."""
+        return self.modified_at is None
+
+
+class InstallConflicts(CommandFailure):
+    """An Install that is not possible because of what is in its way; nothing was changed.
+
+    Attributes:
+        rule: the one for files that the group did not install.
+        conflicts: all of them, in the order of the AppSpec. A path has several, where there are several reasons.
+            The message names the first few.
+    """
+
+    def __init__(self, rule: Rule, conflicts: Sequence[Conflict], doubt: str = "") -> None:
+        super().__init__("install-conflicts", _message(rule, conflicts, doubt))
+        self.rule = rule
+        self.conflicts = tuple(conflicts)
+
+
+def rule_of(request: InstallRequest) -> Rule:
+    """The rule for files that are there already: the AppSpec's own wins over the deployment's."""
+    own = request.appspec.file_exists_behavior
+    return Rule(
+        behavior=request.file_exists_behavior if own is None else own,
+        is_of_appspec=own is not None,
+    )
+
+
+def conflicts_of(request: InstallRequest, obstacles: Iterable[Obstacle], doubt: str = "") -> InstallConflicts:
+    """The failure that tells of all that is in the way, with who owns it and which group has put it there.
+
+    Args:
+        request: what was to be installed.
+        obstacles: what planning has found.
+        doubt: a sentence about why some of it may be the group's own.
+    """
+    once = {(obstacle.path, obstacle.reason): obstacle for obstacle in obstacles}
+    groups = _groups(request, {path for path, _reason in once})
+    # Whom a number belongs to may be a question to a directory service.
+    user_name = functools.lru_cache(_user_name)
+    conflicts = [_conflict(obstacle, groups, user_name) for obstacle in once.values()]
+    described = [_described(conflict) for conflict in conflicts[:_MOST_LOGGED]]
+    log.warning("install_conflicts", count=len(conflicts), conflicts=described)
+    return InstallConflicts(rule_of(request), conflicts, doubt)
+
+
+def _groups(request: InstallRequest, paths: set[bytes]) -> dict[bytes, str]:
+    """Path → another group that has installed it."""
+    parents = {path.rpartition(b"/")[0] for path in paths}
+    reals = {parent: os.path.realpath(parent or b"/").rstrip(b"/") for parent in parents}
+    without_links = {path: reals[path.rpartition(b"/")[0]] + path[path.rindex(b"/") :] for path in paths}
+    claims = claims_on(request.instructions_directory, request.group_id, set(without_links.values()))
+    return {path: claims[real][0].group_id for path, real in without_links.items() if real in claims}
+
+
+def _conflict(obstacle: Obstacle, groups: dict[bytes, str], user_name: Callable[[int], str]) -> Conflict:
+    status = obstacle.status
+    return Conflict(
+        path=obstacle.path,
+        reason=obstacle.reason,
+        owner=None if status is None else user_name(status.st_uid),
+        modified_at=None if status is None else status.st_mtime,
+        installed_by=groups.get(obstacle.path),
+        is_by_rule=obstacle.is_by_rule,
+    )
+
+
+def _message(rule: Rule, conflicts: Sequence[Conflict], doubt: str) -> str:
+    shown = "; ".join(map(_described, conflicts[:_MOST_LISTED]))
+    more = len(conflicts) - _MOST_LISTED
+    rest = f"; and {more} more (see the agent's log)" if more > 0 else ""
+    doubt = f"{doubt} " if doubt else ""
+    return f"{summary_of(conflicts)}, and nothing was changed: {shown}{rest}. {doubt}{advice_on(rule, conflicts)}"
+
+
+def summary_of(conflicts: Sequence[Conflict]) -> str:
+    """What the trouble is, without the end of the sentence."""
+    count = len({conflict.path for conflict in conflicts})
+    if all(conflict.is_of_appspec for conflict in conflicts):
+        return f"The AppSpec wants two things at {'one path' if count == 1 else f'each of {count} paths'}"
+    return f"{'One path is' if count == 1 else f'{count} paths are'} in the way of this Install"
+
+
+def advice_on(rule: Rule, conflicts: Sequence[Conflict]) -> str:
+    """What to do about them, for each kind that there is."""
+    advice = []
+    by_rule = [conflict for conflict in conflicts if conflict.is_by_rule]
+    if by_rule:
+        them = "it" if len(by_rule) == 1 else "them"
+        advice.append(
+            f"The rule for files that this deployment group did not install is {rule.behavior.value}, set by"
+            f" {rule.set_by}. Remove or move {them}, or deploy with file_exists_behavior OVERWRITE or RETAIN."
+        )
+    if any(conflict.installed_by is not None for conflict in conflicts):
+        advice.append(
+            "What another deployment group has installed is missing there as soon as it is removed or replaced: give the"
+            " groups different destinations."
+        )
+    if not all(conflict.is_by_rule or conflict.is_of_appspec for conflict in conflicts):
+        advice.append(
+            "No rule lets a file and a directory take each other's place: remove or move what is there, or change the"
+            " destination in the AppSpec."
+        )
+    if any(conflict.is_of_appspec for conflict in conflicts):
+        where = "Where the AppSpec wants two things at one path, leave" if advice else "Leave"
+        advice.append(f"{where} one of them out, or change its destination.")
+    return " ".join(advice)
+
+
+def _described(conflict: Conflict) -> str:
+    facts = [conflict.reason]
+    if conflict.owner is not None:
+        facts.append(f"owner {conflict.owner}")
+    if conflict.modified_at is not None:
+        changed = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(conflict.modified_at))
+        facts.append(f"last changed {changed} UTC")
+    if conflict.installed_by is not None:
+        facts.append(f"installed by deployment group {conflict.installed_by}")
+    return f"{os.fsdecode(conflict.path)} ({', '.join(facts)})"
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

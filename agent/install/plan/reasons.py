@@ -1,0 +1,185 @@
+"""Why a path can't be installed, in words: what is there, and which entries of the AppSpec ask for it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agent.appspec import FileMapping
+    from agent.install.model.directory import Directory
+
+
+_MOST_LISTED = 20
+
+
+def listed(problems: Sequence[str]) -> str:
+    """The first of these, and how many more there are: a report has room for so many."""
+    more = len(problems) - _MOST_LISTED
+    return "; ".join(problems[:_MOST_LISTED]) + (f"; and {more} more of this kind" if more > 0 else "")
+
+
+class Origin(NamedTuple):
+    """What the AppSpec wants at a path, and for which entry of its `files` section.
+
+    Attributes:
+        mapping: that entry.
+        source: what is to be copied, without links above it; empty for a directory that something else needs.
+        path: where it goes, as the AppSpec spells it.
+    """
+
+    mapping: FileMapping
+    source: bytes
+    path: bytes
+
+    def told(self, archive: bytes) -> str:
+        """Its source in the archive, and the line."""
+        source = os.fsdecode(self.source[len(archive) + 1 :]) if self.source else self.mapping.source
+        return f"{source!r} (AppSpec line {self.mapping.line})"
+
+
+class _Files(NamedTuple):
+    mapping: FileMapping
+    directory: Directory
+    source: bytes
+    names: list[bytes]
+
+
+class Origins:
+    """Knows what each planned file and directory comes from. Nothing is looked up until it is asked for.
+
+    Args:
+        archive: path of the archive.
+    """
+
+    def __init__(self, archive: bytes) -> None:
+        self._archive = archive
+        self._mapping: FileMapping | None = None
+        self._files: dict[bytes, list[_Files]] = {}
+        self._directories: dict[bytes, tuple[FileMapping, bytes]] = {}
+
+    def begin(self, mapping: FileMapping) -> None:
+        """What is added from now on comes from this entry."""
+        self._mapping = mapping
+
+    def add_files(self, directory: Directory, names: list[bytes], source: bytes) -> None:
+        """These names, of that directory of the archive, go there."""
+        self._files.setdefault(directory.real, []).append(_Files(self._now, directory, source, names))
+
+    def add_directory(self, directory: Directory) -> None:
+        """This directory is needed."""
+        self._directories.setdefault(directory.real, (self._now, directory.path))
+
+    def twice(self, directory: Directory, name: bytes, source: bytes) -> str:
+        """Why this name of that directory of the archive can't go there: something else is planned in its place."""
+        asked = Origin(self._now, source + b"/" + name, directory.inner(name))
+        known = self._named(directory.real, name)
+        if known:
+            return self._of_two_files(known[0], asked)
+        mapping, path = self._directories[directory.real.rstrip(b"/") + b"/" + name]
+        return self._of_file_and_directory(asked, Origin(mapping, b"", path))
+
+    def again(self, directory: Directory, name: bytes) -> str:
+        """The same of a name that was added twice."""
+        known = self._named(directory.real, name)
+        return self._of_two_files(known[0], known[-1])
+
+    def file_and_directory(self, directory: Directory) -> str:
+        """Why this directory can't be made: a file is planned in its place."""
+        above, _slash, name = directory.real.rpartition(b"/")
+        file = self._named(above or b"/", name)[0]
+        return self._of_file_and_directory(file, Origin(self._now, b"", directory.path))
+
+    @property
+    def _now(self) -> FileMapping:
+        if self._mapping is None:
+            raise AssertionError("`begin` comes first")
+        return self._mapping
+
+    def _of_two_files(self, one: Origin, other: Origin) -> str:
+        text = f"the AppSpec installs it twice: from {self._told(one)} and from {self._told(other)}"
+        return text + _through_links(one.path, other.path)
+
+    def _of_file_and_directory(self, file: Origin, directory: Origin) -> str:
+        text = (
+            f"the AppSpec installs a file there, from {self._told(file)}, and needs a directory there, for"
+            f" {self._told(directory)}"
+        )
+        return text + _through_links(file.path, directory.path)
+
+    def _named(self, real: bytes, name: bytes) -> list[Origin]:
+        """All that have this name."""
+        return [
+            Origin(mapping, source + b"/" + name, directory.inner(name))
+            for mapping, directory, source, names in self._files.get(real, ())
+            if name in names
+        ]
+
+    def _told(self, origin: Origin) -> str:
+        return origin.told(self._archive)
+
+
+def no_directory(path: bytes, status: os.stat_result, not_followed: str | None) -> str:
+    """Why there can't be a directory here.
+
+    Args:
+        path: without links above it.
+        status: of what is there.
+        not_followed: of a link that stands where the last Install had made a directory: why it is not followed.
+    """
+    reason = f"{kind_of(status)} where a directory must be"
+    if not stat.S_ISLNK(status.st_mode):
+        return reason
+    target = os.fsdecode(os.readlink(path))
+    if not_followed is not None:
+        return (
+            f"{reason}: it leads to {target}, and stands where the last Install had made a directory; it is not"
+            f" followed, because {not_followed}"
+        )
+    return (
+        f"{reason}: it leads to {target}, which is {'no directory' if os.path.exists(path) else 'not there'}"
+    )
+
+
+def there_already(path: bytes, status: os.stat_result) -> str:
+    """What is there that this group has not installed.
+
+    Args:
+        path: without links above it.
+        status: of what is there.
+    """
+    reason = f"{kind_of(status)} that is there already"
+    return f"{reason}, {_leading(path)}" if stat.S_ISLNK(status.st_mode) else reason
+
+
+def kind_of(status: os.stat_result) -> str:
+    """What it is, with its article."""
+    if stat.S_ISLNK(status.st_mode):
+        return "a link"
+    return "a file" if stat.S_ISREG(status.st_mode) else "a special file"
+
+
+def _through_links(*paths: bytes) -> str:
+    """The links on the way to these paths, which lead to one place."""
+    links: dict[bytes, str] = {}
+    for path in paths:
+        above = os.path.dirname(path)
+        while above != b"/":
+            if os.path.islink(above):
+                links[above] = f"{os.fsdecode(above)} is a link, {_leading(above)}"
+            above = os.path.dirname(above)
+    return "".join(f"; {text}" for text in links.values())
+
+
+def _leading(link: bytes) -> str:
+    """Where a link leads, in words."""
+    target, own = os.fsdecode(os.readlink(link)), os.path.realpath(os.path.dirname(link))
+    real = os.path.realpath(link)
+    if real == own:
+        return f"to its own directory ({target})"
+    if own.startswith(real.rstrip(b"/") + b"/"):
+        return f"to a directory above itself ({target})"
+    return f"to {target}"

@@ -1,0 +1,77 @@
+"""Which files of the previous revision go."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from agent.install.compare.other_groups import ClaimsOn, owners_besides
+from agent.install.records.manifest import decode_record, is_as_left
+
+if TYPE_CHECKING:
+    from agent.install.plan.destinations import Destinations
+    from agent.install.records.installed import Previous
+
+
+class Removal(NamedTuple):
+    """A file or link that goes, if it is still what the previous Install left. There may be very many.
+
+    `record` holds the fields of its manifest line; empty when another agent installed it.
+    """
+
+    directory: bytes
+    name: bytes
+    record: bytes
+
+    @property
+    def path(self) -> bytes:
+        return self.directory.rstrip(b"/") + b"/" + self.name
+
+
+class Removals(NamedTuple):
+    """What becomes of the files and links that only the previous revision has.
+
+    Attributes:
+        removals: these go.
+        kept: paths of what somebody has changed, so that it stays.
+        given_up: path → another group that has installed the same there, so that it stays, and is that one's.
+    """
+
+    removals: list[Removal]
+    kept: list[bytes]
+    given_up: dict[bytes, str]
+
+
+def planned_removals(
+    previous: Previous,
+    planned_names: dict[bytes, set[bytes]],
+    destinations: Destinations,
+    claims_on: ClaimsOn,
+) -> Removals:
+    """What goes, and what stays all the same, as does what can't be looked at."""
+    removals: list[Removal] = []
+    kept: list[bytes] = []
+    for directory in previous.files.directories():
+        names, planned = previous.files.of(directory), planned_names.get(directory)
+        if planned is not None and names.keys() <= planned:
+            continue
+        gone = names.keys() - (planned or ())
+        prefix = directory.rstrip(b"/") + b"/"
+        for name in sorted(gone):
+            path, fields = prefix + name, names[name]
+            if path in destinations.by_real:
+                continue
+            try:
+                is_ours = is_as_left(path, os.lstat(path), decode_record(fields) if fields else None)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError:
+                is_ours = False
+            if is_ours:
+                removals.append(Removal(directory, name, fields))
+            else:
+                kept.append(path)
+    given_up = owners_besides(claims_on, {removal.path for removal in removals})
+    if given_up:
+        removals = [removal for removal in removals if removal.path not in given_up]
+    return Removals(removals, kept, given_up)

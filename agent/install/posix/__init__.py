@@ -1,0 +1,1 @@
+"""What the system can do: places, renames, access control lists, disks."""

@@ -1,0 +1,109 @@
+"""POSIX access control lists, as Linux keeps them in extended attributes.
+
+Writing the attribute directly needs no `setfacl`, works on an open file so that nobody can swap
+it, and takes every name. The layout is that of linux/posix_acl_xattr.h: a version, then tag,
+permissions and id of each entry, in the order of the tags.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING
+
+from agent.appspec import AclKind
+
+if TYPE_CHECKING:
+    from agent.install.model.attributes import NamedEntry
+
+
+ACCESS = "system.posix_acl_access"
+DEFAULT = "system.posix_acl_default"
+
+_VERSION = 2
+_OWNER, _USER, _OWNING_GROUP, _GROUP, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
+_NO_ID = 0xFFFFFFFF
+_NAMED = {AclKind.USER: _USER, AclKind.GROUP: _GROUP}
+_NAMELESS = {
+    AclKind.USER: _OWNER,
+    AclKind.GROUP: _OWNING_GROUP,
+    AclKind.MASK: _MASK,
+    AclKind.OTHER: _OTHER,
+}
+
+
+def encode_acl(mode: int, entries: tuple[NamedEntry, ...]) -> bytes:
+    """Value of the attribute: these entries, and the base entries that the mode stands for where they have none.
+
+    Without a mask of its own the list gets one that takes nothing from any entry, as `setfacl` does it.
+    """
+    base = {_OWNER: mode >> 6 & 7, _OWNING_GROUP: mode >> 3 & 7, _OTHER: mode & 7}
+    named = []
+    for item in entries:
+        if item.id is None:
+            base[_NAMELESS[item.entry.kind]] = item.entry.permissions
+        else:
+            named.append((_NAMED[item.entry.kind], item.entry.permissions, item.id))
+    if named:
+        widest = reduce(or_, (permissions for _tag, permissions, _id in named), base[_OWNING_GROUP])
+        base.setdefault(_MASK, widest)
+    found = [*named, *((tag, permissions, _NO_ID) for tag, permissions in base.items())]
+    packed = [struct.pack("<HHI", *item) for item in sorted(found, key=lambda item: (item[0], item[2]))]
+    return struct.pack("<I", _VERSION) + b"".join(packed)
+
+
+def inherited_acl(default: bytes, mode: int) -> bytes:
+    """The access ACL of what is made with this mode in a directory with this default ACL, as the kernel does it."""
+    limits = _by_tag(default, mode)
+    packed = [
+        struct.pack("<HHI", tag, bits & limits.get(tag, 7), number)
+        for tag, bits, number in struct.iter_unpack("<HHI", default[4:])
+    ]
+    return default[:4] + b"".join(packed)
+
+
+def acl_after_chmod(acl: bytes, mode: int) -> bytes:
+    """What an access ACL becomes when its file is given this mode."""
+    given = _by_tag(acl, mode)
+    packed = [
+        struct.pack("<HHI", tag, given.get(tag, bits), number)
+        for tag, bits, number in struct.iter_unpack("<HHI", acl[4:])
+    ]
+    return acl[:4] + b"".join(packed)
+
+
+def _by_tag(acl: bytes, mode: int) -> dict[int, int]:
+    """The bits of the mode by the entries that they are about."""
+    has_mask = any(tag == _MASK for tag, _bits, _id in struct.iter_unpack("<HHI", acl[4:]))
+    group = _MASK if has_mask else _OWNING_GROUP
+    return {_OWNER: mode >> 6 & 7, group: mode >> 3 & 7, _OTHER: mode & 7}
+
+
+def read_acl(descriptor: int | bytes, name: str) -> bytes | None:
+    """The attribute as it is, of an open file or of what is at a path, not behind a link.
+
+    None when there is none, or the file system knows no such lists.
+    """
+    try:
+        if isinstance(descriptor, bytes):
+            return os.getxattr(descriptor, name, follow_symlinks=False)
+        return os.getxattr(descriptor, name)
+    except OSError as error:
+        if error.errno in {errno.ENODATA, errno.EOPNOTSUPP}:
+            return None
+        raise
+
+
+def write_acl(descriptor: int, name: str, value: bytes | None) -> None:
+    """Afterwards the attribute is this; None removes it."""
+    if value is not None:
+        os.setxattr(descriptor, name, value)
+        return
+    try:
+        os.removexattr(descriptor, name)
+    except OSError as error:
+        if error.errno not in {errno.ENODATA, errno.EOPNOTSUPP}:
+            raise

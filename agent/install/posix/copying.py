@@ -1,0 +1,127 @@
+"""Copying the content of one file."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from agent.files import write_all
+from agent.listings import content_digest
+
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+SMALL_BYTES = 1024 * 1024
+"""Up to here a file is read at once, and its digest is known. Larger ones are copied by the kernel."""
+
+
+_CHUNK_BYTES = 64 * 1024 * 1024
+
+
+_NO_COPY_RANGE = frozenset({errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF})
+
+
+_BLOCK_BYTES, _PAGE_BYTES = 512, 4096
+
+
+def copy_content(source: int, status: os.stat_result, target: int, digest: bytes | None) -> bytes:
+    """Copy everything; holes stay holes.
+
+    Args:
+        source: open for reading.
+        status: of the source.
+        target: open for writing, empty.
+        digest: of the content, if it is known.
+
+    Returns:
+        The digest of the content; empty when it is not known, and the file is large.
+    """
+    # Very small files may lie in the inode itself, and take no blocks.
+    has_holes = status.st_size > _PAGE_BYTES and status.st_blocks * _BLOCK_BYTES < status.st_size
+    content = b""
+    if status.st_size <= SMALL_BYTES and not (has_holes and digest):
+        content = read_small(source, status.st_size)
+        digest = digest or content_digest(content)
+    if has_holes:
+        _copy_data(source, status.st_size, target)
+    elif status.st_size <= SMALL_BYTES:
+        write_all(target, content)
+    else:
+        _copy_range(source, target)
+    return digest or b""
+
+
+def opened_for_owner(name: bytes, dir_fd: int) -> int:
+    """A descriptor for reading, also where the mode lets not even the owner read; the mode is another one then.
+
+    Raises:
+        OSError: it can't be opened, or is a link.
+    """
+    try:
+        return os.open(name, READ, dir_fd=dir_fd)
+    except PermissionError:
+        place = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+        try:
+            if not stat.S_ISREG(os.fstat(place).st_mode):
+                raise
+            opened = f"/proc/self/fd/{place}"
+            os.chmod(opened, stat.S_IRUSR | stat.S_IWUSR)
+            return os.open(opened, os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            os.close(place)
+
+
+def read_small(source: int, size: int) -> bytes:
+    """The whole content. One read is enough, unless a signal comes in between or the file changes."""
+    content = os.read(source, size + 1)
+    if len(content) == size:
+        return content
+    parts = [content]
+    while content := os.read(source, SMALL_BYTES):
+        parts.append(content)
+    return b"".join(parts)
+
+
+def _copy_range(source: int, target: int, size: int | None = None) -> None:
+    """Copy so many bytes, or all that are left, from where the source stands to where the target does."""
+    left = size
+    while left is None or left > 0:
+        chunk = _CHUNK_BYTES if left is None else min(left, _CHUNK_BYTES)
+        try:
+            done = os.copy_file_range(source, target, chunk)
+        except OSError as error:
+            if error.errno not in _NO_COPY_RANGE:
+                raise
+            _copy_by_hand(source, target, left)
+            return
+        if done == 0:
+            return
+        left = None if left is None else left - done
+
+
+def _copy_by_hand(source: int, target: int, size: int | None) -> None:
+    left = size
+    while piece := os.read(source, SMALL_BYTES if left is None else min(left, SMALL_BYTES)):
+        write_all(target, piece)
+        left = None if left is None else left - len(piece)
+
+
+def _copy_data(source: int, size: int, target: int) -> None:
+    """Copy what is not a hole."""
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(source, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            break
+        end = os.lseek(source, start, os.SEEK_HOLE)
+        os.lseek(source, start, os.SEEK_SET)
+        os.lseek(target, start, os.SEEK_SET)
+        _copy_range(source, target, end - start)
+    os.ftruncate(target, size)

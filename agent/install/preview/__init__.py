@@ -1,0 +1,1 @@
+"""What an Install would do, told without doing any of it."""

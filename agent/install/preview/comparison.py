@@ -1,0 +1,228 @@
+"""The plan of an Install beside what is on the host: which change each path would see."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from agent.install.compare.comparer import Comparer
+from agent.install.model.directory import Standing
+from agent.install.model.failures import StepFailed
+from agent.install.model.steps import PlannedDirectory
+from agent.install.plan.conflicts import rule_of
+from agent.install.posix.descriptors import Descriptors
+from agent.install.preview.changes import Change, ChangeKind, FileSystem, ObjectKind, Preview
+from agent.install.records.manifest import decode_record, is_as_left
+
+if TYPE_CHECKING:
+    from agent.appspec import Permission
+    from agent.install.model.attributes import Attributes
+    from agent.install.model.directory import Directory
+    from agent.install.model.request import InstallRequest
+    from agent.install.model.steps import PlannedFiles
+    from agent.install.plan.plan import InstallPlan
+
+_ADJUSTED = "only its mode, owner, ACL or time is set"
+
+
+class Comparison:
+    """A plan beside what is there. For one use.
+
+    Args:
+        originals: by the identity (`id`) of an entry of `permissions` in the request, the one to speak of instead,
+            whose owners this user may not give. Empty where there are no such.
+    """
+
+    def __init__(self, request: InstallRequest, plan: InstallPlan, originals: dict[int, Permission]) -> None:
+        self._request = request
+        self._plan = plan
+        self._originals = originals
+        self._archive = os.fsencode(request.archive)
+        self._changes: list[Change] = []
+        self._file_systems: dict[int, FileSystem] = {}
+        self._devices: dict[bytes, int] = {}
+        self._counted: set[tuple[int, int]] = set()
+        self._files: set[bytes] = set()
+
+    def preview(self) -> Preview:
+        """The whole of it.
+
+        Raises:
+            StepFailed: something can't be read.
+        """
+        with closing(Descriptors()) as descriptors:
+            comparer = Comparer(self._plan.previous.files, self._plan.index, descriptors)
+            for step in self._plan.steps:
+                if isinstance(step, PlannedDirectory):
+                    self._changes.append(self._of_directory(step))
+                else:
+                    self._add_files(step, comparer)
+        self._changes += [_as_it_is(ChangeKind.RETAIN, path) for path in self._plan.retained]
+        self._changes += [_as_it_is(ChangeKind.STAY, path, "changed by hand") for path in self._plan.kept]
+        self._changes += [
+            _as_it_is(ChangeKind.STAY, path, f"deployment group {group_id} has installed it, too")
+            for path, group_id in self._plan.given_up.items()
+        ]
+        self._add_removals()
+        self._changes.sort(key=lambda change: change.path)
+        return Preview(
+            rule=rule_of(self._request), changes=self._changes, file_systems=list(self._file_systems.values())
+        )
+
+    def _add_files(self, files: PlannedFiles, comparer: Comparer) -> None:
+        # Where nothing can be replaced, the directory itself may not be there.
+        found, unknown = comparer.recognise(files)
+        if unknown:
+            comparer.compare(files, found, unknown)
+        adjusted = {item.position for item in found.adjusted}
+        for position, name in enumerate(files.names):
+            try:
+                is_same = bool(found.lines[position]) or position in adjusted
+                change = self._of_file(files, name, is_same=is_same)
+            except OSError as error:
+                raise StepFailed(files.prefix + name, error) from error
+            if position in adjusted and change.kind is ChangeKind.KEEP:
+                change = replace(change, note=_ADJUSTED)
+            self._changes.append(change)
+
+    def _permission(self, attributes: Attributes | None) -> Permission | None:
+        if attributes is None:
+            return None
+        return self._originals.get(id(attributes.permission), attributes.permission)
+
+    def _of_file(self, files: PlannedFiles, name: bytes, *, is_same: bool) -> Change:
+        permission = self._permission(files.attributes.get(name))
+        self._files.add(files.directory.real.rstrip(b"/") + b"/" + name)
+        kind, note = self._kind_and_note(files, name, permission, is_same=is_same)
+        room = self._file_system(files.directory)
+        source = files.source_directory + b"/" + name
+        is_link = name in files.links
+        size = 0 if kind is ChangeKind.KEEP else self._count(source, room, is_link=is_link)
+        return Change(
+            kind=kind,
+            object=ObjectKind.LINK if is_link else ObjectKind.FILE,
+            path=files.prefix + name,
+            source=source[len(self._archive) + 1 :],
+            size_bytes=size,
+            permission=permission,
+            note=note,
+        )
+
+    def _of_directory(self, step: PlannedDirectory) -> Change:
+        kind, note = ChangeKind.KEEP, ""
+        directory = step.directory
+        if directory.standing is Standing.NEW:
+            kind = ChangeKind.ADD
+            self._file_system(directory).needed_inodes += 1
+        if directory.replaces:
+            kind, note = ChangeKind.REPLACE, "a file of this group gives way"
+        permission = self._permission(step.attributes)
+        return Change(
+            kind=kind, object=ObjectKind.DIRECTORY, path=directory.path, permission=permission, note=note
+        )
+
+    def _kind_and_note(
+        self, files: PlannedFiles, name: bytes, permission: Permission | None, *, is_same: bool
+    ) -> tuple[ChangeKind, str]:
+        real = files.directory.real
+        status = _status(real + b"/" + name) if files.may_replace(name) else None
+        if status is None:
+            return ChangeKind.ADD, ""
+        if is_same:
+            # What was compared was without owners, where this user may not give them.
+            is_owner_right = permission is None or not self._originals or _is_owned_as(status, permission)
+            return ChangeKind.KEEP, "" if is_owner_right else _ADJUSTED
+        if stat.S_ISDIR(status.st_mode):
+            return ChangeKind.REPLACE, "a directory of this group gives way"
+        fields = self._plan.previous.files.of(real).get(name)
+        if fields is None:
+            return ChangeKind.REPLACE, "not installed by this group"
+        if fields and not is_as_left(real + b"/" + name, status, decode_record(fields)):
+            return ChangeKind.REPLACE, "changed by hand since, which will be lost"
+        return ChangeKind.REPLACE, ""
+
+    def _count(self, source: bytes, room: FileSystem, *, is_link: bool) -> int:
+        """Bytes of content that this file needs; names of one file in the archive need it once."""
+        status = os.lstat(source)
+        identity = (status.st_dev, status.st_ino)
+        if is_link or identity in self._counted:
+            room.needed_inodes += is_link
+            return 0
+        if status.st_nlink > 1:
+            self._counted.add(identity)
+        room.needed_inodes += 1
+        room.needed_bytes += status.st_size
+        return status.st_size
+
+    def _file_system(self, directory: Directory) -> FileSystem:
+        """The one on which something in this directory will be."""
+        while directory.standing is Standing.NEW and directory.parent is not None:
+            directory = directory.parent
+        device = self._devices.get(directory.real)
+        if device is None:
+            device = self._devices[directory.real] = os.stat(directory.real).st_dev
+        known = self._file_systems.get(device)
+        if known is None:
+            free = os.statvfs(directory.real)
+            known = self._file_systems[device] = FileSystem(
+                path=directory.real,
+                free_bytes=free.f_bavail * free.f_frsize,
+                free_inodes=free.f_favail if free.f_files else None,
+            )
+        return known
+
+    def _add_removals(self) -> None:
+        going = {removal.path for removal in self._plan.removals}
+        self._changes += [_as_it_is(ChangeKind.REMOVE, path) for path in going]
+        for path in self._plan.leftover_directories:
+            if path in self._files or not os.path.isdir(path):
+                continue
+            if _is_empty_without(path, going):
+                going.add(path)
+                self._changes.append(_as_it_is(ChangeKind.REMOVE, path))
+            else:
+                self._changes.append(_as_it_is(ChangeKind.STAY, path, "not empty"))
+
+
+def _status(path: bytes) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except FileNotFoundError:
+        return None
+
+
+def _as_it_is(kind: ChangeKind, path: bytes, note: str = "") -> Change:
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        # It has gone since the plan was made.
+        mode = stat.S_IFREG
+    return Change(kind=kind, object=_kind_of(mode), path=path, note=note)
+
+
+def _kind_of(mode: int) -> ObjectKind:
+    if stat.S_ISDIR(mode):
+        return ObjectKind.DIRECTORY
+    if stat.S_ISLNK(mode):
+        return ObjectKind.LINK
+    return ObjectKind.FILE if stat.S_ISREG(mode) else ObjectKind.SPECIAL
+
+
+def _is_empty_without(directory: bytes, going: set[bytes]) -> bool:
+    try:
+        return all(directory.rstrip(b"/") + b"/" + name in going for name in os.listdir(directory))
+    except OSError:
+        return False
+
+
+def _is_owned_as(status: os.stat_result, permission: Permission) -> bool:
+    """Whether owner and group are those that the entry gives; its names are known to exist."""
+    owner, group = permission.owner, permission.group
+    uid = status.st_uid if owner is None else int(owner) if owner.isdigit() else pwd.getpwnam(owner).pw_uid
+    gid = status.st_gid if group is None else int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+    return (uid, gid) == (status.st_uid, status.st_gid)

@@ -1,0 +1,1 @@
+"""What the group's files tell of its last Install."""

@@ -1,0 +1,1 @@
+"""What the deployment archive holds for this Install."""
