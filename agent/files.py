@@ -74,6 +74,19 @@ def is_directory(path: Path) -> bool:
         raise
 
 
+def is_there(path: Path) -> bool:
+    """Whether anything has this name, also a link that leads nowhere.
+
+    Raises:
+        OSError: that can't be told. `os.path.lexists` says no then.
+    """
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def write_all(descriptor: int, content: bytes | memoryview) -> None:
     """Write every byte: os.write may take fewer than it is given."""
     length = len(content)

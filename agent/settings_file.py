@@ -54,7 +54,7 @@ def _advice(error: OSError) -> str:
         return "Name the file in it with --config-file."
     if isinstance(error, FileNotFoundError):
         return "Create it, or name another one with --config-file."
-    return "Mend that, or name another one with --config-file."
+    return "Fix that, or name another one with --config-file."
 
 
 def parse_settings(text: bytes, *, source: str) -> LoadedSettings:

@@ -11,6 +11,7 @@ from agent.appspec.parse import parse_appspec
 from agent.appspec.paths import leaves_archive
 from agent.appspec.reading import quoted
 from agent.errors import AppSpecInvalid, AppSpecMissing, CommandFailure, Problem
+from agent.files import is_there
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -42,7 +43,11 @@ def find_appspec(archive: Path, filename: str | None) -> Path:
         path = archive / name.lstrip("/")
         if leaves_archive(name):
             raise _outside(path, archive)
-        if os.path.lexists(path):
+        try:
+            is_absent = not is_there(path)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        if not is_absent:
             return _checked(path, archive)
     expected = archive / (filename or DEFAULT_NAME).lstrip("/")
     raise AppSpecMissing(_missing(archive, expected, names))
@@ -121,8 +126,10 @@ def _missing(archive: Path, expected: Path, names: tuple[str, ...]) -> str:
     looked = f"There is no AppSpec file at {expected}{tried}."
     try:
         top = sorted(os.listdir(archive))
-    except OSError:
+    except FileNotFoundError:
         return f"{looked} The deployment archive itself is missing. Deploy again."
+    except OSError as error:
+        return f"{looked} The deployment archive itself can't be listed: {error.strerror or error}. Look at what is there."
     similar = _similar(archive)
     if similar:
         found = f" But there is {', '.join(quoted(name) for name in similar)}."

@@ -103,7 +103,9 @@ def require_effect(appspec: AppSpec) -> None:
         AppSpecInvalid: with what would be ignored.
     """
     if appspec.lost:
-        raise AppSpecInvalid(appspec.path, appspec.lost)
+        failure = AppSpecInvalid(appspec.path, appspec.lost)
+        failure.add("Nothing else in the file does anything, so nothing at all would be done.")
+        raise failure
 
 
 def _by_place(problems: list[Problem]) -> list[Problem]:

@@ -60,10 +60,9 @@ class Reading:
         self.lose(node, message)
 
     def lose(self, node: Node, message: str) -> None:
-        """The same for what has been warned about already."""
+        """Note that something will not be carried out, of which `warnings` say so already."""
         if len(self.lost) < self.MAX_PROBLEMS:
-            consequence = " (nothing else in the file does anything, so nothing at all would be done)"
-            self.lost.append(Problem(message=message + consequence, line=node.line, column=node.column))
+            self.lost.append(Problem(message=message, line=node.line, column=node.column))
 
     def read(self, node: Node) -> Node:
         """The node, with a note on it if it is not fit to be read, or not all of it is."""

@@ -245,8 +245,9 @@ def _blocked(specification: DeploymentSpecification, host: HostContext) -> Block
 
 
 def _where_to_look(directory: DeploymentDirectory) -> str:
+    what = "Its AppSpec and files are" if directory.archive.is_dir() else "What is left of it is"
     printed = f"; what hooks printed is in {directory.scripts_log}" if directory.scripts_log.exists() else ""
-    return f"Its AppSpec and files are in {directory.path}{printed}"
+    return f"{what} in {directory.path}{printed}"
 
 
 def _show(outcome: EventOutcome) -> None:

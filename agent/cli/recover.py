@@ -102,7 +102,7 @@ class _Outcome(Enum):
     UNDONE = "the interrupted Install has been undone; the previous revision is whole again."
     COMPLETED = "the Install had taken effect; what was left to do has been completed."
     STUCK = (
-        "the Install had taken effect, but what is named above can't be removed. Mend the cause and try again,"
+        "the Install had taken effect, but what is named above can't be removed. Fix the cause and try again,"
         " or deploy: the next Install of the group counts it as its own."
     )
     OVER = "nothing is left to recover; its Install has just come to an end."

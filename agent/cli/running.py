@@ -17,6 +17,7 @@ from agent.cli.liveness import Vitality, examine
 from agent.cli.status_text import describe_work
 from agent.cli.terminal_text import readable
 from agent.deployments import DaemonStatus, JobState, JobStore, StatusFile
+from agent.files import is_directory
 from agent.processes import boot_id, start_ticks
 from agent.settings import DEFAULT_CONFIGURATION
 
@@ -92,7 +93,7 @@ class RunningAgent:
     @property
     def has_state(self) -> bool:
         """Whether an agent has ever run with these settings."""
-        return self.settings.state_directory.is_dir()
+        return is_directory(self.settings.state_directory)
 
 
 def _check_not_hidden(pid: int) -> None:

@@ -6,6 +6,9 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agent.errors import CommandFailure
+from agent.files import is_there
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -50,8 +53,20 @@ class GroupFiles:
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether an Install has begun that is neither completed nor undone."""
-        return self.journal.exists() or self.committed_journal.exists()
+        """Whether an Install has begun that is neither completed nor undone.
+
+        Raises:
+            CommandFailure: `install-journal-unreadable`; that can't be told.
+        """
+        try:
+            return is_there(self.journal) or is_there(self.committed_journal)
+        except OSError as error:
+            raise CommandFailure(
+                "install-journal-unreadable",
+                f"Nobody knows whether an Install of deployment group {self.group_id} was interrupted, because "
+                f"{os.fsdecode(error.filename or self.directory)} can't be looked at: {error.strerror or error}. Nothing "
+                "was changed. Make it readable, and deploy again.",
+            ) from error
 
 
 def interrupted_groups(directory: Path) -> list[str]:

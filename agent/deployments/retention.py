@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from dataclasses import dataclass
@@ -49,19 +50,23 @@ def remove_expired(group: Path, *, max_revisions: int, protected: Collection[Pat
     expired = choose_expired(revisions, max_revisions=max(room, 0), protected=kept)
     for path in expired:
         shutil.rmtree(path, ignore_errors=True)
-    return expired
+    return [path for path in expired if not os.path.lexists(path)]
 
 
 def _revisions(group: Path) -> list[KeptRevision]:
     try:
         with os.scandir(group) as entries:
-            return [
-                KeptRevision(path=group / entry.name, modified_at=entry.stat(follow_symlinks=False).st_mtime)
-                for entry in entries
-                if entry.is_dir(follow_symlinks=False) and _is_deployment(entry)
-            ]
+            directories = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return []
+    found = []
+    for entry in directories:
+        # One that goes meanwhile must not keep the others.
+        with contextlib.suppress(FileNotFoundError):
+            if _is_deployment(entry):
+                modified_at = entry.stat(follow_symlinks=False).st_mtime
+                found.append(KeptRevision(path=group / entry.name, modified_at=modified_at))
+    return found
 
 
 def _is_deployment(entry: os.DirEntry[str]) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from agent.deployments.group_files import GroupFiles
 from agent.deployments.pointers import read_pointer, write_pointer
 from agent.errors import CommandFailure
+from agent.files import is_directory
 
 if TYPE_CHECKING:
     from agent.deployments import DeploymentRoot
@@ -52,12 +53,12 @@ def point_at_installed(deployment_id: str, group_id: str, root: DeploymentRoot) 
         return
     directory, pointer = root.deployment(group_id, deployment_id), root.last_successful(group_id)
     try:
-        if directory.path.is_dir() and read_pointer(pointer, group=root.group(group_id)) != directory:
+        if is_directory(directory.path) and read_pointer(pointer, group=root.group(group_id)) != directory:
             write_pointer(pointer, directory)
     except OSError as error:
         where = os.fsdecode(error.filename) if error.filename else str(pointer)
         raise CommandFailure(
             "install-not-completed",
-            f"Deployment {deployment_id} is installed, but {where} can't be written: {error.strerror or error}. Mend "
+            f"Deployment {deployment_id} is installed, but {where} can't be written: {error.strerror or error}. Fix "
             "the cause; the next command of this group, or the next start of the agent, completes the Install.",
         ) from error

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from agent.deployments import History, HistoryEntry
 from agent.deployments.group import check_group_id
 from agent.errors import CommandFailure, IdentityError
+from agent.files import is_directory
 from agent.logs import get_logger
 from agent.protocol import DOWNLOAD_BUNDLE, IN_PLACE_ORDER, INSTALL, CommandStatus
 from agent.worker.directories import keeping_in, working_on_group
@@ -179,7 +180,7 @@ class _LocalDeployment:
     def _run(self, event: str, revision: FetchedRevision) -> CommandResult:
         try:
             # Only once: a second DownloadBundle, if anybody wants one, fetches it again.
-            if event == DOWNLOAD_BUNDLE and revision.directory.archive.is_dir():
+            if event == DOWNLOAD_BUNDLE and is_directory(revision.directory.archive):
                 return revision.carry_out(self._specification, self._host)
             run = choose_run(event, self._specification, self._host)
             if run.is_noop:

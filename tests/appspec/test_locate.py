@@ -211,3 +211,20 @@ def test_an_appspec_is_not_looked_for_without_end(tmp_path: Path) -> None:
         find_appspec(archive, "custom.yml")
 
     assert "But there is 'there/appspec.yml'. Put the AppSpec file at the root" in caught.value.message
+
+
+def test_an_archive_that_can_not_be_listed_is_not_called_missing(tmp_path: Path) -> None:
+    """Somebody has put a file in its place; deploying again is not what helps to find out who."""
+    archive = tmp_path / "deployment-archive"
+    archive.write_text("")
+    with pytest.raises(CommandFailure, match="itself can't be listed: Not a directory"):
+        find_appspec(archive, None)
+
+
+def test_an_appspec_that_can_not_be_looked_at_is_not_called_missing(tmp_path: Path) -> None:
+    """What it would take to see it is the advice, and not to add the file."""
+    archive = archive_with(tmp_path, "appspec.yml")
+    (archive / "deploy").symlink_to("deploy")
+    with pytest.raises(CommandFailure, match="can't be read: Too many levels of symbolic links") as caught:
+        find_appspec(archive, "deploy/appspec.yml")
+    assert "appspec-unreadable" == caught.value.error_id

@@ -534,6 +534,9 @@ def test_labels_that_the_host_refuses_are_refused_here_too(host: Host) -> None:
     done = host.plan(host.revision({"a": "1"}, entry))
     assert (1, "") == (done.returncode, done.stdout)
     assert "[selinux-unconfined-refused]" in done.stderr
+    entry = entry.replace("type: unconfined_t", "user: unconfined_u, type: etc_t")
+    by_user = host.plan(host.revision({"a": "1"}, entry))
+    assert f"gives {host.destination} the unconfined SELinux user unconfined_u, which" in by_user.stderr
 
 
 @pytest.mark.server

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.deployments import DeploymentRoot
+from agent.deployments.group_files import GroupFiles
 from agent.deployments.pointers import read_pointer, write_pointer
 from agent.deployments.retention import KeptRevision, choose_expired, remove_expired
+from agent.errors import CommandFailure
 
 
 def test_the_layout_is_that_of_the_existing_agents() -> None:
@@ -99,3 +102,27 @@ def test_a_download_makes_room_for_itself_and_spares_what_is_not_ours(tmp_path: 
 def test_a_group_that_is_not_there_has_nothing_to_remove(tmp_path: Path) -> None:
     """The first deployment of a host."""
     assert [] == remove_expired(tmp_path / "none", max_revisions=1, protected=[])
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="root only: mounts")
+def test_a_revision_that_stays_is_not_said_to_have_been_removed(tmp_path: Path) -> None:
+    """The log's `revisions_expired` would send people to look for the room that it has made."""
+    busy = tmp_path / "d-1"
+    busy.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", busy], check=True)
+    try:
+        assert [] == remove_expired(tmp_path, max_revisions=1, protected=[tmp_path / "d-2"])
+    finally:
+        subprocess.run(["umount", busy], check=True)
+
+
+def test_records_that_can_not_be_looked_at_are_not_taken_for_no_interrupted_install(tmp_path: Path) -> None:
+    """The next Install would come on top of half of the last one."""
+    files = GroupFiles(directory=tmp_path / "instructions", group_id="g")
+    assert not files.is_interrupted
+    files.directory.symlink_to("instructions")
+    with pytest.raises(
+        CommandFailure, match="group g was interrupted, because .*/g-journal can't be looked at"
+    ):
+        assert files.is_interrupted

@@ -145,12 +145,14 @@ def refuse_unconfined(appspec: AppSpec, settings: Settings) -> None:
         return
     for permission in appspec.permissions:
         context = permission.context
-        if context is not None and "unconfined" in f"{context.user} {context.type}":
+        labels = {} if context is None else {"type": context.type, "user": context.user or ""}
+        unconfined = [f"{kind} {label}" for kind, label in labels.items() if "unconfined" in label]
+        if unconfined:
             raise CommandFailure(
                 "selinux-unconfined-refused",
-                f"The AppSpec file {appspec.path} gives {permission.object} the unconfined SELinux type "
-                f"{context.type}, which reject_unconfined_selinux_in_bundle forbids on this host. Choose the type that "
-                "fits the files, or change the setting.",
+                f"The AppSpec file {appspec.path} (line {permission.line}) gives {permission.object} the unconfined "
+                f"SELinux {' and '.join(unconfined)}, which reject_unconfined_selinux_in_bundle forbids on this host. "
+                "Choose what fits the files, or change the setting.",
             )
 
 
