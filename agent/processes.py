@@ -38,6 +38,14 @@ def kill_child(pid: int) -> None:
         os.waitpid(pid, 0)
 
 
+def signal_name(number: int) -> str:
+    """The name, such as `SIGKILL`; `signal 35` where there is none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 def show_as(role: str) -> None:
     """Afterwards `ps` and `systemctl status` show this process as `codedeploy-agent: <role>`.
 

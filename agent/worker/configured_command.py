@@ -10,6 +10,8 @@ import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agent.processes import signal_name
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import BinaryIO
@@ -56,12 +58,16 @@ def _run(command: str, patience_s: float, environment: Mapping[str, str], output
             env={"PATH": os.environ.get("PATH", os.defpath), **environment},
             start_new_session=True,
         )
-    except (OSError, ValueError) as error:
-        return str(error)
+    except OSError as error:
+        return f"it can't be started: {error.strerror or error} ({error.filename})"
+    except ValueError as error:
+        return f"it can't be started: {error}"
     try:
         code = process.wait(patience_s)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         return f"it was still running after {patience_s:g} s and was ended"
+    if code < 0:
+        return f"it was ended by {signal_name(-code)}"
     return f"it exited with {code}" if code else ""

@@ -12,7 +12,7 @@ from agent.deployments.jobs import BEGUN_STEPS
 from agent.errors import CommandFailure
 from agent.lifecycle.diagnostics import NOOP_MESSAGE, failure_payload, success_payload
 from agent.logs import get_logger
-from agent.processes import boot_id
+from agent.processes import boot_id, signal_name
 from agent.protocol import CommandStatus, ErrorCode
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _how_it_was_lost(state: JobState) -> str:
     if code == -signal.SIGKILL:
         return f"{what} was killed {when}: by the kernel for lack of memory (see dmesg), or by hand."
     if code is not None:
-        return f"{what} was ended by {_signal_name(-code)} {when}."
+        return f"{what} was ended by {signal_name(-code)} {when}."
     if _was_before_boot(state):
         return f"the host was restarted {when} ({state.command.name})."
     return f"{what} was killed {when}, and no agent saw it: by hand, by the kernel for lack of memory, or with the agent."
@@ -140,13 +140,6 @@ def _was_before_boot(state: JobState) -> bool:
         return state.worker is not None and state.worker.boot_id != boot_id()
     except OSError:  # no descriptor left to find out
         return False
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def keep_result(job: Job, result: CommandResult) -> CommandResult:

@@ -32,7 +32,12 @@ def has_inodes(path: Path) -> bool:
         ({"min_free_inodes": 10**15}, "host-out-of-inodes", ("df -i", "min_free_inodes")),
         ({"min_free_memory": "900TB"}, "host-out-of-memory", ("of memory", "min_free_memory")),
         ({"pre_accept_command": "/bin/false"}, "host-not-ready", ("/bin/false", "it exited with 1")),
-        ({"pre_accept_command": "/no/such"}, "host-not-ready", ("No such file or directory: '/no/such'",)),
+        (
+            {"pre_accept_command": "/no/such"},
+            "host-not-ready",
+            ("it can't be started: No such file or directory (/no/such).",),
+        ),
+        ({"pre_accept_command": "sh -c 'kill -KILL $$'"}, "host-not-ready", ("it was ended by SIGKILL",)),
     ],
 )
 def test_a_host_that_lacks_something_refuses_the_download_with_the_reason(
