@@ -84,7 +84,6 @@ class _Wait:
     def run(self) -> bool:
         """Whether the condition has come true; False: told to stop before."""
         self._wakeups.catch(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        self._wakeups.cut_short = lambda: self._is_stopping
         self._status_file.write(self._status)
         self._notifier.ready()
         self._wait()
@@ -108,14 +107,14 @@ class _Wait:
             since = self._status.waits_since or now
             self._tell(waits_for=missing, waits_since=since, next_try_at=now + _AGAIN_S)
             known = missing
-            self._wakeups.sleep_until(time.monotonic() + _AGAIN_S)
+            self._wakeups.sleep_until(time.monotonic() + _AGAIN_S, lambda: self._is_stopping)
         if known and not self._is_stopping:
             self._log.info("start_goes_on", waited_s=round(time.monotonic() - began, 1))
 
     def _look(self) -> str:
         """What is missing. When told to stop, a command that still runs is left to end alone."""
         try:
-            with self._wakeups.interruptible():
+            with self._wakeups.interruptible(lambda: self._is_stopping):
                 return what_is_missing(self._settings)
         except PollAbandoned:
             self._tick()

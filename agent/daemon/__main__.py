@@ -15,9 +15,9 @@ from agent.daemon.host import HostFinder, control_stack, s3_url
 from agent.daemon.launch import receive_launch
 from agent.daemon.lock import AgentLock
 from agent.daemon.notification import ServiceNotifier
-from agent.daemon.running import Repairs, Workers
 from agent.daemon.wakeups import Wakeups
 from agent.daemon.worker_pool import WorkerPool
+from agent.daemon.workers import Repairs, Workers
 from agent.deployments.refused_start import RefusedStartFile
 from agent.endpoint import Connection, HostCommandClient, proxy_for, tls_context, wait_readable, who_set_proxy
 from agent.errors import AgentError, ConfigurationError

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 _ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
+def _never() -> bool:
+    return False
+
+
 class PollAbandoned(Exception):
     """The poll under way is of no use any more: the daemon has been told to stop."""
 
@@ -36,8 +40,7 @@ class Wakeups:
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._signals: list[int] = []
         self._is_interruptible = False
-        self.abandon_poll: Callable[[], bool] = lambda: False
-        self.cut_short: Callable[[], bool] = lambda: False
+        self._is_abandoned = _never
         self.also_watched: Callable[[], Sequence[int]] = lambda: ()
 
     def catch(self, *numbers: int) -> None:
@@ -55,16 +58,17 @@ class Wakeups:
         os.close(self._writer)
 
     @contextlib.contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """Within the block, a signal that asks for an end raises PollAbandoned wherever the daemon is.
+    def interruptible(self, unless: Callable[[], bool]) -> Iterator[None]:
+        """Within the block, what waits raises PollAbandoned as soon as `unless` says so.
 
-        For looking up names, sending, and asking the metadata service. Not while `tick` runs.
+        A signal that asks for an end does so wherever the daemon is: for looking up names, sending, and asking
+        the metadata service. Not while `tick` runs.
         """
-        self._is_interruptible = True
+        self._is_interruptible, self._is_abandoned = True, unless
         try:
             yield
         finally:
-            self._is_interruptible = False
+            self._is_interruptible, self._is_abandoned = False, _never
 
     def take_signals(self) -> list[int]:
         """The signals that came since the last call, oldest first."""
@@ -76,22 +80,22 @@ class Wakeups:
 
         Raises:
             TimeoutError: nothing came in time.
-            PollAbandoned: `abandon_poll` says that nobody wants the answer any more.
+            PollAbandoned: nobody wants the answer any more, as the caller of `interruptible` says.
         """
         deadline = time.monotonic() + timeout_s
         while not self._wait(sock, deadline):
-            if self.abandon_poll():
+            if self._is_abandoned():
                 raise PollAbandoned
             if time.monotonic() >= deadline:
                 raise TimeoutError("timed out")
 
-    def sleep_until(self, moment: float) -> None:
-        """Return at this moment (monotonic seconds), or as soon as `cut_short` says so.
+    def sleep_until(self, moment: float, unless: Callable[[], bool]) -> None:
+        """Return at this moment (monotonic seconds), or as soon as `unless` says so.
 
         Also where that moment has passed already, what has to be done is done first.
         """
         self._wait(None, time.monotonic())
-        while time.monotonic() < moment and not self.cut_short():
+        while time.monotonic() < moment and not unless():
             self._wait(None, moment)
 
     def _wait(self, sock: Waitable | None, deadline: float) -> bool:

@@ -11,9 +11,9 @@ import pytest
 
 from agent.daemon.daemon import Connected, Daemon, NotYet
 from agent.daemon.notification import ServiceNotifier
-from agent.daemon.running import Repairs, Workers
 from agent.daemon.wakeups import Wakeups
 from agent.daemon.worker_pool import WorkerPool
+from agent.daemon.workers import Repairs, Workers
 from agent.deployments import CommandResult, JobStore, RecordedProcess
 from agent.logs import Log, LogSink
 from agent.protocol import CommandStatus, HostCommand

@@ -14,9 +14,9 @@ import pytest
 
 from agent.daemon.daemon import Connected, Daemon
 from agent.daemon.notification import ServiceNotifier
-from agent.daemon.running import Repairs, Workers
 from agent.daemon.wakeups import Wakeups
 from agent.daemon.worker_pool import WorkerPool
+from agent.daemon.workers import Repairs, Workers
 from agent.errors import EndpointUnavailable
 from agent.logs import Log, LogSink
 from agent.settings import Settings
@@ -254,10 +254,10 @@ class Clock(Wakeups):
         super().__init__(tick, tick_interval_s=0.01)
         self.slept_s: list[float] = []
 
-    def sleep_until(self, moment: float) -> None:
+    def sleep_until(self, moment: float, unless: Callable[[], bool]) -> None:
         if (seconds := moment - time.monotonic()) > 0:
             self.slept_s.append(seconds)
-        super().sleep_until(time.monotonic())
+        super().sleep_until(time.monotonic(), unless)
 
 
 def test_polls_that_fail_one_after_the_other_come_after_ten_seconds_and_then_more_rarely(

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, cast
 
 from agent.daemon.daemon import Connected, Daemon
 from agent.daemon.notification import ServiceNotifier
-from agent.daemon.running import Repairs, Workers
 from agent.daemon.wakeups import Wakeups
 from agent.daemon.worker_pool import WorkerPool
+from agent.daemon.workers import Repairs, Workers
 from agent.deployments import JobStore
 from agent.logs import Log, LogSink
 from agent.protocol import HostCommand
