@@ -81,7 +81,7 @@ class IndexWriter:
         )
 
     def note(self, path: bytes, kind: bytes) -> None:
-        """The same of something else: LINK, DIRECTORY or UNKNOWN."""
+        """Note that there is something without a digest: LINK, DIRECTORY or UNKNOWN."""
         directory, _slash, name = path.rpartition(b"/")
         self._entries.setdefault(directory, {})[name] = kind
 

@@ -89,7 +89,7 @@ class DirectoryNotLockable(AgentError):
 
 
 class IdentityError(AgentError):
-    """Region, host identifier or credentials are not to be had at the moment."""
+    """Region, host identifier or credentials can't be had at the moment."""
 
     error_id = "identity-unavailable"
 

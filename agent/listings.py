@@ -32,7 +32,7 @@ def content_digest(content: bytes | memoryview) -> bytes:
 
 
 def stream_digest(stream: FileIO) -> bytes:
-    """The same of everything that is still to be read; the file may be larger than the memory."""
+    """Digest, as of `content_digest`, of all that is still to be read; the file may be larger than the memory."""
     digest = blake2b(digest_size=DIGEST_BYTES)
     while piece := stream.read(_PIECE_BYTES):
         digest.update(piece)

@@ -63,6 +63,8 @@ IN_PLACE_ORDER = (
     "BeforeAllowTraffic",
     "AfterAllowTraffic",
 )
+# Before the new revision is there: scripts of an earlier one run at them.
+EARLY_EVENTS = IN_PLACE_ORDER[: IN_PLACE_ORDER.index(DOWNLOAD_BUNDLE)]
 LIFECYCLE_EVENTS = tuple(name for name in IN_PLACE_ORDER if name not in (DOWNLOAD_BUNDLE, INSTALL))
 
 

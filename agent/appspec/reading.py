@@ -82,7 +82,7 @@ class Reading:
         return node
 
     def nearest(self, name: str, known: Collection[str]) -> str:
-        """The same as the function of this name, for the first different names that ask for it."""
+        """`; did you mean 'x'?` or an empty text, see the function of this name; empty after the first hundred names."""
         # Comparing costs 50 µs a name: a file of nothing but odd names would cost seconds.
         key = (name, tuple(known))
         if key not in self._hints and len(self._hints) < self.MAX_HINTS:
@@ -164,7 +164,7 @@ class Reading:
         return node.text
 
     def nonempty(self, node: Node, what: str) -> str | None:
-        """The same, and not empty."""
+        """A single value as it was written, which must hold more than blanks."""
         text = self.text(node, what)
         if text is not None and not text.strip():
             self.refuse(node, f"{what} must not be empty or blank, but it is {quoted(text)}")
@@ -172,7 +172,7 @@ class Reading:
         return text
 
     def trimmed(self, node: Node, what: str) -> str | None:
-        """The same without blanks and line ends around it, which a block of YAML (`|`, `>`) brings along."""
+        """A single value without the blanks and line ends around it, which a block of YAML (`|`, `>`) brings along."""
         text = self.nonempty(node, what)
         return None if text is None else text.strip()
 

@@ -43,6 +43,7 @@ from agent.logs import Level, command_log, stderr_log
 from agent.protocol import DOWNLOAD_BUNDLE, FileExistsBehavior
 from agent.specification import DeploymentSpecification
 from agent.worker.local import local_deployment_id
+from agent.worker.local_checks import naming_the_bundle
 from agent.worker.runs import choose_run
 from agent.worker.runs.install import install_request, refuse_unconfined
 
@@ -209,9 +210,7 @@ def _naming_the_bundle(directory: DeploymentDirectory, bundle: str) -> Iterator[
     try:
         yield
     except CommandFailure as failure:
-        message = failure.message.replace(f"{directory.archive}/", "")
-        for path in (directory.archive, directory.bundle):
-            message = message.replace(str(path), bundle)
+        message = naming_the_bundle(failure.message, directory, bundle)
         raise CommandFailure(failure.error_id, message) from failure
 
 

@@ -60,7 +60,7 @@ def group_lock(group: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def group_lock_at_once(group: Path) -> Iterator[None]:
-    """The same lock, but whoever has it is not waited for.
+    """Within the block nobody else works on this group, as within `group_lock`; whoever does is not waited for.
 
     Raises:
         GroupBusy: somebody has it.

@@ -274,7 +274,7 @@ class Job:
             self.directory.rmdir()
 
     def remove_if_possible(self) -> bool:
-        """The same where a record that stays does no harm; whether it has gone."""
+        """Remove the record where one that stays does no harm; whether it has gone."""
         try:
             self.remove()
         except OSError:

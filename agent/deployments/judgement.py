@@ -68,8 +68,8 @@ class Judgement:
     """A deployment as this host knows it.
 
     Attributes:
-        deployment_id: where no specification was to be had, what the command said it was part of.
-        facts: None where no specification was to be had.
+        deployment_id: where the specification could not be had, what the command said it was part of.
+        facts: None where the specification could not be had.
         events: in the order in which they were accepted; never empty.
         next_event: that is expected after those; empty when none is, or nobody knows.
         superseded_by: id of the deployment that came instead of its later events; else empty.
@@ -202,7 +202,7 @@ def _judge_one(commands: Sequence[_Command]) -> Judgement:
 
 
 def _superseded(judgement: Judgement, judged: Sequence[Judgement]) -> Judgement:
-    """The same; superseded where another deployment of the group has begun since."""
+    """The judgement; superseded where another deployment of the group has begun since."""
     if judgement.state is not DeploymentState.IN_PROGRESS or judgement.last.state is EventState.IN_PROGRESS:
         return judgement
     facts, last = judgement.facts, judgement.last

@@ -13,7 +13,7 @@ from agent.deployments.group import check_group_id
 from agent.errors import CommandFailure, IdentityError
 from agent.files import is_directory
 from agent.logs import get_logger
-from agent.protocol import DOWNLOAD_BUNDLE, IN_PLACE_ORDER, INSTALL, CommandStatus
+from agent.protocol import DOWNLOAD_BUNDLE, EARLY_EVENTS, IN_PLACE_ORDER, INSTALL, CommandStatus
 from agent.worker.directories import keeping_in, working_on_group
 from agent.worker.facts import facts_of
 from agent.worker.local_checks import FetchedRevision, SureToFail, fetched_and_checked
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 log = get_logger()
 
 # What ignoreApplicationStopFailures of the service is about.
-IGNORABLE = IN_PLACE_ORDER[: IN_PLACE_ORDER.index(DOWNLOAD_BUNDLE)]
-_BEFORE_DOWNLOAD = IN_PLACE_ORDER[: IN_PLACE_ORDER.index(DOWNLOAD_BUNDLE)]
+IGNORABLE = EARLY_EVENTS
 _BEFORE_INSTALL = IN_PLACE_ORDER[: IN_PLACE_ORDER.index(INSTALL)]
 
 
@@ -86,7 +85,7 @@ def plan_events(wanted: Sequence[str] | None) -> tuple[str, ...]:
     if INSTALL in missing and DOWNLOAD_BUNDLE not in missing:
         at = events.index(DOWNLOAD_BUNDLE)
         events = (*events[1 : at + 1], INSTALL, *events[at + 1 :])
-    for event, may_precede in ((DOWNLOAD_BUNDLE, _BEFORE_DOWNLOAD), (INSTALL, _BEFORE_INSTALL)):
+    for event, may_precede in ((DOWNLOAD_BUNDLE, EARLY_EVENTS), (INSTALL, _BEFORE_INSTALL)):
         wrong = [name for name in events[: events.index(event)] if name not in may_precede]
         if wrong:
             raise EventOrderError(

@@ -111,11 +111,13 @@ def fetched_and_checked(
             doubts = checks.doubts(events)
         except SureToFail as sure:
             failure = sure.failure
-            named = _named(failure.message, directory, specification)
+            named = naming_the_bundle(failure.message, directory, specification.application_name)
             raise SureToFail(
                 sure.event, CommandFailure(failure.error_id, named, code=failure.code), sure.blocked
             ) from sure
-        doubts = tuple(_named(doubt, directory, specification) for doubt in doubts)
+        doubts = tuple(
+            naming_the_bundle(doubt, directory, specification.application_name) for doubt in doubts
+        )
         yield FetchedRevision(directory=directory, doubts=doubts)
     finally:
         _clear(group)
@@ -129,11 +131,11 @@ def _clear(group: Path) -> None:
                 shutil.rmtree(group / name, ignore_errors=True)
 
 
-def _named(message: str, directory: DeploymentDirectory, specification: DeploymentSpecification) -> str:
-    """The message with what the user knows in the place of where that was looked at."""
+def naming_the_bundle(message: str, directory: DeploymentDirectory, bundle: str) -> str:
+    """The message with `bundle`, which the user knows, instead of the directory in which it was unpacked to be looked at."""
     message = message.replace(f"{directory.archive}/", "")
     for path in (directory.archive, directory.bundle, directory.path):
-        message = message.replace(str(path), specification.application_name)
+        message = message.replace(str(path), bundle)
     return message
 
 

@@ -13,7 +13,7 @@ from agent.deployments.pointers import named_by
 from agent.errors import CommandFailure
 from agent.files import is_directory
 from agent.lifecycle.choice import ScriptSource, choose_source
-from agent.protocol import DOWNLOAD_BUNDLE, IN_PLACE_ORDER, INSTALL, LIFECYCLE_EVENTS, CommandStatus
+from agent.protocol import DOWNLOAD_BUNDLE, EARLY_EVENTS, INSTALL, LIFECYCLE_EVENTS, CommandStatus
 from agent.worker.runs.event_index import has_remembered_events
 from agent.worker.runs.revisions import GroupRevisions
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from agent.errors import AppSpecMissing
     from agent.specification import DeploymentSpecification
     from agent.worker.context import HostContext
-
-_EARLY_EVENTS = IN_PLACE_ORDER[: IN_PLACE_ORDER.index(DOWNLOAD_BUNDLE)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +76,7 @@ def no_earlier_scripts(event: str, lost: str) -> NoScripts:
     Raises:
         CommandFailure: `deployment-archive-gone`; the event must not look as if they had run.
     """
-    if event in _EARLY_EVENTS:
+    if event in EARLY_EVENTS:
         return NoScripts(note=f"no script has run, since {lost}, whose scripts {event} would run.")
     raise CommandFailure(
         "deployment-archive-gone",
@@ -183,7 +181,7 @@ def _fetched(specification: DeploymentSpecification, host: HostContext) -> list[
         if entry.deployment is not None
         and entry.deployment.deployment_id == specification.deployment_id
         and entry.deployment.deployment_group_id == specification.deployment_group_id
-        and entry.command_name not in _EARLY_EVENTS
+        and entry.command_name not in EARLY_EVENTS
         and entry.result.status is CommandStatus.SUCCEEDED
     ]
     return entries if any(entry.command_name == DOWNLOAD_BUNDLE for entry in entries) else []
@@ -193,11 +191,9 @@ def _since_when(fetched: list[HistoryEntry], current: DeploymentDirectory) -> st
     known = ""
     if fetched:
         last = fetched[0]
-        known = (
-            f"It was still there when {last.command_name} began, which ended at {_told(last.finished_at)}."
-        )
+        known = f"It was still there when {last.command_name} began, which ended at {_local_time(last.finished_at)}."
         if last.command_name == DOWNLOAD_BUNDLE:
-            known = f"DownloadBundle had made it at {_told(last.finished_at)}."
+            known = f"DownloadBundle had made it at {_local_time(last.finished_at)}."
     return " ".join(filter(None, (known, _last_change(current))))
 
 
@@ -213,7 +209,7 @@ def _last_change(directory: DeploymentDirectory) -> str:
     for changed in (directory.archive, directory.path):
         with contextlib.suppress(OSError):
             if changed.is_dir():
-                return f"Names in {changed} last changed at {_told(changed.stat().st_mtime)}."
+                return f"Names in {changed} last changed at {_local_time(changed.stat().st_mtime)}."
     return ""
 
 
@@ -221,5 +217,5 @@ def _exists(path: Path) -> bool:
     return os.path.lexists(path)
 
 
-def _told(moment: float) -> str:
+def _local_time(moment: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(moment))
