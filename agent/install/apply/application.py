@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from agent.install.model.attributes import Attributes
     from agent.install.model.request import InstallRequest, Observer
     from agent.install.plan.plan import InstallPlan
-    from agent.install.posix.descriptors import Descriptors
+    from agent.install.posix.places import Places
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class Application:
         request: InstallRequest,
         token: bytes,
         *,
-        descriptors: Descriptors,
+        places: Places,
         survey: Survey,
         observer: Observer,
     ) -> None:
@@ -73,14 +73,14 @@ class Application:
         self._survey = survey
         self.staged: list[Staged] = []
         self._token = token
-        self._descriptors = descriptors
+        self._places = places
         self._observe = observer
         self._files = [step for step in plan.steps if isinstance(step, PlannedFiles)]
         self._directories = [step for step in plan.steps if isinstance(step, PlannedDirectory)]
         self._new = [step for step in self._directories if step.directory.standing is Standing.NEW]
-        self._new_directories = NewDirectories(self._new, token, descriptors, observer)
+        self._new_directories = NewDirectories(self._new, token, places, observer)
         self.directories_created = len(self._new)
-        self._switcher = Switcher(token, descriptors, observer)
+        self._switcher = Switcher(token, places, observer)
         self._stager: Stager | None = None
         self._parts: Parts | None = None
         self._to_give: list[PlannedDirectory] = []
@@ -88,7 +88,7 @@ class Application:
         self._keeping = _keeping(plan)
         self._disks = Disks()
         self._is_durable = request.options.durable
-        self._fresh = FreshDirectories(descriptors)
+        self._fresh = FreshDirectories(places)
         self._processes = request.options.processes
 
     def compare(self) -> None:
@@ -98,8 +98,8 @@ class Application:
             StepFailed: something can't be read.
         """
         self._survey.complete()
-        comparer = Comparer(self.plan.previous.files.taken(), self.plan.index.taken(), self._descriptors)
-        self._stager = Stager(comparer, self._token, self._descriptors, self._observe)
+        comparer = Comparer(self.plan.previous.files.taken(), self.plan.index.taken(), self._places)
+        self._stager = Stager(comparer, self._token, self._places, self._observe)
         unknown: list[tuple[int, list[int]]] = []
         for number, files in enumerate(self._files):
             staged, positions = comparer.recognise(files, self._survey)
@@ -148,7 +148,7 @@ class Application:
             return
         changing = list(self._changing_directories())
         tools = Tools(
-            descriptors=self._descriptors,
+            places=self._places,
             new=self._new_directories,
             switcher=self._switcher,
             look=self._look_at,
@@ -169,7 +169,7 @@ class Application:
     def _disk_of(self, device: int, real: bytes) -> Iterator[bytes]:
         """Where a directory lies that changes now, or loses something in the end; nothing when that disk is known."""
         if device not in self._disks:
-            self._disks.add(device, self._descriptors.of(real))
+            self._disks.add(device, self._places.of(real))
             yield encode(FirstOnDisk(real))
             point = lasting_mount_point(real)
             if point:
@@ -373,7 +373,7 @@ class Application:
             raise StepFailed(step.directory.path, error) from error
 
     def _give(self, directory: Directory, attributes: Attributes | None) -> None:
-        dir_fd = self._descriptors.of(directory.real)
+        dir_fd = self._places.of(directory.real)
         status = os.stat(b".", dir_fd=dir_fd)
         wanted = self._wanted(directory, attributes)
         if (status.st_uid, status.st_gid) != (wanted.uid, wanted.gid):
@@ -410,12 +410,12 @@ class Application:
         has_acls = is_ours and directory.real not in self.plan.previous.untouched
         access = default = None
         try:
-            descriptor = self._descriptors.opened(directory.real)
+            descriptor = self._places.opened(directory.real)
         except PermissionError:
             if has_acls:
                 raise
             # It may be possible to write it all the same.
-            status = os.stat(b".", dir_fd=self._descriptors.of(directory.real))
+            status = os.stat(b".", dir_fd=self._places.of(directory.real))
         else:
             try:
                 # What must not be changed would also stop the undo.

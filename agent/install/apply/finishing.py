@@ -19,7 +19,7 @@ from agent.install.journal.entries import (
     NewDirectory,
     path_of,
 )
-from agent.install.posix.descriptors import Descriptors
+from agent.install.posix.places import Places
 from agent.install.posix.trees import remove_tree
 from agent.install.records.manifest import is_as_left
 from agent.logs import get_logger
@@ -84,8 +84,8 @@ def finish(
     Raises:
         OSError: the disk does not take it.
     """
-    with closing(Descriptors()) as descriptors:
-        finishing = _Finishing(journal, descriptors, observer)
+    with closing(Places()) as places:
+        finishing = _Finishing(journal, places, observer)
         if replaced is None:
             has_hidden = finishing.forget_hidden(b"h")
         else:
@@ -98,7 +98,7 @@ def finish(
         if durable and (finishing.has_removed or has_hidden):
             # A journal that is gone, and old files that are back, would be a host with files that nobody owns.
             if sync is None:
-                sync_changes(journal, descriptors)
+                sync_changes(journal, places)
             else:
                 sync()
     return Finish(finishing.removed, finishing.kept, finishing.stuck)
@@ -106,8 +106,8 @@ def finish(
 
 def forget(journal: Journal, observer: Observer) -> list[str]:
     """Afterwards the hidden names are gone, and all else is as it is; those that could not be removed are listed."""
-    with closing(Descriptors()) as descriptors:
-        finishing = _Finishing(journal, descriptors, observer)
+    with closing(Places()) as places:
+        finishing = _Finishing(journal, places, observer)
         finishing.forget_hidden(b"th")
     return [os.fsdecode(path) for path in finishing.stuck]
 
@@ -125,15 +125,15 @@ class _Finishing:
         kept, stuck: as in `Finish`.
     """
 
-    def __init__(self, journal: Journal, descriptors: Descriptors, observer: Observer) -> None:
+    def __init__(self, journal: Journal, places: Places, observer: Observer) -> None:
         self.removed = 0
         self.has_removed = False
         self.kept: list[bytes] = []
         self.stuck: list[bytes] = []
         self._journal = journal
-        self._descriptors = descriptors
+        self._places = places
         self._observe = observer
-        self._hidden = HiddenNames(journal.token, descriptors, observer)
+        self._hidden = HiddenNames(journal.token, places, observer)
 
     def forget_hidden(self, kinds: bytes) -> bool:
         """Remove the hidden names where entries of these kinds are. Whether there may have been any."""
@@ -166,7 +166,7 @@ class _Finishing:
                 self.removed += 1
             elif isinstance(entry, LeftoverDirectory):
                 self._observe("rmdir", path)
-                os.rmdir(name, dir_fd=self._descriptors.of(above or b"/"))
+                os.rmdir(name, dir_fd=self._places.of(above or b"/"))
             elif isinstance(entry, LeftoverLabel):
                 drop_label(path)
             self.has_removed = True
@@ -178,7 +178,7 @@ class _Finishing:
                 self.stuck.append(path)
 
     def _remove(self, entry: Leftover, directory: bytes, path: bytes) -> None:
-        dir_fd = self._descriptors.of(directory)
+        dir_fd = self._places.of(directory)
         status = os.stat(entry.name, dir_fd=dir_fd, follow_symlinks=False)
         if not is_as_left(entry.name, status, entry.record, dir_fd=dir_fd):
             raise _Changed
@@ -198,7 +198,7 @@ class _Finishing:
                 self._finish(entry, place + path[len(was) :])
         if len(self.stuck) > stuck_before:
             return  # for the next time
-        dir_fd = self._descriptors.of(directory)
+        dir_fd = self._places.of(directory)
         try:
             self._observe("forget", place)
             os.rmdir(name, dir_fd=dir_fd)
@@ -223,14 +223,14 @@ class _Finishing:
         """Whether the hidden directory is one that never got its place."""
         if not self._journal.is_switching:
             return True
-        inode = os.stat(name, dir_fd=self._descriptors.of(directory), follow_symlinks=False).st_ino
+        inode = os.stat(name, dir_fd=self._places.of(directory), follow_symlinks=False).st_ino
         new = (entry for entry in self._journal.entries(b"c") if isinstance(entry, NewDirectory))
         return any(entry.inode == inode for entry in new)
 
     def _discard(self, directory: bytes, name: bytes) -> None:
         try:
             self._observe("forget", directory + b"/" + name)
-            remove_tree(self._descriptors.of(directory), name)
+            remove_tree(self._places.of(directory), name)
         except OSError as error:
             log_stuck(directory + b"/" + name, error)
             self.stuck.append(directory + b"/" + name)

@@ -15,7 +15,7 @@ from agent.logs import get_logger
 if TYPE_CHECKING:
     from agent.install.journal.journal import Journal
     from agent.install.model.request import Observer
-    from agent.install.posix.descriptors import Descriptors
+    from agent.install.posix.places import Places
 
 log = get_logger()
 
@@ -57,9 +57,9 @@ class Forgotten(NamedTuple):
 class HiddenNames:
     """The hidden names of one Install."""
 
-    def __init__(self, token: bytes, descriptors: Descriptors, observer: Observer) -> None:
+    def __init__(self, token: bytes, places: Places, observer: Observer) -> None:
         self._prefix = hidden_prefix(token)
-        self._descriptors = descriptors
+        self._places = places
         self._observe = observer
 
     def discard(self, directory: bytes, dir_fd: int) -> None:
@@ -81,7 +81,7 @@ class HiddenNames:
         """Remove the files and links among them."""
         forgotten = Forgotten([], [])
         try:
-            descriptor = self._descriptors.opened(directory)
+            descriptor = self._places.opened(directory)
         except OSError as error:
             if error.errno not in GONE:
                 forgotten.refuse(directory, error)
@@ -101,23 +101,23 @@ class HiddenNames:
         return [os.fsencode(name) for name in os.listdir(descriptor) if name.startswith(prefix)]
 
 
-def sync_changes(journal: Journal, descriptors: Descriptors) -> None:
+def sync_changes(journal: Journal, places: Places) -> None:
     """Afterwards all that was changed at the destinations is on the disk.
 
     Raises:
         OSError: the disk does not take it.
     """
     with closing(Disks()) as disks:
-        if not all(_add(disks, path_of(entry), descriptors) for entry in journal.entries(b"y")):
+        if not all(_add(disks, path_of(entry), places) for entry in journal.entries(b"y")):
             for entry in journal.entries(b"t"):
-                _add(disks, path_of(entry), descriptors)
+                _add(disks, path_of(entry), places)
         disks.sync()
 
 
-def _add(disks: Disks, directory: bytes, descriptors: Descriptors) -> bool:
+def _add(disks: Disks, directory: bytes, places: Places) -> bool:
     """Add the file system of this directory. False when the directory is not there any more."""
     try:
-        dir_fd = descriptors.of(directory)
+        dir_fd = places.of(directory)
     except (FileNotFoundError, NotADirectoryError):
         return False
     device = os.stat(b".", dir_fd=dir_fd).st_dev

@@ -36,7 +36,7 @@ from agent.install.journal.journal import (
 from agent.install.model.failures import StepFailed
 from agent.install.model.request import InstallSummary
 from agent.install.plan.planner import plan_install
-from agent.install.posix.descriptors import Descriptors
+from agent.install.posix.places import Places
 from agent.install.posix.protection import protection_of, remedy_for
 from agent.install.records.previous import installed_deployment
 from agent.logs import get_logger
@@ -118,10 +118,10 @@ def _install(
     """
     patience_s = request.options.overlap_patience_s
     token = secrets.token_hex(6)
-    with closing(Survey(request.options.processes)) as survey, closing(Descriptors()) as descriptors:
+    with closing(Survey(request.options.processes)) as survey, closing(Places()) as places:
         plan = plan_install(request, survey, patience_s=patience_s, trusts_states=trusts_states)
         application = Application(
-            plan, request, token.encode(), descriptors=descriptors, survey=survey, observer=observer
+            plan, request, token.encode(), places=places, survey=survey, observer=observer
         )
         with closing(application):
             try:

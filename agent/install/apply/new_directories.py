@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from agent.install.model.directory import Directory
     from agent.install.model.request import Observer
     from agent.install.model.steps import PlannedDirectory
-    from agent.install.posix.descriptors import Descriptors
+    from agent.install.posix.places import Places
 
 
 class NewDirectories:
@@ -31,7 +31,7 @@ class NewDirectories:
     Args:
         steps: those that are to be made, each after the one that it lies in.
         token: what the hidden names have in common.
-        descriptors: learn the hidden names.
+        places: learn the hidden names.
         observer: told before each is made.
 
     Attributes:
@@ -40,12 +40,12 @@ class NewDirectories:
     """
 
     def __init__(
-        self, steps: Iterable[PlannedDirectory], token: bytes, descriptors: Descriptors, observer: Observer
+        self, steps: Iterable[PlannedDirectory], token: bytes, places: Places, observer: Observer
     ) -> None:
         self.outer: list[PlannedDirectory] = []
         self.inner: list[PlannedDirectory] = []
         self._token = token
-        self._descriptors = descriptors
+        self._places = places
         self._observe = observer
         self._inodes: dict[bytes, int] = {}
         self._staged_paths: dict[bytes, bytes] = {}  # where they are until they have their places
@@ -57,7 +57,7 @@ class NewDirectories:
             else:
                 self.outer.append(step)
                 name = new_name(token, step.number)
-                descriptors.name_is(real, name)
+                places.name_is(real, name)
             self._staged_paths[real] = self._staged_paths.get(above, above) + b"/" + name
 
     def __len__(self) -> int:
@@ -92,7 +92,7 @@ class NewDirectories:
         real = directory.real
         if real not in self._inodes:
             try:
-                self._inodes[real] = os.stat(b".", dir_fd=self._descriptors.of(real)).st_ino
+                self._inodes[real] = os.stat(b".", dir_fd=self._places.of(real)).st_ino
             except OSError as error:
                 raise StepFailed(directory.path, error) from error
         return self._inodes[real]
@@ -104,7 +104,7 @@ class NewDirectories:
             parent, _slash, name = real.rpartition(b"/")
             yield encode(Hiding(parent or b"/"))
             if step.directory.replaces:
-                there = os.stat(name, dir_fd=self._descriptors.of(parent or b"/"), follow_symlinks=False)
+                there = os.stat(name, dir_fd=self._places.of(parent or b"/"), follow_symlinks=False)
                 inode = self._inodes[real]
                 yield encode(Change(step.number, inode, there.st_ino, parent or b"/", name))
             yield self.journal_of(step)
@@ -130,7 +130,7 @@ class NewDirectories:
     def _make(self, directory: Directory, name: bytes, *, is_shared: bool) -> None:
         self._observe("mkdir", directory.path)
         try:
-            dir_fd = self._descriptors.of(directory.real.rpartition(b"/")[0] or b"/")
+            dir_fd = self._places.of(directory.real.rpartition(b"/")[0] or b"/")
             try:
                 os.mkdir(name, CREATED_DIRECTORY_MODE, dir_fd=dir_fd)
             except FileExistsError:

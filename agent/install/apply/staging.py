@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from agent.install.model.attributes import Attributes
     from agent.install.model.request import Observer
     from agent.install.model.steps import PlannedFiles
-    from agent.install.posix.descriptors import Descriptors
+    from agent.install.posix.places import Places
 
 
 class Stager:
@@ -30,16 +30,14 @@ class Stager:
     Args:
         comparer: knows what is there.
         token: what the hidden names have in common.
-        descriptors: of the directories of the host.
+        places: of the directories of the host.
         observer: told before each change.
     """
 
-    def __init__(
-        self, comparer: Comparer, token: bytes, descriptors: Descriptors, observer: Observer
-    ) -> None:
+    def __init__(self, comparer: Comparer, token: bytes, places: Places, observer: Observer) -> None:
         self._comparer = comparer
         self._token = token
-        self._descriptors = descriptors
+        self._places = places
         self._observe = observer
 
     def stage(self, files: PlannedFiles, staged: Staged) -> Staged:
@@ -82,7 +80,7 @@ class Stager:
             staged,
             self._comparer.begin(files, staged),
             token=self._token,
-            descriptors=self._descriptors,
+            places=self._places,
             observer=self._observe,
         )
 
@@ -119,7 +117,7 @@ class _Staging:
         comparison: DirectoryComparison,
         *,
         token: bytes,
-        descriptors: Descriptors,
+        places: Places,
         observer: Observer,
     ) -> None:
         self._files = files
@@ -127,8 +125,8 @@ class _Staging:
         self._comparison = comparison
         self._source_fd = comparison.source_fd
         self._real, self._prefix = files.directory.real, files.prefix
-        self._descriptors = descriptors
-        self._dir_fd = descriptors.of(self._real)
+        self._places = places
+        self._dir_fd = places.of(self._real)
         self._token = token
         self._observe = observer
         self._is_root = os.geteuid() == 0
@@ -278,7 +276,7 @@ class _Staging:
         # The descriptor of this directory must outlive the look-up of the other one.
         target_fd = os.dup(self._dir_fd)
         try:
-            source_fd = self._descriptors.of(first.real)
+            source_fd = self._places.of(first.real)
             os.link(first.name, place, src_dir_fd=source_fd, dst_dir_fd=target_fd, follow_symlinks=False)
         except OSError as error:
             if error.errno in {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}:
@@ -286,7 +284,7 @@ class _Staging:
             raise
         finally:
             os.close(target_fd)
-            self._dir_fd = self._comparison.dir_fd = self._descriptors.of(self._real)
+            self._dir_fd = self._comparison.dir_fd = self._places.of(self._real)
         return True
 
 

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from agent.install.compare.findings import Adjusted, NewFile, Staged
     from agent.install.model.request import Observer
     from agent.install.model.steps import PlannedDirectory, PlannedFiles
-    from agent.install.posix.descriptors import Descriptors
+    from agent.install.posix.places import Places
 
 
 class Switcher:
     """Gives files and directories of one Install their places."""
 
-    def __init__(self, token: bytes, descriptors: Descriptors, observer: Observer) -> None:
+    def __init__(self, token: bytes, places: Places, observer: Observer) -> None:
         self._token = token
-        self._descriptors = descriptors
+        self._places = places
         self._observe = observer
         self._renames = Renames()
         self._is_root = os.geteuid() == 0
@@ -43,9 +43,9 @@ class Switcher:
         parent, _slash, name = directory.real.rpartition(b"/")
         try:
             self._observe("rename", directory.path)
-            dir_fd = self._descriptors.of(parent or b"/")
+            dir_fd = self._places.of(parent or b"/")
             self._take_place(dir_fd, name, step.number, replaces=directory.replaces, is_file=False)
-            self._descriptors.name_is(directory.real, None)
+            self._places.name_is(directory.real, None)
         except OSError as error:
             raise StepFailed(directory.path, error) from error
 
@@ -57,7 +57,7 @@ class Switcher:
         """
         position, prefix = 0, files.prefix
         try:
-            dir_fd = self._descriptors.of(files.directory.real)
+            dir_fd = self._places.of(files.directory.real)
             for new in staged.new:
                 position = new.position
                 name = files.names[position]
@@ -79,7 +79,7 @@ class Switcher:
         if not numbers:
             return forgotten
         try:
-            dir_fd = self._descriptors.of(directory)
+            dir_fd = self._places.of(directory)
         except OSError as error:
             if error.errno not in GONE:
                 forgotten.refuse(directory, error)

@@ -29,8 +29,8 @@ from agent.install.journal.entries import (
 from agent.install.journal.journal import mark_staging
 from agent.install.posix.acl import ACCESS, DEFAULT, read_acl, write_acl
 from agent.install.posix.copying import opened_for_owner
-from agent.install.posix.descriptors import Descriptors
 from agent.install.posix.mounts import is_mounted
+from agent.install.posix.places import Places
 from agent.install.posix.renames import Renames, exists, has_two_names, is_directory
 from agent.logs import get_logger
 
@@ -53,20 +53,20 @@ def undo(journal: Journal, observer: Observer) -> list[str]:
     content under hidden names; and before the caller removes the journal, everything.
     """
     failures: list[str] = []
-    with closing(Descriptors()) as descriptors:
+    with closing(Places()) as places:
         if journal.is_switching:
-            switching = _SwitchingBack(journal.token, descriptors, observer)
+            switching = _SwitchingBack(journal.token, places, observer)
             failures = _each(journal.entries_newest_first(b"cfnrma"), switching.take_back)
-            failures += _synced(journal, descriptors)
+            failures += _synced(journal, places)
             if failures:
                 return failures
             try:
                 mark_staging(journal.path)
             except OSError as error:
                 return [f"{journal.path}: {error.strerror or error}"]
-        restoring = _Restoring(journal.token, descriptors, observer)
+        restoring = _Restoring(journal.token, places, observer)
         failures = _each(journal.entries_newest_first(b"t"), restoring.restore)
-        return failures + _synced(journal, descriptors)
+        return failures + _synced(journal, places)
 
 
 def unmounted(journal: Journal) -> list[str]:
@@ -75,10 +75,10 @@ def unmounted(journal: Journal) -> list[str]:
     return [os.fsdecode(path) for path in points if not is_mounted(path)]
 
 
-def _synced(journal: Journal, descriptors: Descriptors) -> list[str]:
+def _synced(journal: Journal, places: Places) -> list[str]:
     """Wait until all changes are on the disk; what went wrong."""
     try:
-        sync_changes(journal, descriptors)
+        sync_changes(journal, places)
     except OSError as error:
         return [f"what was put back can't be written to the disk: {error.strerror or error}"]
     return []
@@ -103,9 +103,9 @@ def _each(entries: Iterator[Entry], step: Callable[[Entry], None]) -> list[str]:
     return failures
 
 
-def _opened(descriptors: Descriptors, path: bytes) -> int:
+def _opened(places: Places, path: bytes) -> int:
     try:
-        return descriptors.of(path)
+        return places.of(path)
     except OSError as error:
         if error.errno in _NO_DIRECTORY:
             raise _Swapped from error
@@ -119,9 +119,9 @@ class _Swapped(Exception):
 class _SwitchingBack:
     """Giving everything its old name and attributes back."""
 
-    def __init__(self, token: bytes, descriptors: Descriptors, observer: Observer) -> None:
+    def __init__(self, token: bytes, places: Places, observer: Observer) -> None:
         self._token = token
-        self._descriptors = descriptors
+        self._places = places
         self._observe = observer
         self._renames = Renames()
 
@@ -151,11 +151,11 @@ class _SwitchingBack:
         """Remove the directory, if nothing else is in it by now."""
         if self._of_ours(entry) is None:
             return
-        self._descriptors.forget(entry.path)
+        self._places.forget(entry.path)
         above, _slash, name = entry.path.rpartition(b"/")
         self._observe("take_away", entry.path)
         try:
-            os.rmdir(name, dir_fd=self._descriptors.of(above or b"/"))
+            os.rmdir(name, dir_fd=self._places.of(above or b"/"))
         except OSError as error:
             if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
                 raise
@@ -166,7 +166,7 @@ class _SwitchingBack:
 
     def _of_ours(self, entry: MadeFiles | NewDirectory) -> int | None:
         """The directory; None when it has not got its place, or somebody else's has it."""
-        dir_fd = _opened(self._descriptors, entry.path)
+        dir_fd = _opened(self._places, entry.path)
         return dir_fd if os.stat(b".", dir_fd=dir_fd).st_ino == entry.inode else None
 
     def _take_back(self, entry: Change) -> None:
@@ -175,7 +175,7 @@ class _SwitchingBack:
         What is neither ours nor what was there before is what somebody has put in its place: it stays,
         as if that had been done a moment later.
         """
-        dir_fd = _opened(self._descriptors, entry.directory)
+        dir_fd = _opened(self._places, entry.directory)
         new, old = new_name(self._token, entry.number), old_name(self._token, entry.number)
         there = _inode(dir_fd, entry.name)
         if exists(dir_fd, old):
@@ -222,7 +222,7 @@ class _SwitchingBack:
             restore_label(entry.path, entry.was)
 
     def _adjust_back(self, was: Adjustment) -> None:
-        dir_fd = _opened(self._descriptors, was.directory)
+        dir_fd = _opened(self._places, was.directory)
         if _inode(dir_fd, was.name) != was.inode:
             return  # somebody has replaced it meanwhile
         descriptor = opened_for_owner(was.name, dir_fd)
@@ -241,15 +241,15 @@ class _SwitchingBack:
 class _Restoring:
     """Removing the hidden names, and giving directories their times and attributes back."""
 
-    def __init__(self, token: bytes, descriptors: Descriptors, observer: Observer) -> None:
-        self._hidden = HiddenNames(token, descriptors, observer)
-        self._descriptors = descriptors
+    def __init__(self, token: bytes, places: Places, observer: Observer) -> None:
+        self._hidden = HiddenNames(token, places, observer)
+        self._places = places
         self._observe = observer
 
     def restore(self, entry: Entry) -> None:
         """Afterwards the directory is as it was."""
         if isinstance(entry, Touched):
-            dir_fd = _opened(self._descriptors, entry.path)
+            dir_fd = _opened(self._places, entry.path)
             self._hidden.discard(entry.path, dir_fd)
             self._observe("restore", entry.path)
             _restore_directory(dir_fd, entry)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from agent.install.compare.findings import Staged
     from agent.install.model.directory import Directory
     from agent.install.model.steps import Step
-    from agent.install.posix.descriptors import Descriptors
+    from agent.install.posix.places import Places
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ found to need other attributes only now."""
 class Tools(NamedTuple):
     """Who does what is to be done, in either process."""
 
-    descriptors: Descriptors
+    places: Places
     new: NewDirectories
     switcher: Switcher
     look: Callable[[Directory], tuple[int, bytes]]
@@ -282,7 +282,7 @@ class Parts:
         return forgotten if any(forgotten) else None
 
     def _look_again(self, files: PlannedFiles, staged: Staged) -> None:
-        dir_fd = self._tools.descriptors.of(files.directory.real)
+        dir_fd = self._tools.places.of(files.directory.real)
         for position in staged.linked:
             status = os.stat(files.names[position], dir_fd=dir_fd, follow_symlinks=False)
             record = decode_record(staged.lines[position])

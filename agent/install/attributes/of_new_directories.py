@@ -12,7 +12,7 @@ from agent.install.posix.acl import DEFAULT, acl_after_chmod, encode_acl, inheri
 if TYPE_CHECKING:
     from agent.install.model.attributes import Attributes
     from agent.install.model.directory import Directory
-    from agent.install.posix.descriptors import Descriptors
+    from agent.install.posix.places import Places
 
 CREATED_DIRECTORY_MODE = 0o755
 
@@ -64,8 +64,8 @@ class WantedDirectory(NamedTuple):
 class FreshDirectories:
     """What directories of ours would get if they and those of ours above them were made now."""
 
-    def __init__(self, descriptors: Descriptors) -> None:
-        self._descriptors = descriptors
+    def __init__(self, places: Places) -> None:
+        self._places = places
         self._known: dict[bytes, WantedDirectory] = {}
         self._uid, self._gid = os.geteuid(), os.getegid()
 
@@ -85,7 +85,7 @@ class FreshDirectories:
 
     def _made_in(self, parent: Directory) -> WantedDirectory:
         if parent.standing is Standing.FOREIGN:
-            place = self._descriptors.of(parent.real)
+            place = self._places.of(parent.real)
             status = os.stat(b".", dir_fd=place)
             above = WantedDirectory(0, status.st_gid, status.st_mode, None, read_acl(parent.real, DEFAULT))
         else:

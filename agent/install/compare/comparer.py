@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from agent.install.model.steps import PlannedFiles
-    from agent.install.posix.descriptors import Descriptors
+    from agent.install.posix.places import Places
     from agent.install.records.installed import PreviousFiles
 
 
@@ -37,13 +37,13 @@ class Comparer:
     Args:
         previous: the files of the last Install.
         index: what is known of the archive.
-        descriptors: of the directories of the host.
+        places: of the directories of the host.
     """
 
-    def __init__(self, previous: PreviousFiles, index: ArchiveIndex, descriptors: Descriptors) -> None:
+    def __init__(self, previous: PreviousFiles, index: ArchiveIndex, places: Places) -> None:
         self._previous = previous
         self._index = index
-        self._descriptors = descriptors
+        self._places = places
         self._is_root = os.geteuid() == 0
 
     def recognise(self, files: PlannedFiles, survey: Survey | None = None) -> tuple[Staged, list[int]]:
@@ -120,7 +120,7 @@ class Comparer:
             staged,
             known=self._previous.of(real) if files.replaces else {},
             entries=self._index.of(files.source_directory),
-            dir_fd=self._descriptors.of(real),
+            dir_fd=self._places.of(real),
             is_root=self._is_root,
         )
 

@@ -18,11 +18,10 @@ from agent.archive_index import DIRECTORY, LINK, identity_of
 from agent.install.attributes.of_files import wanted_of
 from agent.install.attributes.of_new_directories import FreshDirectories
 from agent.install.compare.other_groups import others_install
-from agent.install.compare.survey import PLACE
 from agent.install.model.directory import Directory, Standing
 from agent.install.model.failures import StepFailed
 from agent.install.posix.acl import ACCESS, DEFAULT
-from agent.install.posix.descriptors import Descriptors
+from agent.install.posix.places import PLACE, Places
 from agent.install.records.manifest import (
     NOT_REPEATABLE,
     attributes_in_state,
@@ -62,7 +61,7 @@ class Repetition(NamedTuple):
     listed: bytes
 
 
-class _Place(NamedTuple):
+class _Recorded(NamedTuple):
     """A directory of the host that the last Install has created, or has put something into.
 
     Attributes:
@@ -115,11 +114,11 @@ def find_repetition(
         return None
     sections = Sections(records.listed)
     try:
-        places = _places(request, sections, index)
-        if places is None:
+        recorded = _recorded_directories(request, sections, index)
+        if recorded is None:
             return None
-        checks = _Checks(places, sections, index)
-        counts = survey.look_at_all(checks.count_at, len(places.paths), index.size)
+        checks = _Checks(recorded, sections, index)
+        counts = survey.look_at_all(checks.count_at, len(recorded.paths), index.size)
     except (OSError, StepFailed, _DifferentError):
         return None  # planning will meet that again, and say it
     if None in counts:
@@ -130,12 +129,12 @@ def find_repetition(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Places:
+class _RecordedDirectories:
     """All that the last Install has listed, and what belongs there now, by the path as the AppSpec spells it.
 
     Attributes:
         paths: of all of them.
-        states, reals, sources: as in `_Place`; of those without a source, there is none.
+        states, reals, sources: as in `_Recorded`; of those without a source, there is none.
         tops: those that Install has created in directories that it has not created.
     """
 
@@ -145,13 +144,15 @@ class _Places:
     sources: dict[bytes, bytes]
     tops: list[bytes]
 
-    def at(self, number: int) -> _Place:
+    def at(self, number: int) -> _Recorded:
         """One of them. There may be many, so that they are only made when they are looked at, by whoever does."""
         path = self.paths[number]
-        return _Place(path, self.reals[path], self.states[path], self.sources.get(path))
+        return _Recorded(path, self.reals[path], self.states[path], self.sources.get(path))
 
 
-def _places(request: InstallRequest, sections: Sections, index: ArchiveIndex) -> _Places | None:
+def _recorded_directories(
+    request: InstallRequest, sections: Sections, index: ArchiveIndex
+) -> _RecordedDirectories | None:
     """All of them; None when that can't be told."""
     states: dict[bytes, bytes | None] = {}
     for fields, path in sections.directories():
@@ -177,7 +178,7 @@ def _places(request: InstallRequest, sections: Sections, index: ArchiveIndex) ->
     ):
         return None
     reals, tops = _real_paths(states)
-    return _Places(paths=list(states), states=states, reals=reals, sources=sources, tops=tops)
+    return _RecordedDirectories(paths=list(states), states=states, reals=reals, sources=sources, tops=tops)
 
 
 def _real_paths(states: dict[bytes, bytes | None]) -> tuple[dict[bytes, bytes], list[bytes]]:
@@ -198,7 +199,7 @@ def _real_paths(states: dict[bytes, bytes | None]) -> tuple[dict[bytes, bytes], 
     return reals, tops
 
 
-def _attributes_of_created(places: _Places) -> bytes:
+def _attributes_of_created(recorded: _RecordedDirectories) -> bytes:
     """What the states of all directories end with that Install has created, if it would create them so now.
 
     Raises:
@@ -206,10 +207,10 @@ def _attributes_of_created(places: _Places) -> bytes:
         _DifferentError: that differs.
     """
     tails = set()
-    with closing(Descriptors()) as descriptors:
-        fresh = FreshDirectories(descriptors)
-        for path in places.tops:  # the others take after these
-            real = places.reals[path]
+    with closing(Places()) as places:
+        fresh = FreshDirectories(places)
+        for path in recorded.tops:  # the others take after these
+            real = recorded.reals[path]
             above = real.rpartition(b"/")[0] or b"/"
             parent = Directory(above, above, Standing.FOREIGN, replaces=False, parent=None)
             wanted = fresh.of(Directory(path, real, Standing.OURS, replaces=False, parent=parent))
@@ -226,9 +227,9 @@ class _Checks:
         OSError, _DifferentError: it can't be told how they would be made now.
     """
 
-    def __init__(self, places: _Places, sections: Sections, index: ArchiveIndex) -> None:
-        self._attributes = _attributes_of_created(places)
-        self._places = places
+    def __init__(self, recorded: _RecordedDirectories, sections: Sections, index: ArchiveIndex) -> None:
+        self._attributes = _attributes_of_created(recorded)
+        self._recorded = recorded
         self._sections = sections
         self._index = index
         self._is_root = os.geteuid() == 0
@@ -236,11 +237,11 @@ class _Checks:
     def count_at(self, number: int) -> int | None:
         """Number of files and links at a place; None when anything there is not as it was, or is not known."""
         try:
-            return self._count(self._places.at(number))
+            return self._count(self._recorded.at(number))
         except (OSError, _DifferentError):
             return None
 
-    def _count(self, place: _Place) -> int:
+    def _count(self, place: _Recorded) -> int:
         """The same.
 
         Raises:
@@ -260,7 +261,7 @@ class _Checks:
         finally:
             os.close(real_fd)
 
-    def _check_without_files(self, place: _Place, listed: bytes) -> None:
+    def _check_without_files(self, place: _Recorded, listed: bytes) -> None:
         _require(not listed)
         status = os.lstat(place.real)
         _require(stat.S_ISDIR(status.st_mode))
@@ -275,7 +276,7 @@ class _Checks:
         self._check_state(place, status, text)
 
     def _check_with_files(
-        self, place: _Place, source: bytes, listed: bytes, source_fd: int, real_fd: int
+        self, place: _Recorded, source: bytes, listed: bytes, source_fd: int, real_fd: int
     ) -> int:
         """What is listed must be what would be listed now, if what is there is as it is in the archive.
 
@@ -310,14 +311,14 @@ class _Checks:
         self._check_state(place, os.fstat(real_fd), text)
         return len(lines) - 1
 
-    def _check_directory(self, place: _Place, line: bytes) -> None:
+    def _check_directory(self, place: _Recorded, line: bytes) -> None:
         """This entry is a directory, which has a place of its own."""
         kind, _space, spelled = line.partition(b" ")
         name = unescape(spelled)
         _require(kind == DIRECTORY)
-        _require(self._places.sources.get(place.inner(name)) == (place.source or b"") + b"/" + name)
+        _require(self._recorded.sources.get(place.inner(name)) == (place.source or b"") + b"/" + name)
 
-    def _check_state(self, place: _Place, status: os.stat_result, text: bytes) -> None:
+    def _check_state(self, place: _Recorded, status: os.stat_result, text: bytes) -> None:
         """It is as Install has left it, or holds just these names, and has the attributes that it would have now."""
         if place.state is None:
             return

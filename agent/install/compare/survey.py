@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from agent.archive_index import digest_in, identity_of
 from agent.install.model.failures import StepFailed
+from agent.install.posix.places import PLACE
 from agent.install.posix.two_processes import Crew, processes_for
 from agent.install.records.manifest import digest_if_untouched
 from agent.install.revision.sources import placement_of
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 UNKNOWN, UNCHANGED = 0, 1
-
-PLACE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-"""How directories are opened to look at what is in them; also those that can't be listed."""
 
 Found: TypeAlias = bytes | None
 """What `states_in` gives for each of `names_of` a directory's entries: UNKNOWN; UNCHANGED, so that nothing is to be

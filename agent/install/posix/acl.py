@@ -97,6 +97,11 @@ def read_acl(descriptor: int | bytes, name: str) -> bytes | None:
         raise
 
 
+def place_acl(dir_fd: int, name: str) -> bytes | None:
+    """The same of a directory whose descriptor stands for the place only (O_PATH)."""
+    return read_acl(b"/proc/self/fd/%d/." % dir_fd, name)
+
+
 def write_acl(descriptor: int, name: str, value: bytes | None) -> None:
     """Afterwards the attribute is this; None removes it."""
     if value is not None:

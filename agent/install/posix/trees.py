@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 
-from agent.install.posix.descriptors import _LIST
-
+_LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEEPEST = 100  # levels of directories that are open at the same time
 
 

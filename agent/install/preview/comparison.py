@@ -15,7 +15,7 @@ from agent.install.model.directory import Standing
 from agent.install.model.failures import StepFailed
 from agent.install.model.steps import PlannedDirectory
 from agent.install.plan.conflicts import rule_of
-from agent.install.posix.descriptors import Descriptors
+from agent.install.posix.places import Places
 from agent.install.preview.changes import Change, ChangeKind, FileSystem, ObjectKind, Preview
 from agent.install.records.manifest import decode_record, is_as_left
 
@@ -55,8 +55,8 @@ class Comparison:
         Raises:
             StepFailed: something can't be read.
         """
-        with closing(Descriptors()) as descriptors:
-            comparer = Comparer(self._plan.previous.files, self._plan.index, descriptors)
+        with closing(Places()) as places:
+            comparer = Comparer(self._plan.previous.files, self._plan.index, places)
             for step in self._plan.steps:
                 if isinstance(step, PlannedDirectory):
                     self._changes.append(self._of_directory(step))
