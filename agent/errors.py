@@ -12,8 +12,10 @@ AgentError
 │   ├── CommandForAnotherHost   leave what has come alone, and ask more rarely
 │   └── RequestRefused          don't try again: the endpoint says that the request is wrong
 └── CommandFailure          fail this command, go on with the next
-    ├── AppSpecMissing          the same; an archive has no AppSpec file
-    └── AppSpecInvalid          the same, with all problems of an AppSpec file
+    ├── AppSpecMissing          an archive has no AppSpec file: an earlier one is done without
+    ├── AppSpecInvalid          with all problems of an AppSpec file: an earlier one is read no further than needed
+    ├── HostNotReady            the host is at fault, and not the revision: a script may still put it right
+    └── InstallNotCompleted     the new revision is installed: what is left to do is tried again
 
 Every message is one or more whole sentences: what failed, on what, why, and what to do next.
 `error_id` is stable: it stands in reports and logs, and `agentctl explain` documents it.
@@ -191,6 +193,20 @@ class CommandFailure(AgentError):
         """Append what only a caller knows to the message."""
         self.message = f"{self.message} {sentence}"
         self.args = (self.message,)
+
+
+class HostNotReady(CommandFailure):
+    """Something on the host must be put right first; the same revision may be deployed then.
+
+    `error_id` says what: a user or group, the records of the last Install, the space on a disk.
+    """
+
+
+class InstallNotCompleted(CommandFailure):
+    """An Install has taken effect, but not all that belongs to it could be written."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("install-not-completed", message)
 
 
 class AppSpecMissing(CommandFailure):

@@ -27,6 +27,7 @@ from agent.cli.local_revision import (
 from agent.cli.plan_text import plan_lines
 from agent.cli.terminal_text import readable
 from agent.errors import CommandFailure
+from agent.install.plan.conflicts import InstallConflicts
 from agent.install.preview.changes import BlockedInstall
 from agent.install.preview.preview import preview_install
 from agent.logs import Level, LogSink, command_log, stderr_log
@@ -222,7 +223,7 @@ def _reason(
     outcome: EventOutcome, specification: DeploymentSpecification, host: HostContext
 ) -> Iterator[str]:
     """Why this event failed, line by line; the first one goes on the line that says so, if there is but one."""
-    is_blocked = outcome.has_run and outcome.result.error_id == "install-conflicts"
+    is_blocked = outcome.has_run and isinstance(outcome.failure, InstallConflicts)
     blocked = _blocked(specification, host) if is_blocked else outcome.blocked
     if blocked is None:
         yield f" {readable(outcome.result.message)}"

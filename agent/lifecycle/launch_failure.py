@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from agent.errors import CommandFailure
 from agent.lifecycle.location import may_execute
+from agent.lifecycle.script_failures import ScriptMissing
 from agent.lifecycle.script_file import read_script_file
 from agent.protocol import ErrorCode
 
@@ -149,12 +150,10 @@ def _missing_part(path: Path, script: HookScript) -> CommandFailure:
             script_name=script.location,
         )
     if not path.exists():
-        return CommandFailure(
-            "hook-script-missing",
+        return ScriptMissing(
             not_started(
                 script, f"{path} was there, and has been removed meanwhile. Find out what does that."
             ),
-            code=ErrorCode.SCRIPT_MISSING,
             script_name=script.location,
         )
     machine = os.uname().machine

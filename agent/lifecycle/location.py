@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.errors import CommandFailure
+from agent.lifecycle.script_failures import ScriptMissing
 from agent.protocol import ErrorCode
 
 if TYPE_CHECKING:
@@ -122,10 +123,8 @@ def _missing(script: HookScript, path: Path, why: str, *, is_earlier: bool) -> C
         if is_earlier
         else f"Correct the location in {place}, or add the script to the revision."
     )
-    return CommandFailure(
-        "hook-script-missing",
+    return ScriptMissing(
         f"Script does not exist at specified location: {path}: {why}. {_absolute(script)}{advice}",
-        code=ErrorCode.SCRIPT_MISSING,
         script_name=script.location,
     )
 
@@ -139,12 +138,10 @@ def _was_unpacked(path: Path, archive: Path) -> bool:
 
 def _removed(script: HookScript, path: Path, *, is_earlier: bool) -> CommandFailure:
     then = "" if is_earlier else ", and deploy again"
-    return CommandFailure(
-        "hook-script-missing",
+    return ScriptMissing(
         f"Script does not exist at specified location: {path}, although the revision has it: it was there when "
         "DownloadBundle had unpacked it, and has been removed or renamed since, by a script of the deployment or a cleaner "
         f"of temporary files. Have them leave {path.parent} alone{then}.",
-        code=ErrorCode.SCRIPT_MISSING,
         script_name=script.location,
     )
 

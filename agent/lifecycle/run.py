@@ -12,6 +12,7 @@ from agent.lifecycle.adoption import adopting_orphans, hearing_of_children
 from agent.lifecycle.environment import is_refused
 from agent.lifecycle.output import EVENT_NOTE
 from agent.lifecycle.recorder_shelf import RecorderShelf
+from agent.lifecycle.script_failures import ScriptMissing
 from agent.lifecycle.script_log import ScriptLog
 from agent.lifecycle.script_run import ScriptRun
 from agent.logs import get_logger
@@ -133,7 +134,7 @@ def _blame_earlier_deployment(failure: CommandFailure, context: HookContext) -> 
 
 
 def _mend(failure: CommandFailure, script: str) -> str:
-    if failure.error_id == "hook-script-missing" and script:
+    if isinstance(failure, ScriptMissing) and script:
         return f"Put a script back at {script}"
     return "Repair the script in that deployment's archive"
 

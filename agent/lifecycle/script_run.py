@@ -32,6 +32,7 @@ from agent.lifecycle.outcome import (
     place_of,
     timeout_failure,
 )
+from agent.lifecycle.script_failures import SessionBroken
 from agent.lifecycle.script_file import read_script_file
 from agent.lifecycle.script_waiting import wait_for_script
 from agent.lifecycle.streams import ScriptStreams
@@ -139,7 +140,7 @@ class ScriptRun:
         try:
             code = self._wait(process, deadline, cancelled)
         except CommandFailure as failure:  # it could not be started
-            if failure.error_id == "hook-session-broken":
+            if isinstance(failure, SessionBroken):
                 self._end(process)  # nobody knows how far it came
             else:
                 self._finish_output(streams)

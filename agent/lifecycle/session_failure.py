@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from agent.errors import CommandFailure
 from agent.lifecycle.launch_failure import describe_script
 from agent.lifecycle.pam import service_file
+from agent.lifecycle.script_failures import SessionBroken
 from agent.protocol import ErrorCode
 
 if TYPE_CHECKING:
@@ -33,24 +34,20 @@ def explain_refusal(script: HookScript, service: str, refusal: Refusal) -> Comma
 def explain_lost_session(script: HookScript, service: str, status: int) -> CommandFailure:
     """The failure to report where the process that was to open the session has ended without a word."""
     how = f"signal {_signal_name(-status)} ended" if status < 0 else f"something called exit({status}) in"
-    return CommandFailure(
-        "hook-session-broken",
+    return SessionBroken(
         f"{describe_script(script)} was not started: {how} the process that was opening the session of user "
         f"{_user(script)} ({_rules(service)}). A module of PAM that crashes does that, and so does the kernel when "
         f"memory runs out: look into the kernel log (dmesg) and the journal. {_OWN_RULES}",
-        code=ErrorCode.SCRIPT_FAILED,
         script_name=script.location,
     )
 
 
 def explain_broken_session(script: HookScript, service: str, reason: str) -> CommandFailure:
     """The failure to report where something has gone wrong around the script, so that its result is not known."""
-    return CommandFailure(
-        "hook-session-broken",
+    return SessionBroken(
         f"{describe_script(script)} has no result that is known, because of what happened to the session of user "
         f"{_user(script)} ({_rules(service)}): {reason}. Look into the journal, see what the script has done, "
         "and deploy again.",
-        code=ErrorCode.SCRIPT_FAILED,
         script_name=script.location,
     )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from agent.deployments.group_files import GroupFiles
 from agent.deployments.pointers import read_pointer, write_pointer
-from agent.errors import CommandFailure
+from agent.errors import InstallNotCompleted
 from agent.files import is_directory
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def point_at_installed(deployment_id: str, group_id: str, root: DeploymentRoot) 
     since nobody knows what is installed.
 
     Raises:
-        CommandFailure: `install-not-completed`; the pointer can't be written.
+        InstallNotCompleted: the pointer can't be written.
     """
     if not deployment_id:
         return
@@ -57,8 +57,7 @@ def point_at_installed(deployment_id: str, group_id: str, root: DeploymentRoot) 
             write_pointer(pointer, directory)
     except OSError as error:
         where = os.fsdecode(error.filename) if error.filename else str(pointer)
-        raise CommandFailure(
-            "install-not-completed",
+        raise InstallNotCompleted(
             f"Deployment {deployment_id} is installed, but {where} can't be written: {error.strerror or error}. Fix "
             "the cause; the next command of this group, or the next start of the agent, completes the Install.",
         ) from error

@@ -47,6 +47,7 @@ class EventOutcome:
         has_run: False where it was sure to fail, and so nothing was run at all.
         is_ignored: it failed, and the deployment goes on.
         blocked: everything in the way of an Install that was not run.
+        failure: what it failed of; None for one that succeeded, or that was broken off.
     """
 
     event: str
@@ -55,6 +56,7 @@ class EventOutcome:
     has_run: bool = True
     is_ignored: bool = False
     blocked: BlockedInstall | None = None
+    failure: CommandFailure | None = None
 
     @property
     def has_succeeded(self) -> bool:
@@ -156,6 +158,7 @@ class _LocalDeployment:
             duration_s=0.0,
             has_run=False,
             blocked=sure.blocked,
+            failure=sure.failure,
         )
         self._remember(outcome, 0, time.time())
         return outcome
@@ -165,11 +168,18 @@ class _LocalDeployment:
         for number, event in enumerate(self._events):
             began, accepted_at = time.monotonic(), time.time()
             try:
-                result = self._run(event, revision)
+                result, failure = self._run(event, revision), None
+            except CommandFailure as error:
+                result, failure = failed_result(error), error
+            except IdentityError as error:
+                failure = CommandFailure(error.error_id, error.message)
+                result = failed_result(failure)
             except (KeyboardInterrupt, SystemExit):
                 self._remember(_interrupted(event, began), number, accepted_at)
                 raise
-            outcome = EventOutcome(event=event, result=result, duration_s=time.monotonic() - began)
+            outcome = EventOutcome(
+                event=event, result=result, duration_s=time.monotonic() - began, failure=failure
+            )
             outcome = replace(outcome, is_ignored=not outcome.has_succeeded and event in self._ignored)
             self._remember(outcome, number, accepted_at)
             yield outcome
@@ -177,19 +187,14 @@ class _LocalDeployment:
                 return
 
     def _run(self, event: str, revision: FetchedRevision) -> CommandResult:
-        try:
-            # Only once: a second DownloadBundle, if anybody wants one, fetches it again.
-            if event == DOWNLOAD_BUNDLE and is_directory(revision.directory.archive):
-                return revision.carry_out(self._specification, self._host)
-            run = choose_run(event, self._specification, self._host)
-            if run.is_noop:
-                return succeeded_result()
-            with keeping_in(self._host.root.path):
-                return run.carry_out()
-        except CommandFailure as failure:
-            return failed_result(failure)
-        except IdentityError as error:
-            return failed_result(CommandFailure(error.error_id, error.message))
+        # Only once: a second DownloadBundle, if anybody wants one, fetches it again.
+        if event == DOWNLOAD_BUNDLE and is_directory(revision.directory.archive):
+            return revision.carry_out(self._specification, self._host)
+        run = choose_run(event, self._specification, self._host)
+        if run.is_noop:
+            return succeeded_result()
+        with keeping_in(self._host.root.path):
+            return run.carry_out()
 
     def _remember(self, outcome: EventOutcome, number: int, accepted_at: float) -> None:
         deployment_id = self._specification.deployment_id

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from agent.appspec import read_appspec, require_effect
 from agent.deployments.pointers import write_pointer
-from agent.errors import CommandFailure, IdentityError
+from agent.errors import CommandFailure, HostNotReady, IdentityError
 from agent.install.model.failures import StepFailed
 from agent.install.plan.conflicts import InstallConflicts
 from agent.install.plan.planner import plan_install
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from agent.worker.context import HostContext
 
 _PREFIX = ".checked-"
-# Failures of planning an Install that are not about the revision.
-_ABOUT_THE_HOST = frozenset({"permissions-invalid", "install-records-unreadable", "install-disk-full"})
 
 
 class SureToFail(Exception):
@@ -244,7 +242,7 @@ class _Checks:
             raise SureToFail(INSTALL, failure, blocked) from failure
         except CommandFailure as failure:
             # Users and groups are made by scripts of any revision, sources only by those of this one.
-            may_help = may_change if failure.error_id in _ABOUT_THE_HOST else self._own_run
+            may_help = may_change if isinstance(failure, HostNotReady) else self._own_run
             with self._blaming(INSTALL, may_change=may_help):
                 raise
         except (OSError, StepFailed):

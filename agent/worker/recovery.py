@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from agent.deployments import JobStore
 from agent.deployments.group_files import interrupted_groups
 from agent.deployments.jobs import COMMIT
-from agent.errors import CommandFailure
+from agent.errors import CommandFailure, InstallNotCompleted
 from agent.logs import command_log, get_logger
 from agent.processes import boot_id
 from agent.protocol import INSTALL
@@ -60,8 +60,8 @@ def _put_in_order(state: JobState, host: HostContext) -> CommandResult:
             undone = recover_group(group_id, host.root)
     except CommandFailure as failure:
         log.error("recovery_failed", error=failure.message, error_id=failure.error_id)
-        # Otherwise it is an earlier Install of the group that could not be completed.
-        if failure.error_id == "install-not-completed" and state.step == COMMIT:
+        # At another step it is an earlier Install of the group that could not be completed.
+        if isinstance(failure, InstallNotCompleted) and state.step == COMMIT:
             return failed_result(failure)
         return lost_result(state, f"Its Install could not be undone: {failure.message}")
     if state.step == COMMIT and not undone and _has_taken_effect(state.deployment, host):

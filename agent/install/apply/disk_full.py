@@ -6,7 +6,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from agent.errors import CommandFailure
+from agent.errors import HostNotReady
 from agent.install.model.directory import Standing
 from agent.install.model.steps import PlannedDirectory
 from agent.install.posix.mounts import mount_point
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def no_room_failure(
     plan: InstallPlan, path: str, staged: Sequence[Staged] = (), *, is_quota: bool = False
-) -> CommandFailure:
+) -> HostNotReady:
     """The failure that says what is short, how much the whole Install needs, and how much is free.
 
     Args:
@@ -55,7 +55,7 @@ def no_room_failure(
     else:
         what = f"The disk is full at {path}, on the file system mounted at {mounted}."
         remedy = "Free some space there"
-    return CommandFailure("install-disk-full", f"{what} {needs} {remedy} and deploy again.")
+    return HostNotReady("install-disk-full", f"{what} {needs} {remedy} and deploy again.")
 
 
 def _needed(plan: InstallPlan, staged: Sequence[Staged]) -> tuple[int, int]:

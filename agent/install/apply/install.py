@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from agent.deployments.group_files import GroupFiles
-from agent.errors import CommandFailure
+from agent.errors import CommandFailure, InstallNotCompleted
 from agent.install.apply.application import Application
 from agent.install.apply.disk_full import no_room_failure
 from agent.install.apply.finishing import finish, forget
@@ -158,7 +158,8 @@ def recover_install(instructions_directory: Path, group_id: str, *, observer: Ob
     if not files.journal.exists():
         return False
     journal = Journal(files.journal)
-    _check_mounted(journal, "install-undo-incomplete", "undone")
+    if problem := _unmounted(journal, "undone"):
+        raise CommandFailure("install-undo-incomplete", problem)
     if journal.is_whole and journal.records != state_of_records(files):
         _overtaken_by_another_agent(files, journal)
         return False
@@ -169,7 +170,8 @@ def recover_install(instructions_directory: Path, group_id: str, *, observer: Ob
 
 def _recover_committed(files: GroupFiles, observer: Observer) -> None:
     journal = Journal(files.committed_journal)
-    _check_mounted(journal, "install-not-completed", "completed")
+    if problem := _unmounted(journal, "completed"):
+        raise InstallNotCompleted(problem)
     staged_cleanup = files.staged(files.cleanup, journal.token.decode())
     if staged_cleanup.exists():
         is_overtaken = journal.records.partition(b",")[0] != state_of(files.cleanup)
@@ -182,16 +184,16 @@ def _recover_committed(files: GroupFiles, observer: Observer) -> None:
     log.info("install_completed_after_interruption", group_id=files.group_id)
 
 
-def _check_mounted(journal: Journal, error_id: str, word: str) -> None:
+def _unmounted(journal: Journal, word: str) -> str:
+    """Why the Install can't be undone or completed, as `word` has it; empty where all file systems are mounted."""
     missing = unmounted(journal)
     if not missing:
-        return
-    message = (
+        return ""
+    return (
         f"An Install of this group was interrupted, and can't be {word}, because no file system is mounted at"
         f" {', '.join(missing)}, where it has changed files. Mount it: the next command of this group, or the next start"
         f" of the agent, goes on. If it is gone for good, remove {journal.path}."
     )
-    raise CommandFailure(error_id, message)
 
 
 def _overtaken_by_another_agent(files: GroupFiles, journal: Journal) -> None:
@@ -277,7 +279,7 @@ def _not_completed(files: GroupFiles, error: BaseException) -> CommandFailure:
         f"The last Install of this group has taken effect, but {where} can't be written: {why}. {remedy}; the next command of this"
         " group, or the next start of the agent, removes the old files."
     )
-    return CommandFailure("install-not-completed", message)
+    return InstallNotCompleted(message)
 
 
 def _give_up_stuck(files: GroupFiles) -> None:
@@ -294,7 +296,7 @@ def _give_up_stuck(files: GroupFiles) -> None:
             f" {error.strerror or error}. Nothing was changed. {protection_of(where, error)}"
             f"{remedy_for(where, error)}, and deploy again."
         )
-        raise CommandFailure("install-not-completed", message) from error
+        raise InstallNotCompleted(message) from error
 
 
 def _named(error: OSError, otherwise: Path) -> str:

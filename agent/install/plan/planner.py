@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from agent.archive_index import ArchiveIndex
 from agent.deployments.group_files import GroupFiles
-from agent.errors import CommandFailure
+from agent.errors import CommandFailure, HostNotReady
 from agent.install.attributes.permissions import Assignment, PermissionProblem, log_unused, resolve_attributes
 from agent.install.attributes.selinux import labels_to_set
 from agent.install.compare.other_groups import Overlap, claims_on, find_overlap
@@ -225,7 +225,7 @@ class _Planner:
             message = (
                 f"The permissions section can't be applied, and nothing was changed: {listed(problems)}."
             )
-            raise CommandFailure("permissions-invalid", message)
+            raise HostNotReady("permissions-invalid", message)
         log_unused(found for found in resolved if id(found) not in self._assigned)
 
     def _assign(self, assignment: Assignment, problems: list[str]) -> None:

@@ -9,7 +9,7 @@ import pwd
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agent.errors import CommandFailure
+from agent.errors import CommandFailure, HostNotReady
 from agent.install.attributes.permissions import unknown_name
 from agent.install.model.failures import StepFailed
 from agent.install.plan.conflicts import InstallConflicts
@@ -100,5 +100,5 @@ def _without_owners(request: InstallRequest) -> tuple[InstallRequest, dict[int, 
         stripped.append(without)
     if problems:
         message = f"The permissions section can't be applied, and nothing was changed: {'; '.join(problems)}."
-        raise CommandFailure("permissions-invalid", message)
+        raise HostNotReady("permissions-invalid", message)
     return replace(request, appspec=replace(request.appspec, permissions=tuple(stripped))), originals

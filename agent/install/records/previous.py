@@ -7,7 +7,7 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.deployments.group_files import GroupFiles
-from agent.errors import CommandFailure
+from agent.errors import HostNotReady
 from agent.install.records.install_json import instructions_digest
 from agent.install.records.installed import Previous, PreviousFiles
 from agent.install.records.manifest import (
@@ -58,7 +58,7 @@ def read_records(files: GroupFiles) -> Records:
     """What the cleanup file, and the manifest if it fits, tell.
 
     Raises:
-        CommandFailure: `install-records-unreadable`.
+        HostNotReady: `install-records-unreadable`.
     """
     try:
         records = fitting_records(files)
@@ -74,7 +74,7 @@ def read_records(files: GroupFiles) -> Records:
             f" {error.strerror}. Nothing was changed. Make the file readable and deploy again; if it is lost, remove"
             f" {files.cleanup}: the files of the last Install are somebody else's then, and stay where they are."
         )
-        raise CommandFailure("install-records-unreadable", message) from error
+        raise HostNotReady("install-records-unreadable", message) from error
     return records
 
 
