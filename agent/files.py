@@ -1,14 +1,16 @@
-"""Writing files so that a reader, or a crash, never finds half of one; and who holds the lock of one."""
+"""Writing files so that a reader, or a crash, never finds half of one; locks, and who holds one."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
 from pathlib import Path
 
 _LOCKS = Path("/proc/locks")
+_LOCK_MODE = 0o600
 
 
 class FileDamaged(OSError):
@@ -104,13 +106,63 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def lock_holder(status: os.stat_result) -> int | None:
-    """Pid of whoever has taken the flock on this file or directory.
+def lock_file(directory: Path) -> Path:
+    """The file that stands for this directory where somebody takes its lock, see `open_lock`."""
+    return directory / ".lock"
+
+
+def open_lock(path: Path) -> int:
+    """A new descriptor of this lock file, which is made where there is none.
+
+    Nobody else may open it. Whoever can read a file, or a directory, can take its lock, and would keep everybody
+    waiting who has to have it: that must not be in the hands of a user whose hook once ran here.
+
+    Raises:
+        OSError: it can't be opened, or there is no such directory.
+    """
+    # For writing, too: over NFS nothing else can be locked.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _LOCK_MODE)
+    try:
+        # Such as after somebody has made all below the directory readable.
+        if stat.S_IMODE(os.fstat(descriptor).st_mode) != _LOCK_MODE:
+            os.fchmod(descriptor, _LOCK_MODE)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def take_lock(path: Path) -> int | None:
+    """A descriptor that holds the lock of this file, until it and its copies are closed; None when somebody has it.
+
+    Raises:
+        OSError: as `open_lock`, or there are no locks here.
+    """
+    descriptor = open_lock(path)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return None
+        raise
+    return descriptor
+
+
+def lock_holder(path: Path) -> int | None:
+    """Pid of whoever has taken the lock of this file.
 
     Locks are handed down to children: that process may have ended, and one of its own holds on.
     None when there is no lock, or the kernel does not tell: it knows none of other pid namespaces,
     and names some file systems, such as btrfs, otherwise than stat does.
+
+    Raises:
+        OSError: this user may not look.
     """
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
     file = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     try:
         lines = _LOCKS.read_text(encoding="ascii").splitlines()

@@ -7,7 +7,7 @@ import fcntl
 import os
 from typing import TYPE_CHECKING
 
-from agent.files import write_all
+from agent.files import open_lock, write_all
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,14 +69,22 @@ class RotatingFile:
         return (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino)
 
     def _rotate(self) -> None:
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-        if self._is_current() and os.fstat(self._descriptor).st_size > 0:
-            for number in range(self._kept_files - 1, 0, -1):
-                newer = self.path if number == 1 else self._numbered(number - 1)
-                with contextlib.suppress(FileNotFoundError):
-                    os.replace(newer, self._numbered(number))
-        self.close()
-        self._open()
+        # Not the lock of the file itself, which everybody who may read it can hold for ever.
+        lock = open_lock(self.path.with_name(f".{self.path.name}.lock"))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if self._is_current() and os.fstat(self._descriptor).st_size > 0:
+                self._move_along()
+            self.close()
+            self._open()
+        finally:
+            os.close(lock)
+
+    def _move_along(self) -> None:
+        for number in range(self._kept_files - 1, 0, -1):
+            newer = self.path if number == 1 else self._numbered(number - 1)
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(newer, self._numbered(number))
 
     def _numbered(self, number: int) -> Path:
         return self.path.with_name(f"{self.path.name}.{number}")

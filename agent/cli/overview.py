@@ -25,10 +25,10 @@ from agent.deployments import (
     JobStore,
     StatusFile,
 )
-from agent.deployments.group import group_holder
+from agent.deployments.group import group_lock_file
 from agent.deployments.judgement import DeploymentState, Judgement, judge
 from agent.deployments.refused_start import RefusedStart, RefusedStartFile
-from agent.files import FileDamaged, lock_holder
+from agent.files import FileDamaged, lock_file, lock_holder
 from agent.protocol import CommandStatus
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class _Look:
         daemon = self._try(file.read)
         is_known = not self._problems or (self._is_damaged and self._is_nobody_there())
         vitality = examine(daemon, self._try(file.heartbeat_at) or 0.0) if daemon else None
-        holder = self._try(self._lock_holder)
+        holder = self._try(lambda: lock_holder(lock_file(self._state)))
         states = self._try(self._records)
         entries = self._try(self._history)
         refused = self._try(RefusedStartFile(self._state).read)
@@ -133,7 +133,9 @@ class _Look:
     def _is_nobody_there(self) -> bool:
         """Whether nobody has the agent's lock on its directory: it is what counts, whatever the status file says."""
         try:
-            descriptor = os.open(self._state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            descriptor = os.open(lock_file(self._state), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:  # no agent has ever been here
+            return True
         except OSError:
             return False
         try:
@@ -170,12 +172,6 @@ class _Look:
                 found.append(state)
         return tuple(found)
 
-    def _lock_holder(self) -> int | None:
-        try:
-            return lock_holder(self._state.stat())
-        except FileNotFoundError:
-            return None
-
     def _run_state(
         self, daemon: DaemonStatus | None, vitality: Vitality | None, holder: int | None, *, is_known: bool
     ) -> RunState:
@@ -211,7 +207,8 @@ class _Look:
         ):
             return False
         try:
-            return group_holder(self._root.group(facts.deployment_group_id)) is None
+            group = self._root.group(facts.deployment_group_id)
+            return lock_holder(group_lock_file(group)) is None
         except OSError:
             return False
 

@@ -19,10 +19,11 @@ from agent.cli.host import check_owner
 from agent.cli.running import DONE, agent_of, config_option, exit_impossible
 from agent.cli.terminal_text import readable
 from agent.deployments import DeploymentRoot, JobStore
-from agent.deployments.group import GroupBusy, group_holder, group_lock_at_once
+from agent.deployments.group import GroupBusy, group_lock_at_once, group_lock_file
 from agent.deployments.group_files import GroupFiles, interrupted_groups
 from agent.deployments.jobs import COMMIT, UNDO
 from agent.errors import CommandFailure, ConfigurationError
+from agent.files import lock_holder
 from agent.logs import command_log, stderr_log
 from agent.protocol import INSTALL
 from agent.worker.installed import recover_group
@@ -87,7 +88,7 @@ def worker_on_group(group: Path, group_id: str, jobs: JobStore) -> str | None:
     Raises:
         OSError: this user may not look.
     """
-    holder = group_holder(group)
+    holder = lock_holder(group_lock_file(group))
     if holder is not None:
         return _described(holder, jobs)
     for job, state in _unfinished(group_id, jobs):

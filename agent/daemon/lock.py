@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 
 from agent.errors import AgentAlreadyRuns, DirectoryNotLockable
-from agent.files import lock_holder
+from agent.files import lock_file, lock_holder, take_lock
 
 
 class AgentLock:
-    """Locks on directories that one agent owns. They lie on the directories, so nothing is left behind."""
+    """Locks on directories that one agent owns. They lie on a file in each, see `open_lock`."""
 
     def __init__(self, *directories: Path) -> None:
         self._directories = directories
@@ -35,17 +34,15 @@ class AgentLock:
                 ) from error
 
     def _acquire(self, directory: Path) -> None:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._descriptors.append(descriptor)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = _described(lock_holder(os.fstat(descriptor)))
+        descriptor = take_lock(lock_file(directory))
+        if descriptor is None:
+            holder = _described(lock_holder(lock_file(directory)))
             self.forget()
             raise AgentAlreadyRuns(
                 f"Another agent {holder} owns {directory}. Stop that one first, or give this one a root_dir "
                 "and a pid_dir of its own."
-            ) from None
+            )
+        self._descriptors.append(descriptor)
 
     def forget(self) -> None:
         """Close our copies of the locks; for a forked worker, which must not keep them alive."""

@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 from agent.errors import CommandFailure
-from agent.files import lock_holder
+from agent.files import lock_holder, open_lock, take_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,16 +41,22 @@ class GroupBusy(Exception):
         self.holder = holder
 
 
+def group_lock_file(group: Path) -> Path:
+    """What lies beside the group's directory, in which there is nothing but deployments."""
+    return group.with_name(f".{group.name}.lock")
+
+
 @contextlib.contextmanager
 def group_lock(group: Path) -> Iterator[None]:
     """Within the block nobody else, worker or `agentctl deploy`, works on this group.
 
-    The lock lies on the directory itself and goes with its holder, however that ends.
+    The lock lies on a file beside the directory, see `open_lock`, and goes with its holder, however that ends.
 
     Raises:
         OSError: the directory can't be made.
     """
-    descriptor = _opened(group)
+    group.mkdir(parents=True, exist_ok=True)
+    descriptor = open_lock(group_lock_file(group))
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
@@ -66,30 +72,11 @@ def group_lock_at_once(group: Path) -> Iterator[None]:
         GroupBusy: somebody has it.
         OSError: the directory can't be made.
     """
-    descriptor = _opened(group)
+    group.mkdir(parents=True, exist_ok=True)
+    descriptor = take_lock(group_lock_file(group))
+    if descriptor is None:
+        raise GroupBusy(lock_holder(group_lock_file(group)))
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise GroupBusy(lock_holder(os.fstat(descriptor))) from None
         yield
     finally:
         os.close(descriptor)
-
-
-def group_holder(group: Path) -> int | None:
-    """Pid of whoever has taken the group's lock, see `lock_holder`; None when nobody has, or nobody knows.
-
-    Raises:
-        OSError: this user may not look.
-    """
-    try:
-        status = os.stat(group)
-    except FileNotFoundError:
-        return None
-    return lock_holder(status)
-
-
-def _opened(group: Path) -> int:
-    group.mkdir(parents=True, exist_ok=True)
-    return os.open(group, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,6 +1,6 @@
 """Job records: what the agent knows about a host command from its acceptance to its report.
 
-A record is a directory `<state>/jobs/<number>-<digest>` with one file, `record.jsonl`, that is only
+A record is a directory `<state>/jobs/<number>-<digest>` with a file, `record.jsonl`, that is only
 ever appended to. A line is written before the step that it announces, so whoever finds the record
 after a crash knows how far the work can have come:
 
@@ -13,7 +13,7 @@ after a crash knows how far the work can have come:
     ended      exit code of a worker that died; minus the number of a signal        (daemon)
     result     what is about to be reported             (worker)
 
-The worker holds a lock on the file while it lives. A record goes when its result has been
+The worker holds the lock of the directory, see `open_lock`, while it lives. A record goes when its result has been
 delivered and is a line of the history; where that can't be written, as on a full disk, it stays:
 the same command must not be carried out again when it is delivered again.
 """
@@ -21,7 +21,6 @@ the same command must not be carried out again when it is delivered again.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -32,7 +31,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.files import read_file, sync_directory, write_all
+from agent.files import lock_file, read_file, sync_directory, take_lock, write_all
 from agent.protocol import CommandStatus, HostCommand
 
 if TYPE_CHECKING:
@@ -142,9 +141,10 @@ class JobState:
 class Job:
     """One record on disk."""
 
-    def __init__(self, directory: Path, descriptor: int = -1) -> None:
+    def __init__(self, directory: Path, descriptor: int = -1, lock: int = -1) -> None:
         self.directory = directory
         self._descriptor = descriptor
+        self._lock = lock
 
     @property
     def record(self) -> Path:
@@ -212,24 +212,25 @@ class Job:
             OSError: it can't be opened for writing.
         """
         try:
-            descriptor = os.open(self.record, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock = take_lock(lock_file(self.directory))
+            if lock is None:
+                return False
+            self._lock = lock
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            self._descriptor = os.open(self.record, flags, 0o644)
         except OSError as error:
-            os.close(descriptor)
-            if error.errno in (errno.EAGAIN, errno.EACCES):
+            self.let_go()
+            if isinstance(error, FileNotFoundError):
                 return False
             raise
-        self._descriptor = descriptor
         return True
 
     def let_go(self) -> None:
-        """Close our copy of the record; a worker that was forked meanwhile keeps its lock."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        """Close our copy of the record and of its lock; a worker that was forked meanwhile keeps the lock."""
+        for descriptor in (self._descriptor, self._lock):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._descriptor = self._lock = -1
 
     def send_to(self, connection: socket.socket) -> None:
         """Give whoever is at the other end this record with our lock; we keep it, too, until we let go.
@@ -237,20 +238,26 @@ class Job:
         Raises:
             OSError: there is nobody, or no room for the message.
         """
-        socket.send_fds(connection, [os.fsencode(self.directory)], [self._descriptor])
+        socket.send_fds(connection, [os.fsencode(self.directory)], [self._descriptor, self._lock])
 
     @classmethod
     def receive_from(cls, connection: socket.socket) -> Job | None:
         """The record that `send_to` has sent, with its lock; None when the other end has gone."""
-        name, descriptors, _, _ = socket.recv_fds(connection, _MAX_PATH_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
-        if not name or not descriptors:
+        name, descriptors, _, _ = socket.recv_fds(connection, _MAX_PATH_BYTES, 2, socket.MSG_CMSG_CLOEXEC)
+        if len(descriptors) < 2:  # both, or there was no room for them
+            for descriptor in descriptors:
+                os.close(descriptor)
             return None
-        return cls(Path(os.fsdecode(name)), descriptors[0])
+        return cls(Path(os.fsdecode(name)), *descriptors)
 
     def is_alive(self) -> bool:
-        """Whether a living process holds this record."""
+        """Whether a living process holds this record.
+
+        Raises:
+            OSError: that can't be told, as by another user, or when no descriptor is left.
+        """
         try:
-            descriptor = os.open(self.record, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(lock_file(self.directory), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
         try:
@@ -268,8 +275,9 @@ class Job:
             OSError: it can't be removed, as on a read-only disk.
         """
         # By name, and not shutil.rmtree: that needs a descriptor, and there may be none left.
-        with contextlib.suppress(FileNotFoundError):
-            self.record.unlink()
+        for path in (self.record, lock_file(self.directory)):
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
         with contextlib.suppress(FileNotFoundError):
             self.directory.rmdir()
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent.deployments.group import group_lock_file
+from agent.files import open_lock
 from tests.daemon.agent_process import AGENTCTL, clean_environment
 from tests.e2e.bundles import pack
 
@@ -492,7 +494,7 @@ def test_an_install_at_work_is_told_from_an_interrupted_one(host: Host) -> None:
     instructions.mkdir(parents=True)
     group.mkdir()
     (instructions / f"{GROUP}-journal").touch()
-    descriptor = os.open(group, os.O_RDONLY)
+    descriptor = open_lock(group_lock_file(group))
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         done = host.plan(host.revision({"a": "1"}))

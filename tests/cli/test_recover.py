@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.deployments import DeploymentDirectory, DeploymentFacts, DeploymentRoot, JobStore, RecordedProcess
+from agent.deployments.group import group_lock_file
 from agent.deployments.pointers import write_pointer
+from agent.files import open_lock
 from agent.processes import boot_id, start_ticks
 from agent.protocol import HostCommand
 from tests.daemon.agent_process import clean_environment
@@ -276,7 +278,7 @@ def test_a_group_that_is_locked_is_left_alone_and_its_holder_named(host: Host) -
     host.install("two", killed_at="commit")
     group = host.root / GROUP
     group.mkdir()
-    descriptor = os.open(group, os.O_RDONLY)
+    descriptor = open_lock(group_lock_file(group))
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         done = host.recover()

@@ -185,8 +185,8 @@ def test_a_loss_is_reported_also_when_somebody_looks_at_the_record_at_that_momen
 ) -> None:
     """Whoever waits for its turn holds the dead worker's lock for a moment; so does this test, for longer."""
     (worker,) = agent.workers()
-    (record,) = agent.state.glob("jobs/*/record.jsonl")
-    with record.open() as file:
+    (lock,) = agent.state.glob("jobs/*/.lock")
+    with lock.open() as file:
         looker = threading.Thread(target=fcntl.flock, args=(file, fcntl.LOCK_SH))
         looker.start()
         os.kill(worker, signal.SIGKILL)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import stat
 import subprocess
 import sys
 from collections import defaultdict
@@ -72,7 +74,7 @@ def test_a_full_file_makes_room_and_the_oldest_goes(tmp_path: Path) -> None:
         file.write(f"line {number}\n".encode())
     file.close()
     assert {"log": "line 5\n", "log.1": "line 4\n", "log.2": "line 3\n"} == {
-        path.name: path.read_text() for path in tmp_path.iterdir()
+        path.name: path.read_text() for path in tmp_path.glob("log*")
     }
 
 
@@ -128,3 +130,16 @@ def test_the_file_gets_the_mode_that_was_asked_for(tmp_path: Path, mode: int) ->
     umask = os.umask(0)
     os.umask(umask)
     assert mode & ~umask == (tmp_path / "log").stat().st_mode & 0o777
+
+
+def test_who_may_read_a_log_cannot_keep_it_from_being_rotated(tmp_path: Path) -> None:
+    """Everybody may read the agent's: with one `flock`, any user could stop the daemon and all that hooks print."""
+    path = tmp_path / "log"
+    file = RotatingFile(path, max_bytes=10)
+    file.write(b"one line\n")
+    with path.open("rb") as reader:
+        fcntl.flock(reader, fcntl.LOCK_EX)
+        file.write(b"another line\n")
+    file.close()
+    assert ["one line", "another line"] == all_lines(path)
+    assert [0o600] == [stat.S_IMODE(lock.stat().st_mode) for lock in tmp_path.glob(".*")]
