@@ -144,6 +144,10 @@ class S3Object:
         try:
             return self._sources.credentials()
         except IdentityError as error:
+            if self._credentials is not None:
+                # They have expired in the middle of the transfer, while the metadata service, say, does not answer.
+                why = f"this host has no credentials any more: {error.message.rstrip('.')}"
+                raise TryAgain(why, Trouble.NO_CREDENTIALS) from error
             raise CommandFailure(
                 "bundle-credentials-missing",
                 f"The bundle {self.name} can't be downloaded: this host has no credentials now."

@@ -14,6 +14,7 @@ class Trouble(enum.Enum):
     PROXY = "proxy in trouble"
     SERVER_ERROR = "server in trouble"
     THROTTLED = "throttled"
+    NO_CREDENTIALS = "credentials lost meanwhile"
     INTERRUPTED = "transfer interrupted"
     REPLACED = "object replaced meanwhile"
     CONTRADICTION = "answers contradict each other"
@@ -26,6 +27,7 @@ ERROR_IDS = {
     Trouble.PROXY: "bundle-proxy-failed",
     Trouble.SERVER_ERROR: "bundle-server-error",
     Trouble.THROTTLED: "bundle-throttled",
+    Trouble.NO_CREDENTIALS: "bundle-credentials-missing",
     Trouble.INTERRUPTED: "bundle-download-failed",
     Trouble.REPLACED: "bundle-answers-inconsistent",
     Trouble.CONTRADICTION: "bundle-answers-inconsistent",
@@ -51,6 +53,7 @@ ADVICE = {
         "It gets more requests than it takes. Deploy to fewer hosts at a time, or raise download_patience_seconds,"
         " and deploy again."
     ),
+    Trouble.NO_CREDENTIALS: "There were some when the transfer began: see `agentctl whoami`, and deploy again.",
     Trouble.INTERRUPTED: (
         "The server answers, and the connection does not last: check proxies and firewalls on the way and the log of"
         " the server, and deploy again."

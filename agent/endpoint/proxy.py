@@ -81,7 +81,7 @@ def proxy_for(url: str, proxies: Mapping[str, str]) -> str | None:
     Args:
         url: where the request goes.
         proxies: scheme → proxy address; `no` → hosts without one, separated by commas: a name covers
-            its subdomains, too, and `*` everything.
+            its subdomains, too, a network such as `10.0.0.0/8` its addresses, and `*` everything.
     """
     parts = urlsplit(url)
     proxy = proxies.get(parts.scheme)
@@ -111,4 +111,17 @@ def _is_direct(host: str, port: int | None, no_proxy: str) -> bool:
             continue
         if entry in ("*", host, f"{host}:{port}") or host.endswith(f".{entry}"):
             return True
+        if "/" in entry and _is_in_network(host, entry):
+            return True
     return False
+
+
+def _is_in_network(host: str, network: str) -> bool:
+    """Whether the host is given as an address of this network; names are not looked up."""
+    # Few hosts have such an entry, and the daemon imports this module.
+    import ipaddress  # noqa: PLC0415
+
+    try:
+        return ipaddress.ip_address(host) in ipaddress.ip_network(network, strict=False)
+    except ValueError:
+        return False

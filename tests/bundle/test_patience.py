@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from agent.bundle import FetchedBundle, Patience
 from agent.bundle.fetch import fetch_bundle
 from agent.bundle.session import without_secrets
-from agent.errors import CommandFailure
+from agent.errors import CommandFailure, CredentialsUnavailable
 from agent.identity.credentials import Credentials
 from tests.bundle.servers import Answer, Request, Server, s3_error
 from tests.bundle.transfers import BODY, CREDENTIALS, REVISION, MovedClock, failed, fetch, sources, whole
@@ -269,6 +269,38 @@ def test_credentials_that_expire_again_in_a_long_transfer_are_renewed_again(depl
 
     assert isinstance(outcome, FetchedBundle)
     assert BODY == deployment.bundle.read_bytes()
+
+
+@pytest.mark.parametrize("is_back", [True, False])
+def test_credentials_that_are_lost_in_the_middle_of_a_transfer_are_waited_for(
+    deployment: Deployment, *, is_back: bool
+) -> None:
+    """They expire just while the metadata service does not answer; a host that never had any fails at once."""
+    asked = []
+
+    def current() -> Credentials:
+        asked.append(1)
+        if len(asked) == 1 or (is_back and len(asked) > 4):
+            return CREDENTIALS
+        raise CredentialsUnavailable("The metadata service does not answer.")
+
+    clock = MovedClock()
+    outcome, requests = fetch(
+        deployment,
+        lambda request: dataclasses.replace(whole(request), cut_at=100_000 if request.number == 1 else None),
+        credentials=current,
+        clock=clock,
+    )
+
+    if is_back:
+        assert isinstance(outcome, FetchedBundle)
+        assert BODY == deployment.bundle.read_bytes()
+        assert 2 == len(requests)
+        return
+    failure = failed(outcome, deployment)
+    assert "bundle-credentials-missing" == failure.error_id
+    assert "no credentials any more: The metadata service does not answer. It was tried" in failure.message
+    assert clock.now >= 300
 
 
 def test_an_archived_object_says_how_to_get_it_back(deployment: Deployment) -> None:

@@ -118,7 +118,11 @@ def test_a_pause_that_can_not_be_read_is_none(tmp_path: Path, content: str) -> N
     assert 0 == SharedThrottle(tmp_path).wait_s()
 
 
-PROXIES = {"https": "http://p:3128", "http": "q:80", "no": "internal, .example.com,10.0.0.1,host:8443"}
+PROXIES = {
+    "https": "http://p:3128",
+    "http": "q:80",
+    "no": "internal, .example.com,10.0.0.1,host:8443,10.1.0.0/16,fd00::/8,a/b",
+}
 
 
 @pytest.mark.parametrize(
@@ -132,6 +136,9 @@ PROXIES = {"https": "http://p:3128", "http": "q:80", "no": "internal, .example.c
         ("https://example.com", None),
         ("https://notexample.com", "http://p:3128"),
         ("https://10.0.0.1", None),
+        ("https://10.1.2.3:8462", None),
+        ("https://10.2.2.3", "http://p:3128"),
+        ("https://[fd00::1]:8462", None),
         ("https://host:8443", None),
         ("https://host:443", "http://p:3128"),
     ],
