@@ -25,8 +25,12 @@ from agent.cli.local_revision import (
     working_directory,
 )
 from agent.cli.plan_text import plan_lines
+from agent.cli.recover import holder_in_words
 from agent.cli.terminal_text import readable
+from agent.deployments import JobStore
+from agent.deployments.group import group_lock_file
 from agent.errors import CommandFailure
+from agent.files import lock_holder
 from agent.install.plan.conflicts import InstallConflicts
 from agent.install.preview.changes import BlockedInstall
 from agent.install.preview.preview import preview_install
@@ -178,6 +182,7 @@ def _deploy(
     command_log.configure(_DeployLog(None, level=level))
     directory = host.root.deployment(specification.deployment_group_id, specification.deployment_id)
     click.echo(f"Deploying {specification.application_name} as {specification.deployment_id}")
+    _say_whom_it_waits_for(specification, host)
     outcomes = deploy_locally(
         specification, events, host, on_doubt=_say_doubt, ignores_stop_failures=ignores_stop_failures
     )
@@ -193,6 +198,19 @@ def _deploy(
                 return False
     click.echo(f"\nDeployed. {_where_to_look(directory)}")
     return True
+
+
+def _say_whom_it_waits_for(specification: DeploymentSpecification, host: HostContext) -> None:
+    """Whoever works on the group may take an hour for it; an Install of another process is not joined."""
+    group_id = specification.deployment_group_id
+    # Only said if that is possible: what is wrong with the directory is for the deployment itself to say.
+    with contextlib.suppress(OSError):
+        holder = lock_holder(group_lock_file(host.root.group(group_id)))
+        if holder is not None:
+            who = holder_in_words(holder, JobStore(host.settings.state_directory))
+            _say_doubt(
+                f"{who} works on deployment group {group_id}; this deployment begins when that has ended"
+            )
 
 
 def _say_doubt(doubt: str) -> None:

@@ -90,7 +90,7 @@ def worker_on_group(group: Path, group_id: str, jobs: JobStore) -> str | None:
     """
     holder = lock_holder(group_lock_file(group))
     if holder is not None:
-        return _described(holder, jobs)
+        return holder_in_words(holder, jobs)
     for job, state in _unfinished(group_id, jobs):
         if job.is_alive():
             return _described_worker(state)
@@ -178,7 +178,7 @@ def _nobody_else_at(group: Path, group_id: str, jobs: JobStore) -> Iterator[list
         try:
             held.enter_context(group_lock_at_once(group))
         except GroupBusy as busy:
-            who = "another process" if busy.holder is None else _described(busy.holder, jobs)
+            who = "another process" if busy.holder is None else holder_in_words(busy.holder, jobs)
             raise _LeftAlone(f"{who} works on it") from None
         lost = []
         for job, state in _unfinished(group_id, jobs):
@@ -212,7 +212,13 @@ def _unfinished(group_id: str, jobs: JobStore) -> Iterator[tuple[Job, JobState]]
             yield job, state
 
 
-def _described(pid: int, jobs: JobStore) -> str:
+def holder_in_words(pid: int, jobs: JobStore) -> str:
+    """Which process has a group's lock, and what for, as the subject of a sentence.
+
+    Args:
+        pid: as `lock_holder` tells it.
+        jobs: of the agent whose worker it may be.
+    """
     for job in jobs.jobs():
         with contextlib.suppress(OSError):
             state = job.read()

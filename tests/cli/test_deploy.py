@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.daemon.control_server import HOST
+from agent.deployments.group import group_lock_file
+from tests.daemon.agent_process import AGENTCTL, clean_environment
+from tests.daemon.control_server import HOST, PATIENCE_S
 from tests.e2e.bundles import pack
 
 if TYPE_CHECKING:
@@ -290,3 +294,29 @@ def test_the_order_of_events_is_the_users_within_what_makes_sense(
         assert 0 == done.returncode, done.stdout + done.stderr
         shown = re.findall(r"^  (\w+) +Succeeded", done.stdout, re.MULTILINE)
         assert (order or events.split(",")) == shown
+
+
+def test_who_else_works_on_the_group_is_said_while_it_is_waited_for(local: Local) -> None:
+    """A terminal that says nothing for an hour looks like an agentctl that hangs."""
+    group = local.agent.root / "default-local-deployment-group"
+    group.mkdir(parents=True)
+    revision = local.unpacked("revision", local.files("one"))
+    command = [AGENTCTL, "deploy", "-c", local.agent.config_file, "-l", revision]
+    descriptor = os.open(group_lock_file(group), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with subprocess.Popen(
+            command, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stderr is not None
+            said = process.stderr.readline()
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            process.communicate(timeout=PATIENCE_S)
+    finally:
+        os.close(descriptor)
+    assert re.fullmatch(
+        rf"agentctl: pid {os.getpid()} \(`.*`\) works on deployment group {group.name}; this deployment begins when"
+        r" that has ended\n",
+        said,
+    )
+    assert 0 == process.returncode
