@@ -81,13 +81,18 @@ def parse_appspec(
 def impossible_events(appspec: AppSpec, possible_events: Collection[str]) -> list[Problem]:
     """A problem for each event with scripts that is not among those that the deployment can have."""
     problems: list[Problem] = []
+    possible = (
+        f"possible are {listed(sorted(possible_events))}"
+        if possible_events
+        else "it has no events for scripts"
+    )
     for event in appspec.hooks:
         if event in possible_events:
             continue
         if len(problems) == Reading.MAX_PROBLEMS:
             break
         line, column = appspec.event_places.get(event, (0, 0))
-        hint = nearest(event, possible_events) or f"; possible are {listed(sorted(possible_events))}"
+        hint = nearest(event, possible_events) or f"; {possible}"
         message = f"{quoted(event)} is not a lifecycle event of this deployment{hint}"
         problems.append(Problem(message=message, line=line, column=column))
     return problems

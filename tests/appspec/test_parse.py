@@ -107,6 +107,17 @@ def test_no_message_repeats_a_variable(text: bytes) -> None:
     assert not [note.message for note in notes if "hunter2" in note.message]
 
 
+def test_a_deployment_without_any_event_for_scripts_says_so() -> None:
+    """The list that the specification gives is empty, which is not the same as none."""
+    text = b"version: 0.0\nos: linux\nhooks:\n  AfterInstall: [{location: a.sh}]\n"
+    with pytest.raises(AppSpecInvalid) as caught:
+        parse_appspec(text, path="appspec.yml", possible_events=[])
+    assert (
+        "'AfterInstall' is not a lifecycle event of this deployment; it has no events for scripts"
+        in caught.value.message
+    )
+
+
 def test_impossible_events_are_listed_up_to_a_limit() -> None:
     """The same limit as for other problems, also when a file has nothing but them."""
     events = b"".join(b"  E%d: [{location: a}]\n" % i for i in range(5000))
