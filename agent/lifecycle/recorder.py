@@ -86,13 +86,16 @@ class Recorder:
         self._is_silence_known = True
 
     def begin(self, script_log: ScriptLog) -> bool:
-        """Record another event, whose output goes there, after one at whose end `is_at_rest`; False = it has gone."""
+        """Record another event, whose output goes there, after one at whose end `is_at_rest`.
+
+        False = it has gone, or does not answer: somebody has stopped it, and would keep the scripts from printing.
+        """
         self._forget(script_log)
         try:
             self._send_once(Request.EVENT, script_log.describe())
         except ConnectionError:
             return False
-        return True
+        return bool(self._answer(0))
 
     def is_at_rest(self) -> bool:
         """Whether nobody can print anything any more that it would log."""
@@ -202,19 +205,26 @@ class Recorder:
         """The answer; None where there is nobody to give one."""
         for _ in range(2):
             self._send(request, content)
-            poll = select.poll()
-            poll.register(self._connection, select.POLLIN)
-            if not poll.poll((wait_s + self._patience_s) * 1000):
-                log.warning("hook_output_recorder_stuck", pid=self.pid)
-                self._patience_s = min(_STUCK_ANSWER_S, self._answer_s)
-                os.kill(self.pid, signal.SIGKILL)
+            if answer := self._answer(wait_s):
+                return answer
+            if answer is None:
                 self.revive()
-                continue
-            with contextlib.suppress(ConnectionError):
-                if answer := self._connection.recv(MAX_MESSAGE):
-                    self._patience_s = self._answer_s
-                    return answer
         return None
+
+    def _answer(self, wait_s: float) -> bytes | None:
+        """What the recorder answers; empty when it has gone, None when it was stuck, and so had to be killed."""
+        poll = select.poll()
+        poll.register(self._connection, select.POLLIN)
+        if not poll.poll((wait_s + self._patience_s) * 1000):
+            log.warning("hook_output_recorder_stuck", pid=self.pid)
+            self._patience_s = min(_STUCK_ANSWER_S, self._answer_s)
+            os.kill(self.pid, signal.SIGKILL)
+            return None
+        with contextlib.suppress(ConnectionError):
+            if answer := self._connection.recv(MAX_MESSAGE):
+                self._patience_s = self._answer_s
+                return answer
+        return b""
 
     def _send(self, request: Request, content: bytes) -> None:
         try:

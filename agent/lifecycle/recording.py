@@ -37,7 +37,7 @@ class Request(Enum):
     """What the worker may ask; the first byte of a message."""
 
     EVENT = b"B"
-    """Another event begins, whose output goes into the log that the rest of the message describes."""
+    """Another event begins, whose output goes into the log that the rest of the message describes; answered."""
     REST = b"R"
     """Answered by whether nobody can write to any stream any more; the files are closed then."""
     NOTE = b"N"
@@ -150,6 +150,7 @@ class _Service:
         self.log = log
         self.capture = Capture(log)
         self._mark = None
+        self._connection.send(b"1")
 
     def _rest(self) -> None:
         is_idle = not self.capture.readers

@@ -55,6 +55,7 @@ class ScriptLog:
         self._deployment_id = deployment_id.encode()
         self._tail = Tail()
         self._is_interrupted = False
+        self._before = _end_of(scripts_log)
         self.trouble: str | None = None
         for path in filter(None, (scripts_log, deployments_log)):
             with contextlib.suppress(OSError):
@@ -95,8 +96,10 @@ class ScriptLog:
         if not self._is_interrupted:
             return
         with contextlib.suppress(OSError), self._scripts.path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(size - _RECALLED_BYTES, 0))
+            now, (*known, size_before) = os.fstat(file.fileno()), self._before
+            # What was there before is of other events, also where nothing of this one could be written.
+            begin = size_before if known == [now.st_dev, now.st_ino] else 0
+            file.seek(max(now.st_size - _RECALLED_BYTES, begin))
             self._tail = recalled(file.read())
 
     def note(self, line: bytes) -> None:
@@ -129,3 +132,12 @@ class ScriptLog:
             file.write(lines)
         except OSError as error:
             self.trouble = f"{file.path}: {error.strerror or error}"
+
+
+def _end_of(path: Path) -> tuple[int, int, int]:
+    """Device and inode of this file, and how long it is; zeros where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return 0, 0, 0
+    return status.st_dev, status.st_ino, status.st_size

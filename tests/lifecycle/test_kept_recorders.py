@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import shutil
 import signal
 from typing import TYPE_CHECKING
@@ -10,11 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.appspec import HookScript
+from agent.lifecycle.context import Patience
 from agent.lifecycle.recorder_shelf import RecorderShelf
 from tests.lifecycle.waiting import is_running, read, recorders, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.lifecycle.conftest import Event
 
@@ -100,3 +104,56 @@ def test_a_failed_event_keeps_no_recorder(event: Event, shelf: RecorderShelf) ->
     """Nor does its worker stay."""
     event.fail(HookScript(location="none.sh"))
     wait_until(lambda: not recorders())
+
+
+def test_a_recorder_that_was_stopped_in_between_is_replaced_before_a_script_runs(
+    event: Event, shelf: RecorderShelf
+) -> None:
+    """A debugger has it, or a dead disk. A script that prints much would else wait for its timeout."""
+    event.options["patience"] = Patience(recorder_s=0.2)
+    event.run_one("#!/bin/sh\necho one\n")
+    (stopped,) = recorders()
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        log = event.fail_one(
+            "#!/bin/sh\nhead -c 1000000 /dev/zero | tr '\\0' x; echo; echo two; exit 3\n"
+        ).log
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(stopped, signal.SIGCONT)
+    assert "LifecycleEvent - AfterInstall\nScript - h.sh\n[stdout]two\n" == log
+
+
+def test_a_recorder_that_never_wrote_a_line_hands_on_nothing_of_the_event_before(
+    event: Event, shelf: RecorderShelf
+) -> None:
+    """The disk is full, and the kernel needs memory: the report then has little, but nothing of another script."""
+    event.run_one("#!/bin/sh\necho one; echo trouble >&2\n")
+    ready = event.directory / "ready"
+    event.options["event"] = "ApplicationStart"
+
+    def kill_recorder() -> bool:
+        if ready.exists():
+            os.kill(recorders()[0], signal.SIGKILL)
+            ready.unlink()
+        return False
+
+    event.cancelled = kill_recorder
+    script = f"#!/bin/sh\ntouch {ready}; while [ -e {ready} ]; do sleep 0.01; done; exit 3\n"
+    with full_disk(event.scripts_log):
+        failure = event.fail_one(script)
+    assert "trouble" not in failure.message + failure.log
+    assert "one" not in failure.log
+
+
+@contextlib.contextmanager
+def full_disk(log: Path) -> Iterator[None]:
+    """Meanwhile nothing more can be written to this log."""
+    # No process of ours can write more to any file; what is there already is as long as that.
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for recorder in (0, *recorders()):
+        resource.prlimit(recorder, resource.RLIMIT_FSIZE, (log.stat().st_size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
