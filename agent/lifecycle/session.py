@@ -147,8 +147,9 @@ class _Keeper:
             os.setresgid(self._plan.gid, self._plan.gid, self._plan.gid)
             os.setresuid(self._plan.uid, self._plan.uid, self._plan.uid)
             # By the script's own process: whatever happens to this one from then on, the worker knows of it.
+            # If that does not hear of it any more, there must be no script.
             shown = path if path and len(path) <= _MAX_SHOWN else None
-            self._tell(Report.STARTED, pid=os.getpid(), path=shown, left_group=has_left)
+            self._send(Report.STARTED, pid=os.getpid(), path=shown, left_group=has_left)
 
         try:
             return self._plan.start(variables, become_user)
@@ -186,7 +187,12 @@ class _Keeper:
 
     def _tell(self, report: Report, **facts: Any) -> None:
         with contextlib.suppress(OSError):  # a worker that was killed does not hear it
-            self._connection.send(json.dumps({"is": report.value, **facts}).encode())
+            self._send(report, **facts)
+
+    def _send(self, report: Report, **facts: Any) -> None:
+        # Not in ASCII, where one character may take twelve bytes: it would not go through whole.
+        text = json.dumps({"is": report.value, **facts}, ensure_ascii=False)
+        self._connection.send(text.encode("utf-8", "surrogatepass"))
 
 
 def _leave_worker(connection: socket.socket, stdout: int, stderr: int) -> socket.socket:

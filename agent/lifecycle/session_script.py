@@ -121,6 +121,8 @@ class SessionScript:
             return self._code
         if self._status is None:
             return None
+        if self._script_pid is None and self._failure is None:
+            self._hear_out()
         if self._script_pid is None:
             self.finish()
         if self._failure is not None:
@@ -139,6 +141,15 @@ class SessionScript:
         # After that: what was said last is there by now.
         while not self._is_closed and (message := self._receive()):
             self._hear(message)
+
+    def _hear_out(self) -> None:
+        """Hear of a script whose process had been made when its keeper was killed, and is about to start it."""
+        end = time.monotonic() + self._closing_s
+        while self._script_pid is None and not self._is_closed and (left_s := end - time.monotonic()) > 0:
+            poll = select.poll()
+            poll.register(self._connection, select.POLLIN)
+            poll.poll(left_s * 1000)
+            self.reap()
 
     def finish(self) -> None:
         """See `ScriptProcess`."""

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent.appspec import HookScript
+from agent.errors import CommandFailure
+from agent.lifecycle.adoption import adopting_orphans
 from agent.lifecycle.context import HookProcess, Patience
 from agent.lifecycle.ending import end_abandoned_hook
 from agent.lifecycle.environment import EnvironmentPolicy, HookEnvironment
+from agent.lifecycle.pam import load_pam
+from agent.lifecycle.session import SessionPlan
+from agent.lifecycle.session_script import SessionScript, fork_keeper
+from agent.lifecycle.streams import ScriptStreams
 from tests.lifecycle.isolation import run_isolated
 from tests.lifecycle.private_etc import ETC, SERVICE, add_user, in_private_etc, rules
 from tests.lifecycle.waiting import is_running, read, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from tests.lifecycle.conftest import Event
 
@@ -304,6 +313,112 @@ def test_a_script_whose_session_process_is_killed_keeps_its_result(event: Event)
     error_id, _, message, _ = failure_in_session(event, lambda: None, kill + "exit 3\n", runas="root")
     assert (error_id, "exit code 3" in message) == ("hook-failed", True)
     assert printed_in_session(event, lambda: None, kill + "echo ran\n", runas="root").endswith("ran")
+
+
+class LateScript:
+    """A script whose process is there, and waits before it becomes the script; in the session that it is to have."""
+
+    def __init__(self, directory: Path) -> None:
+        self.ran, self._go, self._is_there = (directory / name for name in ("ran", "go", "is there"))
+        streams = ScriptStreams()
+        plan = SessionPlan(
+            worker=os.getpid(),
+            service="codedeploy-agent",
+            user="app",
+            uid=4242,
+            gid=4242,
+            groups=(4242,),
+            environment={},
+            start=self._start,
+            announce=lambda: None,
+            closing_s=5.0,
+        )
+        library = load_pam()
+        assert library is not None
+        ours, self._keeper = fork_keeper(library, plan, streams)
+        self.process = SessionScript(
+            self._keeper,
+            ours,
+            script=HookScript(location="h.sh"),
+            service="su",
+            closing_s=5.0,
+            explain=_explain,
+        )
+        wait_until(self._is_there.exists)
+
+    def _start(
+        self, _variables: Mapping[str, str], become_user: Callable[[str | None], None]
+    ) -> subprocess.Popen[bytes]:
+        def become_late() -> None:
+            self._is_there.touch()
+            wait_until(self._go.exists)
+            become_user(None)
+
+        self.ran.touch()
+        self.ran.chmod(0o666)
+        command = ["/bin/sh", "-c", f"echo yes > {self.ran}; exit 3"]
+        return subprocess.Popen(command, preexec_fn=become_late, start_new_session=True)  # noqa: PLW1509
+
+    def kill_keeper(self) -> None:
+        os.kill(self._keeper, signal.SIGKILL)
+        wait_until(lambda: not is_running(self._keeper))
+
+    def go_on(self) -> None:
+        self._go.touch()
+
+
+def _explain(error: int) -> CommandFailure:
+    return CommandFailure("hook-not-startable", str(error))
+
+
+def test_a_script_that_is_about_to_start_when_its_session_process_is_killed_keeps_its_result(
+    event: Event,
+) -> None:
+    """It would else run after a report that says that it was not started."""
+
+    def act() -> int:
+        with adopting_orphans():
+            late = LateScript(event.directory)
+            late.kill_keeper()
+            later = threading.Timer(0.2, late.go_on)
+            later.start()
+            wait_until(lambda: late.process.poll() is not None)
+            later.join()
+        code = late.process.poll()
+        assert code is not None
+        return code
+
+    assert 3 == in_private_etc(lambda: add_user("app"), act)
+
+
+def test_a_script_that_nobody_can_be_told_of_does_not_start(event: Event) -> None:
+    """Its worker has given it up, or was killed."""
+
+    def act() -> str:
+        with adopting_orphans():
+            late = LateScript(event.directory)
+            late.kill_keeper()
+            late.process.reap()
+            late.process.finish()
+            late.go_on()
+            with contextlib.suppress(ChildProcessError):
+                while True:
+                    os.wait()
+        return read(late.ran)
+
+    assert "" == in_private_etc(lambda: add_user("app"), act)
+
+
+def test_what_modules_say_at_length_spoils_no_report(event: Event) -> None:
+    """They may say more than one message between processes of ours holds."""
+
+    def prepare() -> None:
+        (ETC / "said").write_text(chr(0x1F600) * 500)
+        rules("account optional pam_echo.so file=/etc/said\n" * 30 + "account required pam_deny.so\n")
+
+    error_id, _, message, _ = failure_in_session(event, prepare)
+    assert error_id == "hook-session-refused"
+    assert chr(0x1F600) in message
 
 
 def test_a_user_may_not_signal_the_process_of_the_session(event: Event) -> None:
