@@ -191,6 +191,23 @@ def test_a_file_that_names_no_deployment_of_its_group_is_named(
     assert [] == application.trace
 
 
+def test_a_file_that_should_name_a_deployment_and_is_lost_is_not_taken_for_a_first_deployment(
+    server: ControlServer, agent: Agent, application: Application
+) -> None:
+    """What the group has installed is on record: there is an application, and it was not stopped."""
+    installed = application.revise("installed", ["ApplicationStop", *LATER])
+    server.carry(installed, "DownloadBundle", "Install")
+    agent.wait_until_idle()
+    pointer = agent.root / "deployment-instructions" / f"{installed.group_id}_last_successful_install"
+    pointer.unlink()
+    completion = server.run("BeforeAllowTraffic", application.revise("rollback", LATER, others=ROLLBACK))
+    assert_gone(completion)
+    early = server.run("ApplicationStop", application.revise("next"))
+    expected = f"Succeeded: no script has run, since {pointer} is not there, although this group has installed something"
+    assert early.message.startswith(expected), early.message
+    assert [] == application.trace
+
+
 LEFT = {
     "is no directory any more": lambda archive: archive.write_text("a file"),
     "is a link to elsewhere, where there is no directory": lambda archive: archive.symlink_to("elsewhere"),

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.deployments import History
+from agent.deployments.group_files import GroupFiles
 from agent.deployments.pointers import named_by
 from agent.errors import CommandFailure
-from agent.files import is_directory
+from agent.files import is_directory, is_there
 from agent.lifecycle.choice import ScriptSource, choose_source
 from agent.protocol import DOWNLOAD_BUNDLE, EARLY_EVENTS, INSTALL, LIFECYCLE_EVENTS, CommandStatus
 from agent.worker.runs.event_index import has_remembered_events
@@ -61,9 +62,13 @@ def directory_of_scripts(
         return earlier
     pointer = revisions.last_successful_file if is_last else revisions.most_recent_file
     named = named_by(pointer)
-    if named is None:
-        return NoScripts()
-    return no_earlier_scripts(event, _what_is_lost(earlier, named, pointer, source))
+    if named is not None:
+        return no_earlier_scripts(event, _what_is_lost(earlier, named, pointer, source))
+    files = GroupFiles(directory=host.root.instructions, group_id=specification.deployment_group_id)
+    if is_there(files.instructions) or is_there(files.cleanup):
+        lost = f"{pointer} is not there, although this group has installed something: it should name"
+        return no_earlier_scripts(event, f"{lost} the group's {source.value} deployment")
+    return NoScripts()
 
 
 def no_earlier_scripts(event: str, lost: str) -> NoScripts:
