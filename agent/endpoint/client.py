@@ -167,8 +167,8 @@ class HostCommandClient:
         """What an answer without a member means: nothing, if the service has given it."""
         kind = response.headers.get("Content-Type", "")
         is_of_service = "json" in kind or "x-amzn-RequestId" in response.headers
-        # A report has no answer, so that nothing could be missing.
-        if is_of_service or operation == "PutHostCommandComplete":
+        # A report has no answer, so that nothing could be missing; but an empty page is not from the service.
+        if is_of_service or (operation == "PutHostCommandComplete" and not kind):
             return {}
         raise self._nonsense(operation, "the answer is empty")
 

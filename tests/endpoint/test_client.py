@@ -171,6 +171,17 @@ def test_what_the_service_never_says_is_no_answer_to_a_report(
         client.complete("c-1", CommandStatus.SUCCEEDED, "{}")
 
 
+def test_an_empty_page_is_no_answer_to_a_report_but_an_empty_answer_is(
+    client: HostCommandClient, server: ScriptedServer
+) -> None:
+    """The service answers a report with nothing, and a portal may do so, too; only that calls it a page."""
+    server.script.put(Answer(body=b"", headers={"Content-Type": "text/html"}))
+    with pytest.raises(EndpointUnavailable, match="with nonsense: the answer is empty"):
+        client.complete("c-1", CommandStatus.SUCCEEDED, "{}")
+    server.script.put(Answer(body=b""))
+    client.complete("c-1", CommandStatus.SUCCEEDED, "{}")
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [
