@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +15,7 @@ from agent.worker.runs.event_index import appspec_of, has_remembered_events, rem
 from tests.daemon.agent_process import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 INDEX = ".appspec-events"
@@ -154,3 +156,34 @@ def test_what_cannot_be_remembered_is_simply_not_known(revision: DeploymentDirec
     (revision.path / INDEX).mkdir()
     appspec_of(revision, None)
     assert remembered_events(revision) is None
+
+
+@pytest.fixture
+def coarse_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system that counts whole seconds, as an old one that was never made anew."""
+    image, mount = tmp_path / "image", tmp_path / "disk"
+    image.write_bytes(b"")
+    os.truncate(image, 4 * 2**20)
+    mount.mkdir()
+    try:
+        subprocess.run(["mkfs.ext4", "-q", "-I", "128", image], check=True, capture_output=True)
+        subprocess.run(["mount", "-o", "loop", image, mount], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no such file system can be made here: {error}")
+    yield mount
+    subprocess.run(["umount", mount], check=True)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts file systems")
+def test_what_is_changed_within_the_second_in_which_it_was_read_is_read_again(coarse_disk: Path) -> None:
+    """A hook edits the AppSpec in its place; its time is the same as before."""
+    directory = DeploymentDirectory(path=coarse_disk / "d-1")
+    directory.archive.mkdir(parents=True)
+    wait_until(lambda: time.time() % 1 < 0.1, "a second begins")
+    appspec = directory.archive / "appspec.yml"
+    appspec.write_text(APPSPEC)
+    wait_until(lambda: appspec_of(directory, None) and remembered_events(directory), "it is remembered")
+    appspec.write_text(APPSPEC.replace("AfterInstall", "ValidateIt__"))
+    assert remembered_events(directory) is None
+    assert "AfterInstall" not in appspec_of(directory, None).hooks

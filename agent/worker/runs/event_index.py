@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from agent.files import replace_file
+from agent.listings import counts_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _NAME = ".appspec-events"
 # Longer than the steps in which any kernel counts the times of files: what is changed later looks changed.
 _SETTLED_S = 0.1
+_COARSE_S = 1.0  # the steps of some file systems
 
 
 def appspec_of(
@@ -93,4 +95,5 @@ def _state(archive: Path, appspec: Path) -> tuple[int, ...]:
 
 def _is_settled(state: tuple[int, ...], at: float) -> bool:
     """Whether whatever is changed after this moment (seconds since the epoch) is bound to give another state."""
-    return max(state[:2]) / 1e9 + _SETTLED_S < at
+    step_s = _COARSE_S if any(map(counts_seconds, state[:2])) else 0.0
+    return max(state[:2]) / 1e9 + step_s + _SETTLED_S < at
