@@ -8,7 +8,8 @@ It speaks with the daemon over a SEQPACKET socket, a message each:
                       L                                              it is done, and leaves
 
 Between two commands nothing of the first may be left. What could be is looked at: a worker that has grown, that
-has a thread, a child or many files open, whose umask or directory is not what it was, or whose command failed, leaves.
+has a thread, a child or many files open, that would hand on to a script what it was not given itself, or whose command
+failed, leaves.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import resource
 import select
 import time
 from typing import TYPE_CHECKING
@@ -41,6 +43,7 @@ _MAX_RESIDENT_BYTES = 96 * 2**20
 _MAX_DESCRIPTORS = 64
 # What records the output of scripts ends with the event, but not in that moment.
 _CHILDREN_END_S, _CHILDREN_PAUSE_S = 0.03, 0.0005
+_LIMITS = sorted({number for name, number in vars(resource).items() if name.startswith("RLIMIT_")})
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -102,17 +105,31 @@ def _import(names: Sequence[str]) -> bool:
     return True
 
 
-def _inherited() -> tuple[int, str] | None:
-    """What scripts get from this process: umask and working directory; None where no descriptor is left to find out."""
+def _inherited() -> tuple[object, ...] | None:
+    """What scripts get from this process, and could have changed in it; None where it can't be found out now."""
     umask = os.umask(0)
     os.umask(umask)
     try:
-        return umask, os.readlink("/proc/self/cwd")
+        return (
+            umask,
+            os.readlink("/proc/self/cwd"),
+            [resource.getrlimit(limit) for limit in _LIMITS],
+            os.getpriority(os.PRIO_PROCESS, 0),
+            os.sched_getscheduler(0),
+            os.sched_getaffinity(0),
+            _content("/proc/self/oom_score_adj"),
+            _content("/proc/self/cgroup"),
+        )
     except OSError:
         return None
 
 
-def _is_as_new(inherited: tuple[int, str] | None, own: Collection[int]) -> bool:
+def _content(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _is_as_new(inherited: tuple[object, ...] | None, own: Collection[int]) -> bool:
     """Whether this process is as good for another command as one that is forked now."""
     try:
         if len(os.listdir("/proc/self/task")) > 1:

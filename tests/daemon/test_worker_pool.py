@@ -80,6 +80,54 @@ def test_a_command_that_fails_is_the_last_one_of_its_worker(
     assert failed not in after
 
 
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may do all of this")
+@pytest.mark.parametrize(
+    "change",
+    [
+        "prlimit --pid $PPID --nofile=500:500",
+        "renice -n 5 -p $PPID",
+        "taskset -p 1 $PPID",
+        "chrt --batch -p 0 $PPID",
+        "echo 500 > /proc/$PPID/oom_score_adj",
+        "echo $PPID > {group}/cgroup.procs",
+    ],
+)
+def test_what_a_hook_does_to_its_worker_reaches_no_other_command(
+    server: ControlServer, agent: Agent, application: Application, cgroup: Path, change: str
+) -> None:
+    """A script that tunes its parent means its own deployment; the next one may be of another group."""
+    script = f"{noting_worker(application)}; [ $LIFECYCLE_EVENT != BeforeInstall ] || {change.format(group=cgroup)}"
+    deployment = application.revise("one", EVENTS, script=script)
+    server.carry(deployment, "DownloadBundle")
+    agent.wait_until_idle()
+    server.carry(deployment, "BeforeInstall")
+    agent.wait_until_idle()
+    server.carry(deployment, "AfterInstall")
+    agent.wait_until_idle()
+    changed, other = workers_of(application)
+    assert changed != other
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Path]:
+    """A control group of this test; where none can be made, one that nothing is moved to."""
+    for mount in ("/sys/fs/cgroup", "/sys/fs/cgroup/freezer", "/sys/fs/cgroup/pids"):
+        made = Path(mount, f"test-{os.getpid()}")
+        try:
+            made.mkdir()
+        except OSError:
+            continue
+        if (made / "cgroup.procs").exists():
+            break
+        made.rmdir()
+    else:
+        pytest.skip("no control group can be made here")
+    yield made
+    wait_until(lambda: not (made / "cgroup.procs").read_text(), "its processes have gone")
+    made.rmdir()
+
+
 def test_a_worker_that_is_killed_while_it_waits_costs_nothing(
     server: ControlServer, agent: Agent, application: Application
 ) -> None:
