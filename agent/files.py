@@ -19,6 +19,10 @@ class FileDamaged(OSError):
     def __init__(self, path: Path) -> None:
         super().__init__(0, "what is in it is damaged", str(path))
 
+    def __str__(self) -> str:
+        """Without the number of an error of the system, which it is not."""
+        return f"{self.filename}: {self.strerror}"
+
 
 def replace_file(path: Path, content: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
     """Afterwards `path` holds `content`: all of it, or, if anything fails, still what it held before.

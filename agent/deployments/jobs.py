@@ -31,7 +31,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.files import lock_file, read_file, sync_directory, take_lock, write_all
+from agent.files import FileDamaged, lock_file, read_file, sync_directory, take_lock, write_all
 from agent.protocol import CommandStatus, HostCommand
 
 if TYPE_CHECKING:
@@ -196,13 +196,20 @@ class Job:
         """What the record says; None when it is gone, or was cut off before its first line was whole.
 
         Raises:
+            FileDamaged: there are lines, and none says which command it was.
             OSError: it can't be read.
         """
         state: JobState | None = None
-        with contextlib.suppress(FileNotFoundError):
-            for line in read_file(self.record).splitlines():
-                with contextlib.suppress(ValueError, KeyError, TypeError):
-                    state = _advance(state, json.loads(line))
+        try:
+            *lines, cut_off = read_file(self.record).split(b"\n")
+        except FileNotFoundError:
+            return None
+        for line in (*lines, cut_off):
+            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+                state = _advance(state, json.loads(line))
+        if state is None and any(line.strip() for line in lines):
+            # Whatever was done for it must not be taken for nothing.
+            raise FileDamaged(self.record)
         return state
 
     def hold(self) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.deployments import CommandResult, DeploymentFacts, JobStore, RecordedProcess
+from agent.files import FileDamaged
 from agent.protocol import CommandStatus, HostCommand
 
 if TYPE_CHECKING:
@@ -78,6 +79,22 @@ def test_a_record_cut_off_in_its_first_line_says_nothing(tmp_path: Path) -> None
     job = JobStore(tmp_path).accept(COMMAND)
     job.record.write_bytes(job.record.read_bytes()[:30])
     assert job.read() is None
+
+
+@pytest.mark.parametrize("first", [b"\0\0\0", b"5", b"[]", b'{"entry": "accepted"}'])
+def test_a_record_whose_first_line_is_damaged_is_not_taken_for_one_of_nothing(
+    tmp_path: Path, first: bytes
+) -> None:
+    """Its command has run; to remove the record would be to say that nobody ever wanted it."""
+    store = JobStore(tmp_path)
+    job = store.accept(COMMAND)
+    job.note_step("run")
+    _accepted, step = filter(None, job.record.read_bytes().split(b"\n"))
+    job.record.write_bytes(b"\n" + first + b"\n\n" + step + b"\n")
+    with pytest.raises(FileDamaged):
+        job.read()
+    job.let_go()
+    assert [job.directory] == [other.directory for other in store.undelivered()]
 
 
 def test_records_are_listed_in_the_order_of_acceptance_and_found_by_identifier(tmp_path: Path) -> None:
