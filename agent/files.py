@@ -8,6 +8,10 @@ import fcntl
 import os
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
 
 _LOCKS = Path("/proc/locks")
 _LOCK_MODE = 0o600
@@ -108,6 +112,15 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def open_at_once(path: Path) -> BinaryIO:
+    """The file, for reading. A named pipe in its place is opened as well, instead of waiting for somebody who writes to it.
+
+    Raises:
+        OSError: it can't be opened.
+    """
+    return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
 
 
 def lock_file(directory: Path) -> Path:

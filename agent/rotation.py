@@ -51,6 +51,8 @@ class RotatingFile:
 
     def _open(self) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        # Whoever writes to a named pipe that somebody has put in its place would wait for a reader.
+        flags |= os.O_NONBLOCK
         self._descriptor = os.open(self.path, flags, self._mode)
 
     def _follow_name(self) -> None:

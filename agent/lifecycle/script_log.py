@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.files import open_at_once
 from agent.lifecycle.output import Tail, marked, recalled
 from agent.rotation import MAX_BYTES, RotatingFile
 
@@ -95,7 +96,7 @@ class ScriptLog:
         """After an interruption, the tail is again what it was, as far as that had been written."""
         if not self._is_interrupted:
             return
-        with contextlib.suppress(OSError), self._scripts.path.open("rb") as file:
+        with contextlib.suppress(OSError), open_at_once(self._scripts.path) as file:
             now, (*known, size_before) = os.fstat(file.fileno()), self._before
             # What was there before is of other events, also where nothing of this one could be written.
             begin = size_before if known == [now.st_dev, now.st_ino] else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from agent.files import open_at_once
 from agent.lifecycle.output import reported
 from agent.worker.results import LastOutput
 
@@ -30,7 +31,7 @@ def last_output(scripts_log: Path, event: str, *, is_script_known: bool) -> Last
         text = _end_of(scripts_log)
     except OSError:
         return LastOutput()
-    lines = [line[_STAMP_BYTES:] for line in text.splitlines()]
+    lines = [line[_STAMP_BYTES:] for line in text.split(b"\n") if line]
     headings = [number for number, line in enumerate(lines) if line.startswith(_EVENT)]
     if headings:
         lines = lines[headings[-1] :]
@@ -46,7 +47,7 @@ def last_output(scripts_log: Path, event: str, *, is_script_known: bool) -> Last
 
 def _end_of(path: Path) -> bytes:
     """The last whole lines."""
-    with path.open("rb") as file:
+    with open_at_once(path) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - _READ_BYTES))
         text = file.read()

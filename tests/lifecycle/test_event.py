@@ -102,6 +102,14 @@ def test_a_log_that_cannot_be_written_does_not_fail_the_deployment(event: Event)
     assert event.run_one("#!/bin/bash\necho out\n").tail.endswith("[stdout]out\n")
 
 
+def test_a_named_pipe_in_the_place_of_the_log_keeps_no_script_waiting(event: Event) -> None:
+    """Whoever writes to one waits for a reader, who never comes."""
+    event.scripts_log.parent.mkdir()
+    os.mkfifo(event.scripts_log)
+    event.write("h.sh", "#!/bin/sh\nhead -c 1000000 /dev/zero | tr '\\0' '\\n'; echo done\n")
+    assert event.run(HookScript(location="h.sh")).tail.endswith("[stdout]done\n")
+
+
 def test_a_script_leads_a_session_of_its_own_with_nothing_open_but_its_streams(event: Event) -> None:
     """A leaked lock or socket would be held by the application for ever."""
     assert event.printed(FACTS).splitlines()[:3] == ["group leader session leader", "/dev/null", "0 1 2 255 "]

@@ -143,3 +143,11 @@ def test_who_may_read_a_log_cannot_keep_it_from_being_rotated(tmp_path: Path) ->
     file.close()
     assert ["one line", "another line"] == all_lines(path)
     assert [0o600] == [stat.S_IMODE(lock.stat().st_mode) for lock in tmp_path.glob(".*")]
+
+
+def test_a_named_pipe_in_the_place_of_a_log_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """Lines are dropped then, as on a full disk; the daemon must not stop."""
+    path = tmp_path / "log"
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="No such device or address"):
+        RotatingFile(path).write(b"line\n")
