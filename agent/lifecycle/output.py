@@ -54,32 +54,26 @@ class LineCutter:
     """Turns the chunks of one stream into whole lines."""
 
     def __init__(self) -> None:
-        self._partial: list[bytes] = []
-        self._partial_bytes = 0
+        # Not a list of chunks: each of them may take a whole page of memory, however short it is.
+        self._partial = bytearray()
 
     def feed(self, chunk: bytes) -> bytes:
         """The lines that are complete by now, each with its line end; empty when there are none."""
         end = chunk.rfind(b"\n") + 1
         if not end:
-            self._keep(chunk)
-            return self.flush() if self._partial_bytes >= MAX_LINE_BYTES else b""
-        lines = b"".join((*self._partial, chunk[:end]))
-        self._partial, self._partial_bytes = [], 0
-        self._keep(chunk[end:])
+            self._partial += chunk
+            return self.flush() if len(self._partial) >= MAX_LINE_BYTES else b""
+        lines = bytes(self._partial) + chunk[:end]
+        self._partial = bytearray(chunk[end:])
         return lines
 
     def flush(self) -> bytes:
         """The unfinished line, finished; empty when there is none."""
         if not self._partial:
             return b""
-        line = b"".join((*self._partial, b"\n"))
-        self._partial, self._partial_bytes = [], 0
+        line = bytes(self._partial) + b"\n"
+        self._partial = bytearray()
         return line
-
-    def _keep(self, part: bytes) -> None:
-        if part:
-            self._partial.append(part)
-            self._partial_bytes += len(part)
 
 
 class Tail:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -143,3 +146,28 @@ def test_no_output_makes_the_report_of_a_failure_too_long(blocks: list[tuple[byt
     text = tail.failure_text()
     assert len(text) <= 2048
     assert not {character for character in text if character < " "} - {"\n", "\t"}
+
+
+PIECE_BY_PIECE = """
+import os
+from agent.lifecycle.output import LineCutter
+def resident_pages():
+    return int(open("/proc/self/statm").read().split()[1])
+reader, writer = os.pipe()
+cutter = LineCutter()
+before = resident_pages()
+for _ in range(10_000):
+    os.write(writer, b"..")
+    cutter.feed(os.read(reader, 2**18))  # as much as is read at a time
+grown = resident_pages() - before
+assert 20_001 == len(cutter.flush())
+print(grown * os.sysconf("SC_PAGE_SIZE"))
+"""
+
+
+def test_a_line_that_comes_piece_by_piece_takes_no_more_memory_than_it_is_long() -> None:
+    """Scripts that wait print dots, for hours; the process that reads them is the last that the kernel would end."""
+    # In a process of its own: how a C library keeps small pieces depends on what the process has done before.
+    command = [sys.executable, "-c", PIECE_BY_PIECE]
+    done = subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[2])
+    assert int(done.stdout) < 2**23
