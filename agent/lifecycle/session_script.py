@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 log = get_logger()
 
 _LOOK_AGAIN_S = 0.02
+_DYING_S = 2.0
 
 
 def fork_keeper(library: ctypes.CDLL, plan: SessionPlan, streams: ScriptStreams) -> tuple[socket.socket, int]:
@@ -153,23 +154,27 @@ class SessionScript:
 
     def finish(self) -> None:
         """See `ScriptProcess`."""
-        end = time.monotonic() + self._closing_s
-        while self._status is None:
-            if time.monotonic() >= end:
-                # With whatever modules have started and wait for. What the script has left is not below it any more.
-                for pid in (self._keeper, *descendants_of(self._keeper)):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-                end = float("inf")
+        if not self._has_keeper_ended(self._closing_s):
+            # With whatever modules have started and wait for. What the script has left is not below it any more.
+            for pid in (self._keeper, *descendants_of(self._keeper)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            # On a dead disk, say, nothing ends it; the script's result does not depend on it.
+            self._has_keeper_ended(_DYING_S)
+        if self.has_started and self._status != 0:
+            log.warning("hook_session_not_closed", script=self._script.location, service=self._service)
+        self._connection.close()
+        self._is_closed = True
+
+    def _has_keeper_ended(self, within_s: float) -> bool:
+        end = time.monotonic() + within_s
+        while self._status is None and time.monotonic() < end:
             poll = select.poll()
             if not self._is_closed:
                 poll.register(self._connection, select.POLLIN)
             poll.poll(_LOOK_AGAIN_S * 1000)
             self.reap()
-        if self.has_started and self._status != 0:
-            log.warning("hook_session_not_closed", script=self._script.location, service=self._service)
-        self._connection.close()
-        self._is_closed = True
+        return self._status is not None
 
     def _poll_orphan(self, pid: int) -> int | None:
         """The exit code of the script whose session has gone without a word about it."""

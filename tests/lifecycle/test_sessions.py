@@ -297,6 +297,36 @@ def test_a_session_that_does_not_close_keeps_nobody_waiting(event: Event) -> Non
     wait_until(lambda: not is_running(int(read(pids))))
 
 
+def test_a_session_process_that_nothing_can_end_keeps_nobody_waiting(event: Event) -> None:
+    """It waits for a dead disk, where no signal reaches it. The script has done its work."""
+    freezer = Path("/sys/fs/cgroup/freezer", f"test-{os.getpid()}")
+    try:
+        freezer.mkdir()
+    except OSError:
+        pytest.skip("there is no way here to make a process that no signal ends")
+    event.options["patience"] = Patience(session_s=0.3)
+    freezes = helper(
+        event,
+        "freezes",
+        "#!/bin/sh\n"
+        '[ "$PAM_TYPE" = open_session ] && exit\n'
+        f"echo $PPID > {freezer}/cgroup.procs && echo FROZEN > {freezer}/freezer.state\n",
+    )
+    try:
+        printed = printed_in_session(
+            event,
+            lambda: rules(SERVICE + f"session required pam_exec.so {freezes}\n"),
+            "#!/bin/sh\necho done\n",
+            timeout_s=500,
+        )
+        assert printed == "done"
+        assert (freezer / "cgroup.procs").read_text()
+    finally:
+        (freezer / "freezer.state").write_text("THAWED")
+        wait_until(lambda: not (freezer / "cgroup.procs").read_text())
+        freezer.rmdir()
+
+
 def test_what_modules_have_to_say_is_in_the_log(event: Event) -> None:
     """A password that is about to expire is worth knowing before it has."""
 
