@@ -49,7 +49,9 @@ class GroupRevisions:
 
 def note_appspec_filename(directory: DeploymentDirectory, filename: str | None) -> None:
     """Keep how this revision names its AppSpec, or that it has a usual name: later deployments may name theirs differently."""
-    replace_file(directory.path / _APPSPEC_NAME, (filename or "").encode("utf-8", "surrogateescape"))
+    kept = (filename or "").encode("utf-8", "surrogateescape")
+    # Where the host loses it, a usual name is what is looked for; waiting for the disk is for the others.
+    replace_file(directory.path / _APPSPEC_NAME, kept, durable=bool(kept))
 
 
 def earlier_appspec_filename(directory: DeploymentDirectory, current: str | None) -> str | None:
