@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "agent/cli/explanations").glob("*.yml"))
+# Classes of errors whose first argument is the id.
+TAKE_ID = ("CommandFailure", "HostNotReady")
 PARTS = ("summary", "cause", "remedy")
 
 
@@ -64,11 +66,12 @@ def _ids_of_call(call: ast.Call) -> Iterator[tuple[int, str]]:
     first = call.args[0] if call.args else None
     is_literal = isinstance(first, ast.Constant) and isinstance(first.value, str)
     is_init = isinstance(call.func, ast.Attribute) and call.func.attr == "__init__"
-    if _name(call.func) == "CommandFailure" and first is not None and not is_literal:
+    takes_id = _name(call.func) in TAKE_ID
+    if takes_id and first is not None and not is_literal:
         said = ast.unparse(first)
         is_handed_on = said in {"error.error_id", "failure.error_id", "error_id"}
         assert is_handed_on or said.startswith("ERROR_IDS["), said
-    elif is_literal and (_name(call.func) == "CommandFailure" or is_init):
+    elif is_literal and (takes_id or is_init):
         # The latter: an error class that gives its own id to its parent.
         assert isinstance(first, ast.Constant)
         yield call.lineno, str(first.value)
