@@ -20,7 +20,7 @@ import yaml
 from botocore.config import Config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 REGION = "us-east-1"
 BUCKET = "revisions"
@@ -258,7 +258,7 @@ class Stack:
         command = [str(_BIN / "agentctl"), *arguments, "--config-file", str(host.config_file)]
         return subprocess.run(command, env=self.environment, check=False, capture_output=True, text=True)
 
-    def spawn(self, name: str, command: list[str | Path], **environment: str) -> Process:
+    def spawn(self, name: str, command: Sequence[object], **environment: str) -> Process:
         """Start a process whose output goes to a file in the scratch directory."""
         log = self.scratch / f"{name}.out"
         before = len(log.read_text(errors="replace")) if log.exists() else 0

@@ -257,7 +257,7 @@ def test_an_archive_whose_chunks_end_early_is_asked_for_again(deployment: Deploy
 def test_a_part_of_an_archive_is_not_taken_for_one(deployment: Deployment, github: GitHub) -> None:
     """Nothing was asked for but all of it; a cache that answers with a range of its own is at fault."""
     content = tgz_bytes(*MEMBERS)
-    odd = {"Content-Range": f"bytes 10-{len(content) - 1}/{len(content)}"}
+    odd: dict[str, str | None] = {"Content-Range": f"bytes 10-{len(content) - 1}/{len(content)}"}
     github.downloads.answer = lambda _: Answer(200, content[10:], odd)
 
     with pytest.raises(CommandFailure) as failure:
@@ -271,7 +271,10 @@ def test_a_short_rate_limit_is_waited_for_and_a_long_one_is_named(
     deployment: Deployment, github: GitHub
 ) -> None:
     """What comes back within the patience of a download is worth the wait; an hour is not."""
-    limited = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(time.time()) + 100)}
+    limited: dict[str, str | None] = {
+        "X-RateLimit-Remaining": "0",
+        "X-RateLimit-Reset": str(int(time.time()) + 100),
+    }
     github.api.answer = lambda request: (
         Answer(403, b"", limited) if request.number == 1 else Answer(200, tgz_bytes(*MEMBERS))
     )

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import zlib
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -29,12 +29,15 @@ pytestmark = pytest.mark.server
 SIZE = len(BODY)
 CUT = 100_000
 QUOTED = f'"{ETAG}"'
-CHUNKED: dict[str, str | None] = {"Transfer-Encoding": "chunked", "Content-Length": None}
+CHUNKED: dict[str, Any] = {"Transfer-Encoding": "chunked", "Content-Length": None}
 
 
-def part(start: int, end: int, *, status: int = 206, total: object = SIZE, **headers: str | None) -> Answer:
-    """The bytes from start up to end, as a server sends them; underscores in header names stand for hyphens."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
+def part(start: int, end: int, *, status: int = 206, total: object = SIZE, **headers: Any) -> Answer:
+    """The bytes from start up to end, as a server sends them.
+
+    Headers that are None are left out; underscores in their names stand for hyphens.
+    """
+    named: dict[str, str | None] = {name.replace("_", "-"): value for name, value in headers.items()}
     return Answer(
         status,
         BODY[start:end],

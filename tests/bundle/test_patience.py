@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -37,7 +37,7 @@ def closed_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def failure_of(deployment: Deployment, endpoint: str, **more: object) -> tuple[CommandFailure, MovedClock]:
+def failure_of(deployment: Deployment, endpoint: str, **more: Any) -> tuple[CommandFailure, MovedClock]:
     clock = MovedClock()
     with pytest.raises(CommandFailure) as failure:
         fetch_bundle(REVISION, sources(endpoint, clock=clock, **more), deployment.bundle)

@@ -18,7 +18,7 @@ from agent.protocol import BundleType
 from agent.threads import ThreadTask
 from tests.bundle.packing import file, tgz_bytes
 from tests.bundle.threads import thread_count
-from tests.daemon.agent_process import wait_until
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

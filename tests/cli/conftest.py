@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.daemon.agent_process import AGENTCTL, Agent, clean_environment
-from tests.daemon.control_server import PATIENCE_S, ControlServer
+from tests.daemon.control_server import ControlServer
 from tests.daemon.revisions import Application, Bucket, Gate
+from tests.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,8 +14,9 @@ from agent.cli.boot_condition import what_is_missing
 from agent.errors import ConfigurationError
 from agent.settings import Settings
 from agent.settings_file import parse_settings
-from tests.daemon.agent_process import Agent, is_running, wait_until
+from tests.daemon.agent_process import Agent
 from tests.daemon.control_server import POLL, ControlServer
+from tests.waiting import is_running, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,7 +107,7 @@ def test_a_stop_is_obeyed_while_the_command_runs(
     probe.chmod(0o755)
     agents.append(Agent(tmp_path / "agent", {"start_when_command": probe}))
     agents[0].launch()
-    probing = int(wait_until(lambda: pid_file.exists() and pid_file.read_text(), "the command runs"))
+    probing = int(wait_until(lambda: pid_file.read_text() if pid_file.exists() else "", "the command runs"))
     try:
         began = time.monotonic()
         assert 0 == agents[0].end()

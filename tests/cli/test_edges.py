@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.daemon.agent_process import AGENTCTL, Agent, clean_environment, wait_until
-from tests.daemon.control_server import PATIENCE_S
+from tests.daemon.agent_process import AGENTCTL, Agent, clean_environment
+from tests.waiting import PATIENCE_S, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.daemon.agent_process import clean_environment, wait_until
+from tests.daemon.agent_process import clean_environment
 from tests.daemon.control_server import HOST, POLL
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,8 +18,8 @@ from agent.cli.liveness import Life, examine
 from agent.deployments import DaemonStatus
 from agent.deployments.status import HEARTBEAT_S
 from agent.processes import boot_id, start_ticks
-from tests.daemon.agent_process import wait_until
 from tests.daemon.control_server import POLL
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.daemon.agent_process import AGENTCTL, is_running, wait_until
+from tests.daemon.agent_process import AGENTCTL
 from tests.daemon.control_server import POLL
+from tests.waiting import is_running, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,8 @@ from botocore.config import Config
 from click.testing import CliRunner
 
 from controlplane.cli import codedeploy_control
-from tests.controlplane.scripted_host import DEADLINE_S, REGION, REVISION, ScriptedHost
+from tests.controlplane.scripted_host import REGION, REVISION, ScriptedHost
+from tests.waiting import PATIENCE_S
 
 CONTROL = Path(sys.executable).with_name("codedeploy-control")
 
@@ -32,13 +33,13 @@ class ControlEndpoint:
         self._user: tuple[str, str] | None = None
 
     def start(self, *options: str) -> ControlEndpoint:
-        arguments = ["serve", "--data", self.data, "--listen", "127.0.0.1:0", *options]
+        arguments: list[str | Path] = ["serve", "--data", self.data, "--listen", "127.0.0.1:0", *options]
         with (self.data.parent / f"{self.data.name}.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [CONTROL, *arguments], stdout=subprocess.PIPE, stderr=log, text=True
             )
         assert self.process.stdout is not None
-        assert select.select([self.process.stdout], [], [], DEADLINE_S)[0], "the endpoint did not start"
+        assert select.select([self.process.stdout], [], [], PATIENCE_S)[0], "the endpoint did not start"
         line = self.process.stdout.readline()
         assert line.startswith("listening on "), self.log()
         self.url = line.removeprefix("listening on ").strip()
@@ -52,7 +53,7 @@ class ControlEndpoint:
         assert self.process is not None
         self.process.send_signal(how)
         try:
-            code = self.process.wait(timeout=DEADLINE_S)
+            code = self.process.wait(timeout=PATIENCE_S)
         finally:
             self.process.kill()
             self.process.wait()
@@ -84,7 +85,7 @@ class ControlEndpoint:
             region_name=REGION,
             aws_access_key_id=key,
             aws_secret_access_key=secret,
-            config=Config(retries={"max_attempts": 0}, connect_timeout=5, read_timeout=DEADLINE_S),
+            config=Config(retries={"max_attempts": 0}, connect_timeout=5, read_timeout=PATIENCE_S),
         )
 
     def host(self, name: str, *tags: str) -> ScriptedHost:

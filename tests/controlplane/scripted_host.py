@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import http.client
 import json
-import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tests.waiting import PATIENCE_S, wait_until
 
 REGION = "us-east-1"
-DEADLINE_S = 20.0
 NORMAL = ("CodeDeployCommandService_v20141006", "codedeploy-commands")
 SECURE = ("CodeDeployCommandService", "codedeploy-commands-secure")
 REVISION = {
@@ -35,17 +32,6 @@ EVENTS = [
 ]
 
 
-def wait_until(claim: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
-    """Returns the first true value of the claim; fails when there is none in time."""
-    end = time.monotonic() + deadline_s
-    while True:
-        value = claim()
-        if value:
-            return value
-        assert time.monotonic() < end, f"not within {deadline_s} s: {what}"
-        time.sleep(0.02)
-
-
 @dataclass
 class Answer:
     """What came back over HTTP."""
@@ -59,7 +45,7 @@ class Answer:
         return json.loads(self.body)
 
 
-def post(url: str, path: str, headers: dict[str, str], body: bytes, timeout_s: float = DEADLINE_S) -> Answer:
+def post(url: str, path: str, headers: dict[str, str], body: bytes, timeout_s: float = PATIENCE_S) -> Answer:
     """One POST on a connection of its own."""
     place = urlsplit(url)
     connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=timeout_s)
@@ -101,7 +87,7 @@ class ScriptedHost:
     stack: tuple[str, str] = NORMAL
     seen: list[str] = field(default_factory=list)
 
-    def call(self, operation: str, timeout_s: float = DEADLINE_S, **members: Any) -> Any:
+    def call(self, operation: str, timeout_s: float = PATIENCE_S, **members: Any) -> Any:
         prefix, service = self.stack
         body = json.dumps(members).encode()
         headers = sign(self.url, f"{prefix}.{operation}", body, credentials=self.credentials, service=service)
@@ -111,7 +97,7 @@ class ScriptedHost:
             raise HostRefusedError(answer)
         return answer.document
 
-    def poll(self, timeout_s: float = DEADLINE_S) -> dict[str, Any] | None:
+    def poll(self, timeout_s: float = PATIENCE_S) -> dict[str, Any] | None:
         command: dict[str, Any] | None = self.call(
             "PollHostCommand", timeout_s=timeout_s, HostIdentifier=self.arn
         )["HostCommand"]

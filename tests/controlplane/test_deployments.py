@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.controlplane.scripted_host import EVENTS, HostRefusedError, ScriptedHost, wait_until
+from tests.controlplane.scripted_host import EVENTS, HostRefusedError, ScriptedHost
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -359,7 +360,7 @@ class TestHostsActAsThemselves:
     def refused(self, call: Callable[..., Any], *arguments: Any, **members: Any) -> str:
         with pytest.raises(HostRefusedError) as caught:
             call(*arguments, **members)
-        return caught.value.code
+        return str(caught.value.code)
 
     def test_polling_under_another_name_is_denied(self, shop: Shop, stranger: ScriptedHost) -> None:
         """A stolen key of a test machine must not receive the commands of production."""

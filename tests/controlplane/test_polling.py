@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.controlplane.endpoint_process import open_shop
-from tests.controlplane.scripted_host import NORMAL, SECURE, HostRefusedError, ScriptedHost, sign, wait_until
+from tests.controlplane.scripted_host import NORMAL, SECURE, HostRefusedError, ScriptedHost, sign
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

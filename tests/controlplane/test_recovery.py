@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.controlplane.endpoint_process import open_shop
-from tests.controlplane.scripted_host import EVENTS, wait_until
+from tests.controlplane.scripted_host import EVENTS
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

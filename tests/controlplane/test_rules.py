@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -92,7 +93,7 @@ BASE = OpenCommand(host="web-1", event="Install", ready_at=1000, heard_at=None, 
     ],
 )
 def test_a_command_waits_exactly_as_long_as_it_may(
-    changes: dict[str, float], ends_after: float, says: str
+    changes: dict[str, Any], ends_after: float, says: str
 ) -> None:
     """Too short fails good deployments, too long blocks the group; an outage of ours is nobody's fault."""
     command = replace(BASE, **changes)

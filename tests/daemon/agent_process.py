@@ -8,14 +8,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.daemon.control_server import HOST, PATIENCE_S
+from tests.daemon.control_server import HOST
+from tests.waiting import PATIENCE_S, is_running, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 AGENTCTL = Path(sys.executable).with_name("agentctl")
 ON_PREMISES = f"""\
@@ -24,26 +24,6 @@ iam_user_arn: {HOST}
 aws_access_key_id: AKIAEXAMPLE
 aws_secret_access_key: not-so-secret
 """
-
-
-def wait_until(claim: Callable[[], Any], what: str, within_s: float = PATIENCE_S) -> Any:
-    """The first true value of the claim."""
-    end = time.monotonic() + within_s
-    while True:
-        value = claim()
-        if value:
-            return value
-        assert time.monotonic() < end, f"not within {within_s} s: {what}"
-        time.sleep(0.005)
-
-
-def is_running(pid: int) -> bool:
-    """Whether this process lives; a zombie does not."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def clean_environment(**additions: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tests.specification.pki import Identity, issue, sign
+from tests.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +28,6 @@ SPECIFICATION = "GetDeploymentSpecification"
 ACKNOWLEDGE = "PutHostCommandAcknowledgement"
 COMPLETE = "PutHostCommandComplete"
 UPDATE = "PostHostCommandUpdate"
-PATIENCE_S = 20.0
 
 # Signing keys are slow to make, and nothing depends on there being one for each server.
 SIGNER = issue("Deployments of the test service")

@@ -19,7 +19,8 @@ from agent.logs import Log, LogSink
 from agent.protocol import CommandStatus, HostCommand
 from agent.settings import Settings
 from agent.worker.process import LEAVING, fork_worker
-from tests.daemon.agent_process import ON_PREMISES, is_running, wait_until
+from tests.daemon.agent_process import ON_PREMISES
+from tests.waiting import is_running, wait_until
 
 if TYPE_CHECKING:
     import socket

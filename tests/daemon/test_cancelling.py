@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.bundle.servers import s3_error
-from tests.daemon.agent_process import is_running, wait_until
 from tests.daemon.control_server import ACKNOWLEDGE, UPDATE, Fault, error
+from tests.waiting import is_running, wait_until
 
 if TYPE_CHECKING:
     from tests.bundle.servers import Answer, Request

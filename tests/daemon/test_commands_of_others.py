@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.protocol import HostCommand
-from tests.daemon.agent_process import wait_until
 from tests.daemon.control_server import ACKNOWLEDGE, COMPLETE, HOST, SERVER_ERROR, SPECIFICATION
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from tests.daemon.agent_process import Agent

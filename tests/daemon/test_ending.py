@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.daemon.agent_process import is_running, wait_until
 from tests.daemon.control_server import COMPLETE, POLL, SERVER_ERROR
+from tests.waiting import is_running, wait_until
 
 if TYPE_CHECKING:
     from tests.daemon.agent_process import Agent

@@ -20,7 +20,6 @@ from agent.daemon.workers import Repairs, Workers
 from agent.errors import EndpointUnavailable
 from agent.logs import Log, LogSink
 from agent.settings import Settings
-from tests.daemon.agent_process import wait_until
 from tests.daemon.control_server import (
     ACKNOWLEDGE,
     COMPLETE,
@@ -32,6 +31,7 @@ from tests.daemon.control_server import (
     Fault,
     error,
 )
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,8 @@ import pytest
 
 from agent.appspec import parse_appspec
 from agent.install import InstallRequest, install
-from tests.daemon.agent_process import Agent, wait_until
+from tests.daemon.agent_process import Agent
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path

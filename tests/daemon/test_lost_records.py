@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.daemon.agent_process import is_running, wait_until
 from tests.daemon.control_server import HOST, SERVER_ERROR, SPECIFICATION
+from tests.waiting import is_running, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,10 +79,8 @@ def test_records_that_wait_for_the_endpoint_at_a_start_are_held_by_their_own_wor
     server.break_down(SPECIFICATION, SERVER_ERROR)
     dead = agent.workers()
     agent.start()
-    _, second = wait_until(
-        lambda: len(pids := [pid for pid in agent.workers() if pid not in dead]) == 2 and pids,
-        "both are taken up",
-    )
+    wait_until(lambda: len({*agent.workers()} - {*dead}) == 2, "both are taken up")
+    _, second = (pid for pid in agent.workers() if pid not in dead)
     os.kill(second, signal.SIGKILL)
     server.heal()
     assert "Succeeded" == server.completion(other).status

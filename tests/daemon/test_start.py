@@ -17,9 +17,10 @@ import pytest
 from agent.daemon.lock import AgentLock
 from agent.errors import AgentError
 from agent.worker.runs import update
-from tests.daemon.agent_process import clean_environment, wait_until
+from tests.daemon.agent_process import clean_environment
 from tests.daemon.control_server import HOST, POLL, error
 from tests.identity.metadata_server import DOCUMENT, ROLE, ROLES, MetadataServer, role_credentials
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

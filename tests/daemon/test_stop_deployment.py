@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from demo.stack import Stack
-from tests.daemon.agent_process import is_running, wait_until
 from tests.e2e.bundles import pack
 from tests.e2e.conftest import Fleet
+from tests.waiting import is_running, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

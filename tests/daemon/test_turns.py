@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.daemon.agent_process import wait_until
 from tests.daemon.control_server import ACKNOWLEDGE, COMPLETE, POLL, SERVER_ERROR
 from tests.daemon.revisions import Gate
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from tests.daemon.agent_process import is_running, wait_until
 from tests.e2e.bundles import pack
+from tests.waiting import is_running, wait_until
 
 if TYPE_CHECKING:
     from tests.daemon.agent_process import Agent

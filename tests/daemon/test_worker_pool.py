@@ -15,8 +15,8 @@ from agent.daemon.worker_pool import WorkerPool
 from agent.deployments import Job, JobStore
 from agent.protocol import HostCommand
 from agent.worker.process import DONE, TAKEN, fork_worker
-from tests.daemon.agent_process import is_running, wait_until
 from tests.daemon.control_server import SERVER_ERROR, SPECIFICATION
+from tests.waiting import is_running, wait_until
 
 if TYPE_CHECKING:
     import socket

@@ -45,13 +45,17 @@ def test_bundles_of_every_type_are_deployed_and_each_replaces_the_one_before(
     """One group, three revisions in three formats: the last one's files are there, and no others."""
     fleet.add_group("types", "group", "web")
     hooks = {"AfterInstall": "hook.sh", "ApplicationStop": "hook.sh"}
+    deployed: list[str] = []
     for kind in ("tar", "tgz", "zip"):
         script = f'#!/bin/sh\necho "$LIFECYCLE_EVENT of {kind}" >> {destination}.log\n'
         members = {f"app/{kind}.txt": kind, "hook.sh": script, "appspec.yml": appspec(destination, hooks)}
-        deployed = fleet.deploy("types", "group", fleet.upload(f"types.{kind}", pack(kind, members), kind))
-        assert "Succeeded" == deployed[1]
+        deployment_id, status = fleet.deploy(
+            "types", "group", fleet.upload(f"types.{kind}", pack(kind, members), kind)
+        )
+        assert "Succeeded" == status
         assert [f"{kind}.txt"] == os.listdir(destination)
-    events = fleet.events(deployed[0])
+        deployed.append(deployment_id)
+    events = fleet.events(deployed[-1])
     assert dict.fromkeys(IN_PLACE, "Succeeded") == {name: event["status"] for name, event in events.items()}
     ran = Path(f"{destination}.log").read_text().splitlines()
     expected = [
@@ -100,7 +104,10 @@ def test_ten_deployments_in_a_row_leave_the_daemon_as_small_as_before(
     filler = os.urandom(200_000)
     sizes = []
     for number in range(11):
-        members = {**{f"app/{n}": filler for n in range(20)}, "appspec.yml": appspec(destination)}
+        members: dict[str, str | bytes] = {
+            **{f"app/{n}": filler for n in range(20)},
+            "appspec.yml": appspec(destination),
+        }
         revision = fleet.upload(f"memory-{number}.tar", pack("tar", members), "tar")
         assert "Succeeded" == fleet.deploy("memory", "group", revision)[1]
         sizes.append(resident_kib(agent.popen.pid))

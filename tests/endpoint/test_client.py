@@ -9,18 +9,18 @@ from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from scripted_server import Answer
 
 from agent.endpoint import Connection, HostCommandClient
 from agent.errors import EndpointUnavailable, RequestRefused, Throttled
 from agent.identity.credentials import Credentials
 from agent.identity.endpoints import ControlEndpoint
 from agent.protocol import CommandStatus, HostCommand, Secret
+from tests.endpoint.scripted_server import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from scripted_server import ScriptedServer
+    from tests.endpoint.scripted_server import ScriptedServer
 
 pytestmark = pytest.mark.server
 

@@ -16,7 +16,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from scripted_server import Answer, ScriptedServer
 from typing_extensions import Self
 
 from agent.certificates import TrustedCAs
@@ -24,6 +23,7 @@ from agent.endpoint import Connection, tls_context
 from agent.endpoint.reasons import REASONS, unavailable
 from agent.endpoint.waiting import wait_readable
 from agent.errors import ConfigurationError, EndpointUnavailable
+from tests.endpoint.scripted_server import Answer, ScriptedServer
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -76,11 +76,10 @@ def test_the_plan_says_what_install_does(host: Host) -> None:
 def test_a_link_that_leads_elsewhere_in_the_next_revision_installs_that(host: Host, is_indexed: bool) -> None:  # noqa: FBT001
     """Bundles that keep their old releases differ in nothing but the link."""
     tree = {"releases/1/f": "first", "releases/2/f": "other", "releases/2/g": "g"}
-    options = {"is_indexed": is_indexed, "durable": False}
-    host.install(tree | {"current": {"link": "releases/1"}}, CURRENT, **options)
-    host.install(tree | {"current": {"link": "releases/2"}}, CURRENT, **options)
+    host.install(tree | {"current": {"link": "releases/1"}}, CURRENT, is_indexed=is_indexed, durable=False)
+    host.install(tree | {"current": {"link": "releases/2"}}, CURRENT, is_indexed=is_indexed, durable=False)
     assert {"app/": None, "app/f": "other", "app/g": "g"} == host.tree()
-    host.install(tree | {"current": {"link": "releases/1"}}, CURRENT, **options)
+    host.install(tree | {"current": {"link": "releases/1"}}, CURRENT, is_indexed=is_indexed, durable=False)
     assert {"app/": None, "app/f": "first"} == host.tree()
 
 

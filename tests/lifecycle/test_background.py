@@ -21,7 +21,8 @@ from agent.lifecycle.recorder import Recorder
 from agent.lifecycle.script_log import ScriptLog
 from agent.lifecycle.streams import ScriptStreams
 from tests.lifecycle.isolation import IsolatedFailure, run_isolated
-from tests.lifecycle.waiting import is_running, read, recorders, wait_until
+from tests.lifecycle.traces import read, recorders
+from tests.waiting import is_running, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,7 +19,8 @@ from agent.lifecycle.context import HookProcess, Patience
 from agent.lifecycle.ending import end_abandoned_hook
 from agent.processes import start_ticks
 from tests.lifecycle.isolation import IsolatedFailure, run_isolated
-from tests.lifecycle.waiting import is_running, read, recorders, wait_until
+from tests.lifecycle.traces import read, recorders
+from tests.waiting import is_running, wait_until
 
 if TYPE_CHECKING:
     from tests.lifecycle.conftest import Event

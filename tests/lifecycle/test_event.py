@@ -20,7 +20,7 @@ from agent.lifecycle.context import Patience
 from agent.lifecycle.environment import DEFAULT_PATH
 from agent.lifecycle.script_process import DirectScript
 from tests.lifecycle.isolation import run_isolated
-from tests.lifecycle.waiting import read
+from tests.lifecycle.traces import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable

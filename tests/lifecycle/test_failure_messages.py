@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.appspec import HookScript
-from agent.lifecycle.outcome import Exited, exit_failure
+from agent.lifecycle.exit_meaning import Exited
+from agent.lifecycle.outcome import exit_failure
 from agent.lifecycle.script_file import ScriptFile
 
 if TYPE_CHECKING:

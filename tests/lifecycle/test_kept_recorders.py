@@ -14,7 +14,8 @@ import pytest
 from agent.appspec import HookScript
 from agent.lifecycle.context import Patience
 from agent.lifecycle.recorder_shelf import RecorderShelf
-from tests.lifecycle.waiting import is_running, read, recorders, wait_until
+from tests.lifecycle.traces import read, recorders
+from tests.waiting import is_running, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -26,7 +26,8 @@ from agent.lifecycle.session_script import SessionScript, fork_keeper
 from agent.lifecycle.streams import ScriptStreams
 from tests.lifecycle.isolation import run_isolated
 from tests.lifecycle.private_etc import ETC, SERVICE, add_user, in_private_etc, rules
-from tests.lifecycle.waiting import is_running, read, wait_until
+from tests.lifecycle.traces import read
+from tests.waiting import is_running, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -169,7 +170,19 @@ def test_an_allowlist_counts_for_the_session_too(event: Event) -> None:
     assert printed_in_session(event, prepare, '#!/bin/sh\necho "$LANG $OTHER"\n') == "C.UTF-8 "
 
 
-REFUSALS = {
+def close_for_the_night() -> None:
+    """Nobody but root may log in."""
+    rules("account required pam_nologin.so\nsession required pam_permit.so\n")
+    (ETC / "nologin").write_text("Down for the night.\n")
+
+
+def remove_all_rules() -> None:
+    """No service has a file."""
+    for path in (ETC / "pam.d").iterdir():
+        path.unlink()
+
+
+REFUSALS: dict[str, tuple[Callable[[], None], str, tuple[str, ...]]] = {
     "expired": (
         lambda: rules(
             "account required pam_unix.so\nauth required pam_permit.so\nsession required pam_permit.so\n"
@@ -185,10 +198,7 @@ REFUSALS = {
         ("pam_acct_mgmt", "password has expired", "chage -l app"),
     ),
     "nologin": (
-        lambda: (
-            rules("account required pam_nologin.so\nsession required pam_permit.so\n"),
-            (ETC / "nologin").write_text("Down for the night.\n"),
-        ),
+        close_for_the_night,
         "*:19000:0:99999:7:::",
         ("pam_acct_mgmt", "Down for the night.", "/etc/nologin"),
     ),
@@ -203,7 +213,7 @@ REFUSALS = {
         ("pam_open_session", "/etc/pam.d/codedeploy-agent"),
     ),
     "no_service": (
-        lambda: [path.unlink() for path in (ETC / "pam.d").iterdir()],
+        remove_all_rules,
         "*:19000:0:99999:7:::",
         ("service su", "no file in /etc/pam.d"),
     ),

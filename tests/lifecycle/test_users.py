@@ -21,7 +21,8 @@ from agent.lifecycle.ending import end_processes
 from agent.lifecycle.outcome import Ended, Silence, timeout_failure
 from agent.logs import get_logger
 from tests.lifecycle.isolation import run_isolated
-from tests.lifecycle.waiting import is_running, read
+from tests.lifecycle.traces import read
+from tests.waiting import is_running
 
 if TYPE_CHECKING:
     from tests.lifecycle.conftest import Event

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.settings import Settings
-from tests.daemon.agent_process import clean_environment, wait_until
+from tests.daemon.agent_process import clean_environment
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

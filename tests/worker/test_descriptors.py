@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.daemon.agent_process import wait_until
 from tests.e2e.bundles import pack
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path

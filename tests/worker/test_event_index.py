@@ -12,10 +12,10 @@ import pytest
 
 from agent.deployments import DeploymentDirectory
 from agent.worker.runs.event_index import appspec_of, has_remembered_events, remembered_events
-from tests.daemon.agent_process import wait_until
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
 INDEX = ".appspec-events"
@@ -35,8 +35,14 @@ def revision(tmp_path: Path) -> DeploymentDirectory:
     directory.archive.mkdir(parents=True)
     appspec = directory.archive / "appspec.yml"
     appspec.write_text(APPSPEC)
-    wait_until(lambda: appspec_of(directory, None) and remembered_events(directory), "it is remembered")
+    wait_until(lambda: remembered_when_read(directory), "it is remembered")
     return directory
+
+
+def remembered_when_read(directory: DeploymentDirectory) -> Collection[str] | None:
+    """What is remembered after one more reading."""
+    appspec_of(directory, None)
+    return remembered_events(directory)
 
 
 def test_what_is_remembered_is_known_without_reading_the_appspec(revision: DeploymentDirectory) -> None:
@@ -52,9 +58,7 @@ def test_a_revision_that_lies_behind_a_link_is_read_and_remembered(tmp_path: Pat
     (directory.archive / "appspec.yml").write_text(APPSPEC)
     (tmp_path / link).rename(tmp_path / "moved")
     (tmp_path / link).symlink_to(tmp_path / "moved")
-    remembered = wait_until(
-        lambda: appspec_of(directory, None) and remembered_events(directory), "it is remembered"
-    )
+    remembered = wait_until(lambda: remembered_when_read(directory), "it is remembered")
     assert {"BeforeInstall", "AfterInstall"} == set(remembered)
 
 
@@ -183,7 +187,7 @@ def test_what_is_changed_within_the_second_in_which_it_was_read_is_read_again(co
     wait_until(lambda: time.time() % 1 < 0.1, "a second begins")
     appspec = directory.archive / "appspec.yml"
     appspec.write_text(APPSPEC)
-    wait_until(lambda: appspec_of(directory, None) and remembered_events(directory), "it is remembered")
+    wait_until(lambda: remembered_when_read(directory), "it is remembered")
     appspec.write_text(APPSPEC.replace("AfterInstall", "ValidateIt__"))
     assert remembered_events(directory) is None
     assert "AfterInstall" not in appspec_of(directory, None).hooks

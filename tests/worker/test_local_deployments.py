@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.daemon.agent_process import AGENTCTL, Agent, is_running, wait_until
-from tests.daemon.control_server import PATIENCE_S
+from tests.daemon.agent_process import AGENTCTL, Agent
+from tests.waiting import PATIENCE_S, is_running, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,0 +1,20 @@
+"""What scripts and recorders have left to look at."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tests.waiting import is_running
+
+
+def read(path: Path) -> str:
+    """What the file holds; empty when there is none."""
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def recorders() -> list[int]:
+    """Pids of the processes that record for this one."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split()
+    names = {int(pid): Path(f"/proc/{pid}/comm") for pid in children}
+    return [pid for pid, name in names.items() if is_running(pid) and name.read_text() == "hook-output\n"]
