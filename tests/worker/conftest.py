@@ -8,19 +8,14 @@ import pytest
 
 from tests.daemon.agent_process import Agent
 from tests.daemon.control_server import ControlServer
-from tests.daemon.revisions import Application, Bucket
+from tests.daemon.fixtures import addresses, application, bucket
+
+__all__ = ["application", "bucket"]
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-
-@pytest.fixture(scope="session")
-def bucket() -> Iterator[Bucket]:
-    """A bucket for everybody."""
-    made = Bucket()
-    with made.server.running():
-        yield made
+    from tests.daemon.revisions import Bucket
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +29,6 @@ def server() -> Iterator[ControlServer]:
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory, server: ControlServer, bucket: Bucket) -> Iterator[Agent]:
     """An agent that polls the endpoint."""
-    settings = {"deploy_control_endpoint": server.url, "s3_endpoint_override": bucket.server.url}
-    running = Agent(tmp_path_factory.mktemp("agent"), settings).start()
+    running = Agent(tmp_path_factory.mktemp("agent"), addresses(server, bucket)).start()
     yield running
     running.clear_away()
-
-
-@pytest.fixture
-def application(bucket: Bucket, tmp_path: Path) -> Application:
-    """An application in a group of its own."""
-    return Application(bucket, tmp_path)
