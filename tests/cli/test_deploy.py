@@ -14,8 +14,9 @@ import pytest
 
 from agent.deployments.group import group_lock_file
 from tests.daemon.agent_process import AGENTCTL, clean_environment
-from tests.daemon.control_server import HOST, PATIENCE_S
+from tests.daemon.control_server import HOST
 from tests.e2e.bundles import pack
+from tests.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from tests.cli.conftest import AgentCtl, Done
@@ -301,7 +302,7 @@ def test_who_else_works_on_the_group_is_said_while_it_is_waited_for(local: Local
     group = local.agent.root / "default-local-deployment-group"
     group.mkdir(parents=True)
     revision = local.unpacked("revision", local.files("one"))
-    command = [AGENTCTL, "deploy", "-c", local.agent.config_file, "-l", revision]
+    command: list[str | Path] = [AGENTCTL, "deploy", "-c", local.agent.config_file, "-l", revision]
     descriptor = os.open(group_lock_file(group), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
