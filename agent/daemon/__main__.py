@@ -172,7 +172,7 @@ class _Process:
 
         def serve(job: Job, connection: socket.socket) -> None:
             # Only in the process that it is for.
-            from agent.lifecycle.recorder_shelf import RecorderShelf  # noqa: PLC0415
+            from agent.lifecycle import RecorderShelf  # noqa: PLC0415
             from agent.worker.service import serve  # noqa: PLC0415
 
             given = context()

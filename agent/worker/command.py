@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.deployments import CommandResult, Job, JobState
-    from agent.lifecycle.context import HookProcess
+    from agent.lifecycle import HookProcess
     from agent.protocol import HostCommand
     from agent.worker.context import WorkerContext
     from agent.worker.runs import Run

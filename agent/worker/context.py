@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
     from agent.endpoint import HostCommandClient
     from agent.identity import HostIdentity
-    from agent.lifecycle.context import HookProcess
-    from agent.lifecycle.recorder_shelf import RecorderShelf
+    from agent.lifecycle import HookProcess, RecorderShelf
     from agent.settings import Settings
 
 

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from agent.files import open_at_once
-from agent.lifecycle.output import reported
+from agent.lifecycle import reported
 from agent.worker.results import LastOutput
 
 if TYPE_CHECKING:

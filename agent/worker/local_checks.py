@@ -20,8 +20,7 @@ from agent.install.model.failures import StepFailed
 from agent.install.plan.conflicts import InstallConflicts
 from agent.install.plan.planner import plan_install
 from agent.install.preview.changes import BlockedInstall
-from agent.lifecycle.accounts import find_account
-from agent.lifecycle.location import find_script
+from agent.lifecycle import find_account, find_script
 from agent.protocol import DOWNLOAD_BUNDLE, IN_PLACE_ORDER, INSTALL
 from agent.worker.directories import keeping_in
 from agent.worker.results import succeeded_result

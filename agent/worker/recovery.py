@@ -134,8 +134,7 @@ def _end_script(script: RecordedProcess, state: JobState) -> str:
     if script.boot_id != boot_id():
         return ""
     # psutil is only loaded where there may be something to end.
-    from agent.lifecycle.context import HookProcess  # noqa: PLC0415
-    from agent.lifecycle.ending import end_abandoned_hook  # noqa: PLC0415
+    from agent.lifecycle import HookProcess, end_abandoned_hook  # noqa: PLC0415
 
     ending = end_abandoned_hook(
         HookProcess(pid=script.pid, start_ticks=script.start_ticks),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from agent.deployments import CommandResult
 from agent.deployments.jobs import BEGUN_STEPS
 from agent.errors import CommandFailure
-from agent.lifecycle.diagnostics import NOOP_MESSAGE, failure_payload, success_payload
+from agent.lifecycle import NOOP_MESSAGE, failure_payload, success_payload
 from agent.logs import get_logger
 from agent.processes import boot_id, signal_name
 from agent.protocol import CommandStatus, ErrorCode

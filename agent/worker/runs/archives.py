@@ -13,7 +13,7 @@ from agent.deployments.group_files import GroupFiles
 from agent.deployments.pointers import named_by
 from agent.errors import CommandFailure
 from agent.files import is_directory, is_there
-from agent.lifecycle.choice import ScriptSource, choose_source
+from agent.lifecycle import ScriptSource, choose_source
 from agent.protocol import DOWNLOAD_BUNDLE, EARLY_EVENTS, INSTALL, LIFECYCLE_EVENTS, CommandStatus
 from agent.worker.runs.event_index import has_remembered_events
 from agent.worker.runs.revisions import GroupRevisions

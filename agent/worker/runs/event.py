@@ -23,7 +23,7 @@ from agent.worker.runs.revisions import GroupRevisions, earlier_appspec_filename
 if TYPE_CHECKING:
     from agent.appspec import AppSpec, HookScript
     from agent.deployments import CommandResult, DeploymentDirectory
-    from agent.lifecycle.context import HookContext
+    from agent.lifecycle import HookContext
     from agent.specification import DeploymentSpecification
     from agent.worker.context import HostContext
 
@@ -67,7 +67,7 @@ class EventRun:
         if self._revision is None or not self._scripts:
             return succeeded_result(self._note)
         # Only an event with scripts pays for what runs them.
-        from agent.lifecycle.run import run_event  # noqa: PLC0415
+        from agent.lifecycle import run_event  # noqa: PLC0415
 
         event_log = run_event(self._scripts, self._hook_context(self._revision), self._host.is_cancelled)
         return succeeded_result(log=event_log.tail)
@@ -135,8 +135,11 @@ class EventRun:
         return GroupRevisions(self._specification, self._host)
 
     def _hook_context(self, revision: _Revision) -> HookContext:
-        from agent.lifecycle.context import HookContext  # noqa: PLC0415 - as above
-        from agent.lifecycle.environment import EnvironmentPolicy, hook_environment  # noqa: PLC0415 - as above
+        from agent.lifecycle import (  # noqa: PLC0415 - as above
+            EnvironmentPolicy,
+            HookContext,
+            hook_environment,
+        )
 
         settings = self._host.settings
         policy = EnvironmentPolicy(
