@@ -7,13 +7,13 @@ deployment's archive instead.
 from agent.bundle.deployment_archive import make_deployment_archive
 from agent.bundle.limits import ArchiveLimits
 from agent.bundle.reuse import reuse_archive
-from agent.bundle.sources import BundleSources, FetchedBundle, Patience
+from agent.bundle.sources import BundleSources, FetchedBundle, TransferPatience
 
 __all__ = [
     "ArchiveLimits",
     "BundleSources",
     "FetchedBundle",
-    "Patience",
+    "TransferPatience",
     "make_deployment_archive",
     "reuse_archive",
 ]

@@ -25,7 +25,7 @@ class Clock(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class TransferPatience:
     """When a transfer is tried again, and when it is given up.
 
     Attributes:
@@ -80,7 +80,7 @@ class BundleSources:
     github_token: Secret | None = None
     proxy_uri: str | None = None
     ca_path: Path | None = None
-    patience: Patience = field(default_factory=Patience)
+    patience: TransferPatience = field(default_factory=TransferPatience)
     is_cancelled: Callable[[], bool] = _never
     clock: Clock = field(default=time)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from agent.bundle.failures import corrupt, printable
 from agent.bundle.tar_headers import BLOCK_BYTES, Header, HeaderInvalid, parse_header, parse_pax, with_pax
 from agent.bundle.tar_sparse import is_sparse, map_in_header, map_in_records, sparse_name
-from agent.bundle.tree import KEEP_OWNER, Attributes, clean_name
+from agent.bundle.tree import KEEP_OWNER, MemberAttributes, clean_name
 from agent.errors import CommandFailure
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def unpack_tar(stream: ByteStream, tree: Tree, *, keeps_owners: bool) -> None:
         if not name:  # `./`: the archive itself is ours, and so are its attributes
             continue
         uid, gid = (KEEP_OWNER, KEEP_OWNER) if owners is None else owners.of(header)
-        attributes = Attributes(header.mode, header.mtime_ns, uid, gid)
+        attributes = MemberAttributes(header.mode, header.mtime_ns, uid, gid)
         if sparse is None:
             _add(header, name, attributes, stream, tree)
         else:
@@ -55,7 +55,7 @@ def unpack_tar(stream: ByteStream, tree: Tree, *, keeps_owners: bool) -> None:
             tree.count(size)
 
 
-def _add(header: Header, name: bytes, attributes: Attributes, stream: ByteStream, tree: Tree) -> None:
+def _add(header: Header, name: bytes, attributes: MemberAttributes, stream: ByteStream, tree: Tree) -> None:
     if header.type in _REFUSED:
         raise CommandFailure(
             "archive-entry-unsupported",

@@ -33,7 +33,7 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _SPECIAL_BITS = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
 
 
-class Attributes(NamedTuple):
+class MemberAttributes(NamedTuple):
     """What is set on an entry beside its content (a named tuple: one is made for each of 50,000 files).
 
     `mode` holds permission and special bits; `uid` and `gid` may be KEEP_OWNER.
@@ -88,7 +88,7 @@ class Tree:
         self._limits = limits
         self._root = os.open(root, _DIRECTORY)
         self._open: dict[bytes, int] = {}
-        self._directories: dict[bytes, Attributes] = {}
+        self._directories: dict[bytes, MemberAttributes] = {}
         self._bytes = 0
         self._umask = 0
         self._index = IndexWriter()
@@ -106,7 +106,7 @@ class Tree:
         os.close(self._root)
 
     def add_file(
-        self, name: bytes, attributes: Attributes, size: int, content: Iterable[bytes | memoryview]
+        self, name: bytes, attributes: MemberAttributes, size: int, content: Iterable[bytes | memoryview]
     ) -> None:
         """Afterwards `name` is a new file with this content, of `size` bytes."""
         self._check_file(name, attributes, size)
@@ -126,7 +126,7 @@ class Tree:
     def add_sparse_file(
         self,
         name: bytes,
-        attributes: Attributes,
+        attributes: MemberAttributes,
         size: int,
         content: Iterable[tuple[int, Iterable[bytes | memoryview]]],
     ) -> None:
@@ -147,7 +147,7 @@ class Tree:
         finally:
             os.close(descriptor)
 
-    def _check_file(self, name: bytes, attributes: Attributes, size: int) -> None:
+    def _check_file(self, name: bytes, attributes: MemberAttributes, size: int) -> None:
         self.count(size)
         mode = attributes.mode
         if mode & (stat.S_ISUID | stat.S_ISGID) and self._limits.reject_unsafe_permissions:
@@ -157,13 +157,13 @@ class Tree:
                 " reject_unsafe_permissions_in_bundle is set on this host. Build the bundle without these bits.",
             )
 
-    def _complete(self, descriptor: int, attributes: Attributes) -> None:
+    def _complete(self, descriptor: int, attributes: MemberAttributes) -> None:
         self._own(descriptor, attributes)
         if attributes.mode & _SPECIAL_BITS:  # last, since writing and chown take them away
             os.fchmod(descriptor, attributes.mode)
         os.utime(descriptor, ns=(attributes.mtime_ns, attributes.mtime_ns))
 
-    def add_directory(self, name: bytes, attributes: Attributes) -> None:
+    def add_directory(self, name: bytes, attributes: MemberAttributes) -> None:
         """Afterwards `name` is a directory; its attributes are set by `finish`, when nothing changes them."""
         if name not in self._directories:
             parent, base = self._place(name)
@@ -172,7 +172,7 @@ class Tree:
             self._index.note(name, DIRECTORY)
         self._directories[name] = attributes
 
-    def add_symlink(self, name: bytes, target: bytes, attributes: Attributes) -> None:
+    def add_symlink(self, name: bytes, target: bytes, attributes: MemberAttributes) -> None:
         """Afterwards `name` is a symbolic link to `target`, wherever that points."""
         if self._limits.reject_symlinks:
             raise CommandFailure(
@@ -247,7 +247,7 @@ class Tree:
             self._index.identify(name, os.fstat(descriptor))
         return self._index
 
-    def _own(self, descriptor: int, attributes: Attributes) -> None:
+    def _own(self, descriptor: int, attributes: MemberAttributes) -> None:
         if attributes.uid != KEEP_OWNER or attributes.gid != KEEP_OWNER:
             os.fchown(descriptor, attributes.uid, attributes.gid)
 

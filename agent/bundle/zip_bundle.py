@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from agent.bundle.failures import corrupt, printable
 from agent.bundle.inflate import DAMAGED, bzip2_decompressor, crc32, deflate_decompressor
-from agent.bundle.tree import Attributes, clean_name
+from agent.bundle.tree import MemberAttributes, clean_name
 from agent.errors import CommandFailure
 
 if TYPE_CHECKING:
@@ -58,13 +58,15 @@ def _add(member: ZipMember, name: bytes, content: _Content, tree: Tree) -> None:
     # As unzip does it: setuid, setgid and sticky bits of a zip don't count.
     permissions = member.unix_mode & 0o777
     if member.name.endswith(b"/") or file_type == stat.S_IFDIR:
-        tree.add_directory(name, Attributes(permissions or 0o755, member.mtime_ns))
+        tree.add_directory(name, MemberAttributes(permissions or 0o755, member.mtime_ns))
     elif file_type == stat.S_IFLNK:
         if not 0 < member.size <= _MAX_TARGET_BYTES:
             raise corrupt(content.bundle, f"its symbolic link {printable(name)} has {member.size} bytes")
-        tree.add_symlink(name, b"".join(content.pieces()), Attributes(0o777, member.mtime_ns))
+        tree.add_symlink(name, b"".join(content.pieces()), MemberAttributes(0o777, member.mtime_ns))
     elif file_type in {0, stat.S_IFREG}:
-        tree.add_file(name, Attributes(permissions or 0o644, member.mtime_ns), member.size, content.pieces())
+        tree.add_file(
+            name, MemberAttributes(permissions or 0o644, member.mtime_ns), member.size, content.pieces()
+        )
     else:
         raise CommandFailure(
             "archive-entry-unsupported",

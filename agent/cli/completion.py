@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from click.shell_completion import CompletionItem
 
-from agent.cli.host import settings_of
+from agent.cli.configured_host import settings_of
 from agent.deployments import DeploymentRoot, History
 from agent.deployments.group_files import interrupted_groups
 from agent.errors import ConfigurationError

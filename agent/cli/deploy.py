@@ -11,8 +11,8 @@ import click
 
 from agent.appspec import read_appspec
 from agent.cli.completion import offer_events, offer_files
+from agent.cli.configured_host import check_owner, settings_of
 from agent.cli.edge import refusal
-from agent.cli.host import check_owner, settings_of
 from agent.cli.local_revision import (
     appspec_option,
     checked_group_id,

@@ -14,7 +14,7 @@ import click
 
 from agent.appspec.paths import leaves_archive
 from agent.cli.completion import offer_groups
-from agent.cli.host import context_of, identity_of
+from agent.cli.configured_host import context_of, identity_of
 from agent.protocol import BundleType, FileExistsBehavior
 from agent.settings import DEFAULT_CONFIGURATION
 from agent.specification import GitHubRevision, LocalRevision, Revision, S3Revision

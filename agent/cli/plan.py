@@ -16,7 +16,7 @@ import click
 from agent.appspec import read_appspec, require_effect
 from agent.bundle.replacement import remove_tree
 from agent.cli.completion import offer_files
-from agent.cli.host import settings_of
+from agent.cli.configured_host import settings_of
 from agent.cli.local_revision import (
     appspec_option,
     checked_group_id,

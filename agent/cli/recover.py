@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import click
 
 from agent.cli.completion import offer_interrupted_groups
+from agent.cli.configured_host import check_owner
 from agent.cli.edge import IMPOSSIBLE
-from agent.cli.host import check_owner
 from agent.cli.running import DONE, agent_of, config_option, exit_impossible
 from agent.cli.terminal_text import readable
 from agent.deployments import DeploymentRoot, JobStore
@@ -115,7 +115,7 @@ def _recover(files: GroupFiles, root: DeploymentRoot, jobs: JobStore) -> int:
     try:
         _check_allowed(files)
         with _nobody_else_at(root.group(files.group_id), files.group_id, jobs) as lost:
-            outcome = _put_in_order(files, root, lost)
+            outcome = _undo_or_complete(files, root, lost)
     except _LeftAlone as busy:
         return _said(f"{shown}: left alone, because {busy}", _FAILED)
     except CommandFailure as failure:
@@ -130,7 +130,7 @@ def _recover(files: GroupFiles, root: DeploymentRoot, jobs: JobStore) -> int:
     return DONE
 
 
-def _put_in_order(files: GroupFiles, root: DeploymentRoot, lost: list[tuple[Job, JobState]]) -> _Outcome:
+def _undo_or_complete(files: GroupFiles, root: DeploymentRoot, lost: list[tuple[Job, JobState]]) -> _Outcome:
     has_taken_effect = files.committed_journal.exists()
     if not has_taken_effect and files.journal.exists():
         _note_undo(lost)

@@ -10,8 +10,8 @@ import click
 
 from agent.cli.boot_condition import wait_for_boot
 from agent.cli.running import config_option
-from agent.daemon.host import check_endpoints, check_environment
-from agent.daemon.launch import Launch, exec_daemon
+from agent.daemon.daemon_launch import Launch, exec_daemon
+from agent.daemon.host_finder import check_endpoints, check_environment
 from agent.deployments.refused_start import RefusedStartFile
 from agent.endpoint import tls_context
 from agent.errors import AgentError, ConfigurationError, Problem

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from agent.cli.configured_host import settings_of
 from agent.cli.edge import IMPOSSIBLE, refusal
-from agent.cli.host import settings_of
 from agent.cli.liveness import Vitality, examine
 from agent.cli.status_text import describe_work
 from agent.cli.terminal_text import readable

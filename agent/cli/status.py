@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent.cli.host import settings_of
+from agent.cli.configured_host import settings_of
 from agent.cli.overview import Overview, RunState, look, with_problem
 from agent.cli.running import config_option
 from agent.cli.status_document import status_document

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.host import identity_of, settings_of
+from agent.cli.configured_host import identity_of, settings_of
 from agent.cli.running import config_option
-from agent.daemon.host import control_stack, s3_url
+from agent.daemon.host_finder import control_stack, s3_url
 from agent.errors import IdentityError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agent.identity.host import HostIdentity
+    from agent.identity.host_identity import HostIdentity
     from agent.settings import Settings
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from agent.certificates import trusted_cas
 from agent.daemon.daemon import Connected, Daemon, NotYet
-from agent.daemon.host import HostFinder, control_stack, s3_url
-from agent.daemon.launch import receive_launch
+from agent.daemon.daemon_launch import receive_launch
+from agent.daemon.host_finder import HostFinder, control_stack, s3_url
 from agent.daemon.lock import AgentLock
 from agent.daemon.notification import ServiceNotifier
 from agent.daemon.wakeups import Wakeups
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from pathlib import Path
 
-    from agent.daemon.launch import Launch
+    from agent.daemon.daemon_launch import Launch
     from agent.deployments import Job
     from agent.identity.endpoints import ControlEndpoint
-    from agent.identity.host import HostIdentity
+    from agent.identity.host_identity import HostIdentity
 
 _TICK_S = 1.0
 _BAD_CONFIGURATION = 2

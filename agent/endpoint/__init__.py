@@ -3,7 +3,7 @@
 from agent.endpoint.backoff import Setbacks, wait_after_failures
 from agent.endpoint.client import HostCommandClient, SpecificationAnswer
 from agent.endpoint.connection import Connection, tls_context
-from agent.endpoint.persistence import FOR_QUESTIONS, FOR_REPORTS, Patience, ask_until_answered
+from agent.endpoint.persistence import FOR_QUESTIONS, FOR_REPORTS, RequestPatience, ask_until_answered
 from agent.endpoint.proxy import proxy_for, who_set_proxy
 from agent.endpoint.throttle import SharedThrottle
 from agent.endpoint.waiting import wait_readable
@@ -13,7 +13,7 @@ __all__ = [
     "FOR_REPORTS",
     "Connection",
     "HostCommandClient",
-    "Patience",
+    "RequestPatience",
     "Setbacks",
     "SharedThrottle",
     "SpecificationAnswer",

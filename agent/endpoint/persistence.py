@@ -20,7 +20,7 @@ _FIRST_WAIT_S = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class RequestPatience:
     """How long a request is repeated.
 
     Attributes:
@@ -36,15 +36,17 @@ class Patience:
 
 
 # Somebody waits for what comes of the answer.
-FOR_QUESTIONS = Patience(
+FOR_QUESTIONS = RequestPatience(
     give_up_after_s=300, longest_wait_s=10, final_types=frozenset({"ClientException", "ValidationException"})
 )
 # Nobody else can give a report, and without it the service waits for an hour. ClientException is its one
 # word for a command that is unknown or over.
-FOR_REPORTS = Patience(give_up_after_s=None, longest_wait_s=300, final_types=frozenset({"ClientException"}))
+FOR_REPORTS = RequestPatience(
+    give_up_after_s=None, longest_wait_s=300, final_types=frozenset({"ClientException"})
+)
 
 
-def is_passing(error: BaseException, patience: Patience) -> bool:
+def is_passing(error: BaseException, patience: RequestPatience) -> bool:
     """Whether the same request may be answered later on."""
     if isinstance(error, RequestRefused):
         return error.error_type not in patience.final_types
@@ -54,7 +56,7 @@ def is_passing(error: BaseException, patience: Patience) -> bool:
 def ask_until_answered(
     call: Callable[[], T],
     *,
-    patience: Patience,
+    patience: RequestPatience,
     throttle: SharedThrottle,
     on_trouble: Callable[[AgentError], None],
 ) -> T:
@@ -89,7 +91,7 @@ def ask_until_answered(
     return _ask_again(attempt, patience)
 
 
-def _ask_again(attempt: Callable[[], T], patience: Patience) -> T:
+def _ask_again(attempt: Callable[[], T], patience: RequestPatience) -> T:
     # Imported here: it costs more than a whole command, and most commands never need it.
     import tenacity  # noqa: PLC0415
 

@@ -6,7 +6,7 @@ is YAML: `agent.identity.on_premises_file` reads it, in a process that ends.
 
 from agent.identity.credentials import Credentials
 from agent.identity.endpoints import ControlEndpoint, EndpointChoice, control_endpoint, s3_endpoint
-from agent.identity.host import CredentialSource, HostIdentity, identify_host
+from agent.identity.host_identity import CredentialSource, HostIdentity, identify_host
 from agent.identity.metadata import InstanceMetadata, metadata_endpoint
 from agent.identity.on_premises import IamSession, IamUser, OnPremisesIdentity
 from agent.identity.signing import sign_headers

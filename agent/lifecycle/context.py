@@ -33,7 +33,7 @@ class HookProcess:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class ScriptPatience:
     """How long we wait for what a script, or what it needs, may take; all in seconds.
 
     Attributes:
@@ -86,7 +86,7 @@ class HookContext:
     scripts_log: Path
     deployments_log: Path | None
     fail_on_open_output: bool = False
-    patience: Patience = Patience()
+    patience: ScriptPatience = ScriptPatience()
     max_log_bytes: int = MAX_BYTES
     recorders: RecorderShelf | None = None
     on_started: Callable[[HookProcess], None] = lambda _process: None

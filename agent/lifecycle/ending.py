@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import psutil
 
-from agent.lifecycle.context import MARKING_VARIABLES, Patience
+from agent.lifecycle.context import MARKING_VARIABLES, ScriptPatience
 from agent.lifecycle.hook_processes import AbandonedProcesses, describe_process, is_session_keeper
 from agent.processes import start_ticks
 
@@ -52,7 +52,7 @@ class Ending:
 
 
 def end_processes(
-    processes: Processes, wait: Callable[[float], object], *, patience: Patience, sudo: str | None
+    processes: Processes, wait: Callable[[float], object], *, patience: ScriptPatience, sudo: str | None
 ) -> Ending:
     """Afterwards none of the processes is left: SIGTERM, 5 s, SIGKILL, 2 s.
 
@@ -76,7 +76,7 @@ def end_processes(
 
 
 def end_abandoned_hook(
-    hook: HookProcess, *, deployment_id: str = "", event: str = "", patience: Patience | None = None
+    hook: HookProcess, *, deployment_id: str = "", event: str = "", patience: ScriptPatience | None = None
 ) -> Ending:
     """Afterwards nothing is left of a script whose worker has died.
 
@@ -101,7 +101,7 @@ def end_abandoned_hook(
     )
     # Whether the script had been started through sudo, nobody knows any more. An agent that is root needs none.
     sudo = shutil.which("sudo") if os.geteuid() != 0 else None
-    return end_processes(processes, time.sleep, patience=patience or Patience(), sudo=sudo)
+    return end_processes(processes, time.sleep, patience=patience or ScriptPatience(), sudo=sudo)
 
 
 def _signal_until_gone(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from agent.appspec import HookScript
     from agent.lifecycle.accounts import Account
-    from agent.lifecycle.context import Patience
+    from agent.lifecycle.context import ScriptPatience
     from agent.lifecycle.environment import HookEnvironment
     from agent.lifecycle.script_file import ScriptFile
     from agent.lifecycle.script_process import ScriptProcess
@@ -53,7 +53,7 @@ class ScriptStart:
     account: Account | None
     streams: ScriptStreams
     environment: HookEnvironment
-    patience: Patience
+    patience: ScriptPatience
     on_started: Callable[[HookProcess], None]
 
     def announce(self) -> None:

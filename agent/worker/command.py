@@ -16,7 +16,7 @@ from agent.logs import command_log, get_logger
 from agent.processes import show_as
 from agent.protocol import CommandStatus
 from agent.worker.checks import check_host
-from agent.worker.directories import put_in_order, working_on_group
+from agent.worker.directories import finish_interrupted, working_on_group
 from agent.worker.facts import facts_of
 from agent.worker.hook_updates import HookUpdates
 from agent.worker.ongoing import ongoing_deployment
@@ -166,7 +166,7 @@ class _Performance:
         with keeping_record(self._job):
             self._job.note_deployment(facts)
             wait_for_turn(self._job, facts.deployment_group_id, self._context.jobs)
-        put_in_order(specification, self._host)
+        finish_interrupted(specification, self._host)
         run = choose_run(self._command.name, specification, self._host)
         if not run.is_noop:
             self._note_step("checks")

@@ -52,7 +52,7 @@ def working_on_group(specification: DeploymentSpecification, host: HostContext) 
         yield
 
 
-def put_in_order(specification: DeploymentSpecification, host: HostContext) -> None:
+def finish_interrupted(specification: DeploymentSpecification, host: HostContext) -> None:
     """Afterwards no Install of the deployment's group is half done. Where none was, this costs two looks at the disk.
 
     Whose scripts an event runs, and so whether it has any, is right only then.

@@ -26,8 +26,8 @@ from agent.worker.directories import keeping_in
 from agent.worker.results import succeeded_result
 from agent.worker.runs import choose_run
 from agent.worker.runs.download import DOWNLOADED, make_room
+from agent.worker.runs.group_revisions import GroupRevisions
 from agent.worker.runs.install import install_request, refuse_unconfined
-from agent.worker.runs.revisions import GroupRevisions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -46,10 +46,10 @@ def result_after_loss(job: Job, state: JobState, host: HostContext) -> CommandRe
     except OSError as error:
         # What is to be ended and undone matters more than who does it.
         log.warning("worker_not_noted", error=str(error))
-    return keep_result(job, _put_in_order(state, host))
+    return keep_result(job, _clean_up(state, host))
 
 
-def _put_in_order(state: JobState, host: HostContext) -> CommandResult:
+def _clean_up(state: JobState, host: HostContext) -> CommandResult:
     if state.deployment is not None:
         remove_abandoned_mark(state.command.identifier, state.deployment.deployment_id, host)
     if state.deployment is None or state.command.name != INSTALL:

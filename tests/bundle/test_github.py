@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.bundle import ArchiveLimits, BundleSources, FetchedBundle, Patience, make_deployment_archive
+from agent.bundle import (
+    ArchiveLimits,
+    BundleSources,
+    FetchedBundle,
+    TransferPatience,
+    make_deployment_archive,
+)
 from agent.bundle.fetch import fetch_bundle
 from agent.errors import CommandFailure
 from agent.protocol import BundleType, Secret
@@ -37,7 +43,7 @@ class GitHub:
 
     def __init__(self, authority: Authority) -> None:
         self.ca_file = authority.ca_file
-        self.patience = Patience()
+        self.patience = TransferPatience()
         self.clock = MovedClock()
         self.downloads = Server(self._download, authority.context)
         self.api = Server(self._redirect, authority.context)

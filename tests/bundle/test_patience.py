@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from structlog.testing import capture_logs
 
-from agent.bundle import FetchedBundle, Patience
+from agent.bundle import FetchedBundle, TransferPatience
 from agent.bundle.fetch import fetch_bundle
 from agent.bundle.session import without_secrets
 from agent.errors import CommandFailure, CredentialsUnavailable
@@ -66,7 +66,9 @@ def test_a_server_in_trouble_is_asked_for_five_minutes_and_then_named(deployment
 def test_the_patience_is_the_administrators(deployment: Deployment) -> None:
     """Zero: one attempt, and the deployment fails at once."""
     outcome, requests = fetch(
-        deployment, lambda _: s3_error(503, "ServiceUnavailable"), patience=Patience(give_up_after_s=0)
+        deployment,
+        lambda _: s3_error(503, "ServiceUnavailable"),
+        patience=TransferPatience(give_up_after_s=0),
     )
 
     assert "tried once" in failed(outcome, deployment).message
@@ -166,7 +168,7 @@ def test_a_stalled_transfer_is_given_up_and_tried_again(deployment: Deployment) 
     """A connection that a firewall has forgotten never ends by itself."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        patience = Patience(stall_timeout_s=0.01, give_up_after_s=0)
+        patience = TransferPatience(stall_timeout_s=0.01, give_up_after_s=0)
         failure, _ = failure_of(deployment, endpoint, patience=patience)
 
     assert "no data came from 127.0.0.1" in failure.message

@@ -7,7 +7,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from agent.bundle import BundleSources, FetchedBundle, Patience
+from agent.bundle import BundleSources, FetchedBundle, TransferPatience
 from agent.bundle.fetch import fetch_bundle
 from agent.errors import CommandFailure
 from agent.identity.credentials import Credentials
@@ -47,7 +47,7 @@ def sources(
     endpoint: str, *, credentials: Callable[[], Credentials] = lambda: CREDENTIALS, **more: Any
 ) -> BundleSources:
     """This endpoint, and a clock that only moves while somebody waits."""
-    patience = Patience(stall_timeout_s=5.0, connect_timeout_s=5.0)
+    patience = TransferPatience(stall_timeout_s=5.0, connect_timeout_s=5.0)
     usual = {"patience": patience, "clock": MovedClock()}
     return BundleSources(
         s3_endpoint=endpoint, region="us-east-1", credentials=credentials, **{**usual, **more}

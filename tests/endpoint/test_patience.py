@@ -12,7 +12,7 @@ import pytest
 from agent.endpoint import (
     FOR_QUESTIONS,
     FOR_REPORTS,
-    Patience,
+    RequestPatience,
     Setbacks,
     SharedThrottle,
     ask_until_answered,
@@ -169,7 +169,7 @@ class Endpoint:
 
 # The same in all but the waits.
 QUICK = replace(FOR_QUESTIONS, longest_wait_s=0.01)
-HURRIED = Patience(give_up_after_s=0, longest_wait_s=0, final_types=frozenset())
+HURRIED = RequestPatience(give_up_after_s=0, longest_wait_s=0, final_types=frozenset())
 
 
 def refused(error_type: str) -> RequestRefused:
@@ -199,7 +199,7 @@ def test_a_question_is_repeated_until_it_is_answered_and_trouble_is_told_once(tm
     ],
 )
 def test_only_an_answer_of_the_service_that_says_no_is_final(
-    tmp_path: Path, patience: Patience, error_type: str, calls: int
+    tmp_path: Path, patience: RequestPatience, error_type: str, calls: int
 ) -> None:
     """The command is not wanted any more: asking again would only annoy. A report is given up for that alone."""
     endpoint = Endpoint(refused(error_type))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.appspec import HookScript
-from agent.lifecycle.context import HookProcess, Patience
+from agent.lifecycle.context import HookProcess, ScriptPatience
 from agent.lifecycle.ending import Ending, end_abandoned_hook
 from agent.processes import start_ticks
 from tests.lifecycle.isolation import IsolatedFailure, run_isolated
@@ -54,7 +54,7 @@ class Abandoned:
     def end(self, *, deployment_id: str | None = None, event: str = "AfterInstall") -> Ending:
         pid, ticks = map(int, self._noted.read_text().split())
         hook = HookProcess(pid=pid, start_ticks=ticks)
-        patience = Patience(term_s=2)
+        patience = ScriptPatience(term_s=2)
         deployment_id = self.deployment_id if deployment_id is None else deployment_id
         return end_abandoned_hook(hook, deployment_id=deployment_id, event=event, patience=patience)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.appspec import HookScript
-from agent.lifecycle.context import Patience
+from agent.lifecycle.context import ScriptPatience
 from agent.lifecycle.recorder import Recorder
 from agent.lifecycle.script_log import ScriptLog
 from agent.lifecycle.streams import ScriptStreams
@@ -114,7 +114,7 @@ def test_it_may_go_on_printing_when_the_deployment_has_been_cleaned_up(
 
 def test_a_host_may_want_open_output_to_be_a_failure(event: Event, application: Application) -> None:
     """`fail_on_open_output: true` is what the existing agents did; code 6."""
-    event.options.update(fail_on_open_output=True, patience=Patience(open_output_s=0.3))
+    event.options.update(fail_on_open_output=True, patience=ScriptPatience(open_output_s=0.3))
     failure = event.fail_one(APPLICATION)
     assert (failure.error_id, int(failure.code)) == ("hook-output-left-open", 6)
     assert f"pid {application.pid} " in failure.message

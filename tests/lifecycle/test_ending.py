@@ -15,7 +15,7 @@ import pytest
 
 from agent.appspec import HookScript
 from agent.errors import CommandFailure
-from agent.lifecycle.context import HookProcess, Patience
+from agent.lifecycle.context import HookProcess, ScriptPatience
 from agent.lifecycle.ending import end_abandoned_hook
 from agent.processes import start_ticks
 from tests.lifecycle.isolation import IsolatedFailure, run_isolated
@@ -50,7 +50,7 @@ def test_what_ignores_term_is_killed_after_a_grace(event: Event) -> None:
     """The grace lets programs clean up; it must not let them stay."""
     pids = event.directory / "pids"
     event.additions["P"] = str(pids)
-    event.options["patience"] = Patience(term_s=0.6)
+    event.options["patience"] = ScriptPatience(term_s=0.6)
     script = "#!/bin/bash\ntrap '' TERM\nsetsid sleep 1000 & echo $! $$ > $P\nsleep 1000\n"
     start = time.monotonic()
     event.fail_one(script, timeout_s=0.3)
@@ -127,7 +127,7 @@ def test_the_name_of_a_script_that_was_ended_is_not_cut_off(event: Event) -> Non
 
 def test_a_recorder_that_is_stuck_delays_no_timeout(event: Event) -> None:
     """On a dead disk the script is ended in time, and nobody claims to know what it had printed."""
-    event.options["patience"] = Patience(recorder_s=0.3)
+    event.options["patience"] = ScriptPatience(recorder_s=0.3)
     stopped: list[int] = []
 
     def stop_recorder() -> bool:

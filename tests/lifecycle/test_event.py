@@ -16,7 +16,7 @@ import pytest
 from agent.appspec import HookScript
 from agent.errors import CommandFailure
 from agent.lifecycle.accounts import find_account
-from agent.lifecycle.context import Patience
+from agent.lifecycle.context import ScriptPatience
 from agent.lifecycle.environment import DEFAULT_PATH
 from agent.lifecycle.script_process import DirectScript
 from tests.lifecycle.isolation import run_isolated
@@ -235,7 +235,7 @@ def test_a_script_that_is_being_written_is_waited_for(event: Event) -> None:
     ) as writer:
         assert writer.stdin and writer.stdout  # noqa: PT018
         writer.stdout.readline()
-        event.options["patience"] = Patience(busy_s=0.2)
+        event.options["patience"] = ScriptPatience(busy_s=0.2)
         failure = event.fail(HookScript(location="h.sh"))
         assert failure.error_id == "hook-script-busy"
         writer.stdin.close()

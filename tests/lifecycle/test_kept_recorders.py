@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.appspec import HookScript
-from agent.lifecycle.context import Patience
+from agent.lifecycle.context import ScriptPatience
 from agent.lifecycle.recorder_shelf import RecorderShelf
 from tests.lifecycle.traces import read, recorders
 from tests.waiting import is_running, wait_until
@@ -111,7 +111,7 @@ def test_a_recorder_that_was_stopped_in_between_is_replaced_before_a_script_runs
     event: Event, shelf: RecorderShelf
 ) -> None:
     """A debugger has it, or a dead disk. A script that prints much would else wait for its timeout."""
-    event.options["patience"] = Patience(recorder_s=0.2)
+    event.options["patience"] = ScriptPatience(recorder_s=0.2)
     event.run_one("#!/bin/sh\necho one\n")
     (stopped,) = recorders()
     os.kill(stopped, signal.SIGSTOP)

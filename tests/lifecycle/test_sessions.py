@@ -17,7 +17,7 @@ import pytest
 from agent.appspec import HookScript
 from agent.errors import CommandFailure
 from agent.lifecycle.adoption import adopting_orphans
-from agent.lifecycle.context import HookProcess, Patience
+from agent.lifecycle.context import HookProcess, ScriptPatience
 from agent.lifecycle.ending import end_abandoned_hook
 from agent.lifecycle.environment import EnvironmentPolicy, HookEnvironment
 from agent.lifecycle.pam import load_pam
@@ -289,7 +289,7 @@ def test_the_session_is_closed_after_the_script_however_that_ended(event: Event)
 
 def test_a_session_that_does_not_close_keeps_nobody_waiting(event: Event) -> None:
     """The script has done its work, and that is what counts."""
-    event.options["patience"] = Patience(session_s=0.3)
+    event.options["patience"] = ScriptPatience(session_s=0.3)
     pids = event.directory / "pids"
     hangs = helper(
         event,
@@ -314,7 +314,7 @@ def test_a_session_process_that_nothing_can_end_keeps_nobody_waiting(event: Even
         freezer.mkdir()
     except OSError:
         pytest.skip("there is no way here to make a process that no signal ends")
-    event.options["patience"] = Patience(session_s=0.3)
+    event.options["patience"] = ScriptPatience(session_s=0.3)
     freezes = helper(
         event,
         "freezes",
@@ -488,7 +488,7 @@ def test_a_timeout_ends_all_that_a_script_in_a_session_has_started(event: Event)
         f"#!/bin/bash\n(setsid sleep 1001 & echo $! >> {pids})\ntrap '' TERM\n"
         f"sleep 1002 & echo $! >> {pids}\necho $$ >> {pids}\nwait\nwhile :; do sleep 1; done\n"
     )
-    event.options["patience"] = Patience(term_s=0.5)
+    event.options["patience"] = ScriptPatience(term_s=0.5)
     error_id, _, message, _ = failure_in_session(event, lambda: None, script, timeout_s=1)
     assert error_id == "hook-timed-out"
     assert "sleep 1001" in message
@@ -663,7 +663,9 @@ def test_a_script_in_a_session_is_ended_when_its_worker_was_killed(event: Event)
         os.kill(worker, signal.SIGKILL)
         os.waitpid(worker, 0)
         pid, ticks = map(int, read(noted).split())
-        ending = end_abandoned_hook(HookProcess(pid=pid, start_ticks=ticks), patience=Patience(term_s=0.5))
+        ending = end_abandoned_hook(
+            HookProcess(pid=pid, start_ticks=ticks), patience=ScriptPatience(term_s=0.5)
+        )
         return [list(ending.ended), list(ending.survivors), is_running(pid)]
 
     def prepare() -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from agent.appspec import HookScript
 from agent.errors import CommandFailure
-from agent.lifecycle.context import Patience
+from agent.lifecycle.context import ScriptPatience
 from agent.lifecycle.ending import end_processes
 from agent.lifecycle.outcome import Ended, Silence, timeout_failure
 from agent.logs import get_logger
@@ -159,7 +159,9 @@ def test_what_could_not_be_ended_is_not_said_to_have_been() -> None:
     def child() -> list[str]:
         os.setgid(NOBODY.pw_gid)
         os.setuid(NOBODY.pw_uid)
-        ending = end_processes(Own(), time.sleep, patience=Patience(term_s=0.02, kill_s=0.02), sudo=None)
+        ending = end_processes(
+            Own(), time.sleep, patience=ScriptPatience(term_s=0.02, kill_s=0.02), sudo=None
+        )
         ended = Ended(running=ending.ended, survivors=ending.survivors, silent_s=Silence.ENTIRE)
         return [*ending.running, timeout_failure(script, ended).message]
 

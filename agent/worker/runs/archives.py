@@ -16,7 +16,7 @@ from agent.files import is_directory, is_there
 from agent.lifecycle import ScriptSource, choose_source
 from agent.protocol import DOWNLOAD_BUNDLE, EARLY_EVENTS, INSTALL, LIFECYCLE_EVENTS, CommandStatus
 from agent.worker.runs.event_index import has_remembered_events
-from agent.worker.runs.revisions import GroupRevisions
+from agent.worker.runs.group_revisions import GroupRevisions
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agent.appspec import appspec_names
-from agent.bundle import ArchiveLimits, BundleSources, Patience, make_deployment_archive, reuse_archive
+from agent.bundle import (
+    ArchiveLimits,
+    BundleSources,
+    TransferPatience,
+    make_deployment_archive,
+    reuse_archive,
+)
 from agent.certificates import trusted_cas
 from agent.deployments.pointers import write_pointer
 from agent.deployments.retention import remove_expired
@@ -14,7 +20,7 @@ from agent.files import replace_file
 from agent.logs import get_logger
 from agent.worker.directories import keeping_in
 from agent.worker.results import succeeded_result
-from agent.worker.runs.revisions import GroupRevisions, note_appspec_filename
+from agent.worker.runs.group_revisions import GroupRevisions, note_appspec_filename
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,7 +105,7 @@ class DownloadRun:
             github_token=self._specification.github_token,
             proxy_uri=settings.proxy_uri,
             ca_path=_ca_path(self._host.environment),
-            patience=Patience(give_up_after_s=settings.download_patience_seconds),
+            patience=TransferPatience(give_up_after_s=settings.download_patience_seconds),
             is_cancelled=self._host.is_cancelled,
         )
 

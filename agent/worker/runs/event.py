@@ -18,7 +18,7 @@ from agent.worker.runs.archives import (
     without_earlier_appspec,
 )
 from agent.worker.runs.event_index import appspec_of, remembered_events
-from agent.worker.runs.revisions import GroupRevisions, earlier_appspec_filename
+from agent.worker.runs.group_revisions import GroupRevisions, earlier_appspec_filename
 
 if TYPE_CHECKING:
     from agent.appspec import AppSpec, HookScript

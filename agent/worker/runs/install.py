@@ -16,7 +16,7 @@ from agent.worker.directories import keeping_in
 from agent.worker.installed import point_at_installed
 from agent.worker.results import succeeded_result
 from agent.worker.runs.archives import archive_gone, without_appspec
-from agent.worker.runs.revisions import GroupRevisions
+from agent.worker.runs.group_revisions import GroupRevisions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,16 +8,16 @@ from agent.certificates import CA_VARIABLES
 from agent.endpoint import tls_context, wait_after_failures
 from agent.errors import ConfigurationError, IdentityError, Problem
 from agent.identity.endpoints import EndpointChoice, control_endpoint, s3_endpoint
-from agent.identity.host import identify_host, region_of
+from agent.identity.host_identity import identify_host, region_of
 from agent.identity.metadata import InstanceMetadata, metadata_endpoint
 from agent.identity.on_premises import from_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agent.daemon.launch import Launch
+    from agent.daemon.daemon_launch import Launch
     from agent.identity.endpoints import ControlEndpoint
-    from agent.identity.host import HostIdentity
+    from agent.identity.host_identity import HostIdentity
     from agent.identity.on_premises import OnPremisesIdentity
     from agent.logs import Log
     from agent.settings import Settings

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent.daemon.host import HostFinder, s3_url
-from agent.daemon.launch import Launch
+from agent.daemon.daemon_launch import Launch
+from agent.daemon.host_finder import HostFinder, s3_url
 from agent.errors import ConfigurationError, Problem
 from agent.identity.on_premises import to_json
 from agent.identity.on_premises_file import read_on_premises
@@ -23,7 +23,7 @@ from agent.worker.context import HostContext
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agent.identity.host import HostIdentity
+    from agent.identity.host_identity import HostIdentity
 
 
 def settings_of(config_file: Path) -> Settings:
