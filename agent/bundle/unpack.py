@@ -60,7 +60,7 @@ def unpack_bundle(
 
     Args:
         bundle: the file.
-        bundle_type: TAR and TGZ may each be compressed with gzip, bzip2, xz or not at all.
+        bundle_type: TAR and TGZ may each be compressed with gzip, bzip2, xz, zstd or not at all.
         archive: its parent directory must exist. If anything fails, nothing of the bundle is left.
         limits: this host's.
         appspec_names: paths that an AppSpec may have, relative to the archive.

@@ -203,7 +203,7 @@ def test_a_file_that_should_name_a_deployment_and_is_lost_is_not_taken_for_a_fir
     completion = server.run("BeforeAllowTraffic", application.revise("rollback", LATER, others=ROLLBACK))
     assert_gone(completion)
     early = server.run("ApplicationStop", application.revise("next"))
-    expected = f"Succeeded: no script has run, since {pointer} is not there, although this group has installed something"
+    expected = f"Succeeded: no script has run, since {pointer} is not there, although {pointer.parent}/"
     assert early.message.startswith(expected), early.message
     assert [] == application.trace
 

@@ -65,10 +65,11 @@ def directory_of_scripts(
     if named is not None:
         return no_earlier_scripts(event, _what_is_lost(earlier, named, pointer, source))
     files = GroupFiles(directory=host.root.instructions, group_id=specification.deployment_group_id)
-    if is_there(files.instructions) or is_there(files.cleanup):
-        lost = f"{pointer} is not there, although this group has installed something: it should name"
-        return no_earlier_scripts(event, f"{lost} the group's {source.value} deployment")
-    return NoScripts()
+    record = next(filter(is_there, (files.instructions, files.cleanup)), None)
+    if record is None:
+        return NoScripts()
+    lost = f"{pointer} is not there, although {record} tells of an Install of this group: it should name"
+    return no_earlier_scripts(event, f"{lost} the group's {source.value} deployment")
 
 
 def no_earlier_scripts(event: str, lost: str) -> NoScripts:
