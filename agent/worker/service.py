@@ -2,7 +2,7 @@
 
 It speaks with the daemon over a SEQPACKET socket, a message each:
 
-    daemon → worker   path of a job record, with its locked file     carry its command
+    daemon → worker   path of a job record, with its file and lock   carry its command
     worker → daemon   T                                              it has begun with that
                       D                                              it is done, and waits
                       L                                              it is done, and leaves
