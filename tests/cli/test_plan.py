@@ -205,7 +205,7 @@ def test_a_file_that_only_gets_another_mode_is_kept_and_that_is_said(host: Host)
     done = host.plan(second)
     inode = (host.destination / "a").stat().st_ino
     host.deploy(second)
-    assert f"{host.destination}/a  (mode 750; only its mode, owner, ACL or time is set)" in done.stdout
+    assert f"{host.destination}/a  (mode 750; only its mode, group, ACL or time is set)" in done.stdout
     assert ("keep", "file") == actions(host, done)["a"]
     assert (inode, 0o100750) == (
         (host.destination / "a").stat().st_ino,
@@ -610,16 +610,18 @@ def open_host(agentctl: AgentCtl) -> Iterator[Host]:
 def test_an_ordinary_user_plans_what_root_would_install(open_host: Host) -> None:
     """Developers look, root deploys. Owners that only root may give are no mistake of theirs."""
     entry = f"permissions:\n  - {{object: {open_host.destination}, owner: daemon, group: daemon}}\n"
-    revision = open_host.revision({"a": "1", "b": "1"}, entry)
+    revision = open_host.revision({"a": "1", "b": "1", "c": "1"}, entry)
     fresh = plan_as_nobody(open_host, revision)
     open_host.deploy(revision)
-    os.chown(open_host.destination / "b", 0, 0)
+    os.chown(open_host.destination / "b", 0, -1)
+    os.chown(open_host.destination / "c", -1, 0)
     again = plan_as_nobody(open_host, revision)
     assert (0, 0) == (fresh.returncode, again.returncode), fresh.stderr + again.stderr
     assert "a  (1 bytes; owner daemon; group daemon)" in fresh.stdout
     assert "Note: planned as an ordinary user" in fresh.stdout
     assert ("keep", "file") == actions(open_host, again)["a"]
-    assert "b  (owner daemon; group daemon; only its mode, owner, ACL or time is set)" in again.stdout
+    assert ("replace", "file") == actions(open_host, again)["b"]
+    assert "c  (owner daemon; group daemon; only its mode, group, ACL or time is set)" in again.stdout
 
 
 @pytest.mark.root

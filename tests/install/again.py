@@ -31,7 +31,7 @@ TREE: dict[str, Any] = {
 }
 FILE_COUNT = 6
 _STATE = re.compile(rb"^d c [-0-9 ]+ ", re.MULTILINE)
-_HEADER = re.compile(rb"^(install-manifest 5 \S+) \S+ (\S+) \S+ ")
+_HEADER = re.compile(rb"^(install-manifest 6 \S+) \S+ (\S+) \S+ ")
 _PATIENCE_S = 10
 
 

@@ -229,9 +229,11 @@ def test_an_error_of_a_call_on_an_open_record_names_a_path(host: Host) -> None:
 
 def failures_of_calls_on_descriptors(host: Host) -> list[tuple[str, str]]:
     """Let each change of an open file or directory fail in turn; the step of the Install, and what it has said."""
-    first = host.request({"app/a": "1", "app/same": "s", "app/sub/b": "b"})
+    first = host.request({"app/a": "1", "app/same": "s", "app/sub/b": "b", "app/sub/c": "c"})
     changed = {"content": "s", "mode": 0o600, "mtime_ns": MTIME_NS + 10**9}
-    second = host.request({"app/a": "2", "app/same": changed, "app/sub/b": "b", "app/new/n": "n"}, ACLS)
+    second = host.request(
+        {"app/a": "2", "app/same": changed, "app/sub/b": "b", "app/sub/c": "C", "app/new/n": "n"}, ACLS
+    )
 
     def body() -> list[tuple[str, str]]:
         fault = DescriptorFault()

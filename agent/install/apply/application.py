@@ -12,7 +12,7 @@ from agent.install.apply.new_directories import NewDirectories
 from agent.install.apply.staging import Stager
 from agent.install.apply.switching import Switcher
 from agent.install.apply.work_units import Parts, Tools
-from agent.install.attributes.of_new_directories import FreshDirectories
+from agent.install.attributes.of_new_directories import FreshDirectories, handed_down_at
 from agent.install.attributes.selinux import add_label
 from agent.install.compare.comparer import Comparer
 from agent.install.compare.findings import Staged, stage_broken_links
@@ -29,7 +29,7 @@ from agent.install.journal.entries import (
 from agent.install.model.directory import Directory, Standing
 from agent.install.model.failures import StepFailed
 from agent.install.model.steps import PlannedDirectory, PlannedFiles
-from agent.install.posix.acl import ACCESS, DEFAULT, read_acl, write_acl
+from agent.install.posix.acl import ACCESS, DEFAULT, read_acl
 from agent.install.posix.disks import Disks
 from agent.install.posix.mounts import lasting_mount_point
 from agent.install.posix.protection import check_changeable
@@ -78,9 +78,10 @@ class Application:
         self._files = [step for step in plan.steps if isinstance(step, PlannedFiles)]
         self._directories = [step for step in plan.steps if isinstance(step, PlannedDirectory)]
         self._new = [step for step in self._directories if step.directory.standing is Standing.NEW]
-        self._new_directories = NewDirectories(self._new, token, places, observer)
+        self._fresh = FreshDirectories(places)
+        self._new_directories = NewDirectories(self._new, token, places, self._fresh, observer)
         self.directories_created = len(self._new)
-        self._switcher = Switcher(token, places, observer)
+        self._switcher = Switcher(token, places, self._fresh, observer)
         self._stager: Stager | None = None
         self._parts: Parts | None = None
         self._to_give: list[PlannedDirectory] = []
@@ -88,7 +89,6 @@ class Application:
         self._keeping = _keeping(plan)
         self._disks = Disks()
         self._is_durable = request.options.durable
-        self._fresh = FreshDirectories(places)
         self._processes = request.options.processes
 
     def compare(self) -> None:
@@ -98,8 +98,9 @@ class Application:
             StepFailed: something can't be read.
         """
         self._survey.complete()
-        comparer = Comparer(self.plan.previous.files.taken(), self.plan.index.taken(), self._places)
-        self._stager = Stager(comparer, self._token, self._places, self._observe)
+        plan, places = self.plan, self._places
+        comparer = Comparer(plan.previous.files.taken(), plan.index.taken(), places, self._fresh)
+        self._stager = Stager(comparer, self._token, places, self._fresh, self._observe)
         unknown: list[tuple[int, list[int]]] = []
         for number, files in enumerate(self._files):
             staged, positions = comparer.recognise(files, self._survey)
@@ -136,6 +137,16 @@ class Application:
         )
         self._to_give += [step for step, is_to_give in zip(doubtful, answers, strict=True) if is_to_give]
         self._to_give.sort(key=lambda step: step.number)
+        changing = {step.number for step in self._to_give}
+        for step in self._directories:
+            if step.number in changing or (step.attributes and step.directory.standing is Standing.OURS):
+                self._compare_handed_down(step.directory)
+
+    def _compare_handed_down(self, directory: Directory) -> None:
+        """Find out whether a directory that is ours hands down something else until everything has its place."""
+        with suppress(OSError):  # whoever makes something there will say why
+            if handed_down_at(self._places.of(directory.real)) != self._fresh.handed_down(directory):
+                self._fresh.differing.add(directory.real)
 
     def touched(self) -> Iterator[bytes]:
         """What the journal has to say before anything is staged, as lines: the directories that will change, and where they lie.
@@ -368,25 +379,10 @@ class Application:
         """Mode, owner and ACL of a directory that is ours; those of a fresh one, if nothing says otherwise."""
         try:
             self._observe("attributes", step.directory.path)
-            self._give(step.directory, step.attributes)
+            wanted = self._wanted(step.directory, step.attributes)
+            wanted.give(self._places.of(step.directory.real))
         except OSError as error:
             raise StepFailed(step.directory.path, error) from error
-
-    def _give(self, directory: Directory, attributes: Attributes | None) -> None:
-        dir_fd = self._places.of(directory.real)
-        status = os.stat(b".", dir_fd=dir_fd)
-        wanted = self._wanted(directory, attributes)
-        if (status.st_uid, status.st_gid) != (wanted.uid, wanted.gid):
-            os.chown(b".", wanted.uid, wanted.gid, dir_fd=dir_fd)
-        descriptor = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
-        try:
-            for name, value in zip((ACCESS, DEFAULT), wanted.acls, strict=True):
-                if read_acl(descriptor, name) != value:
-                    write_acl(descriptor, name, value)
-            if wanted.access_acl is None and stat.S_IMODE(os.fstat(descriptor).st_mode) != wanted.mode:
-                os.fchmod(descriptor, wanted.mode)
-        finally:
-            os.close(descriptor)
 
     def _wanted(self, directory: Directory, attributes: Attributes | None) -> WantedDirectory:
         """What a directory of ours is to have: what a fresh one would get there, and what `permissions` gives to it."""

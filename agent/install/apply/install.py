@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 log = get_logger()
 
 _UNDO_PAUSE_S = 0.5
-_OVERTAKEN = frozenset({errno.EEXIST, errno.ENOENT})
+_OVERTAKEN = frozenset({errno.EEXIST, errno.ENOENT, errno.EAGAIN})
 
 
 def _unobserved(_kind: str, _path: bytes) -> None:
@@ -100,7 +100,7 @@ def _no_collections() -> Iterator[None]:
 
 
 class _Overtaken(Exception):
-    """Somebody has made or removed a directory since it was planned; everything was put back."""
+    """Somebody has made, removed or changed something since it was planned; everything was put back."""
 
     def __init__(self, failure: CommandFailure) -> None:
         super().__init__(failure.message)

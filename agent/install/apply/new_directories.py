@@ -9,7 +9,6 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from agent.install.attributes.of_new_directories import CREATED_DIRECTORY_MODE
 from agent.install.journal.entries import Change, Hiding, NewDirectory, encode, new_name
 from agent.install.model.directory import Standing
 from agent.install.model.failures import StepFailed
@@ -19,10 +18,13 @@ from agent.listings import clock_ns
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from agent.install.attributes.of_new_directories import FreshDirectories
     from agent.install.model.directory import Directory
     from agent.install.model.request import Observer
     from agent.install.model.steps import PlannedDirectory
     from agent.install.posix.places import Places
+
+_UNTIL_GIVEN = 0o700
 
 
 class NewDirectories:
@@ -32,6 +34,7 @@ class NewDirectories:
         steps: those that are to be made, each after the one that it lies in.
         token: what the hidden names have in common.
         places: learn the hidden names.
+        fresh: knows what new directories get.
         observer: told before each is made.
 
     Attributes:
@@ -40,12 +43,18 @@ class NewDirectories:
     """
 
     def __init__(
-        self, steps: Iterable[PlannedDirectory], token: bytes, places: Places, observer: Observer
+        self,
+        steps: Iterable[PlannedDirectory],
+        token: bytes,
+        places: Places,
+        fresh: FreshDirectories,
+        observer: Observer,
     ) -> None:
         self.outer: list[PlannedDirectory] = []
         self.inner: list[PlannedDirectory] = []
         self._token = token
         self._places = places
+        self._fresh = fresh
         self._observe = observer
         self._inodes: dict[bytes, int] = {}
         self._staged_paths: dict[bytes, bytes] = {}  # where they are until they have their places
@@ -130,13 +139,18 @@ class NewDirectories:
     def _make(self, directory: Directory, name: bytes, *, is_shared: bool) -> None:
         self._observe("mkdir", directory.path)
         try:
-            dir_fd = self._places.of(directory.real.rpartition(b"/")[0] or b"/")
+            parent = directory.real.rpartition(b"/")[0] or b"/"
+            differs = parent in self._fresh.differing
+            mode = _UNTIL_GIVEN if differs else self._fresh.made_with(directory)
+            dir_fd = self._places.of(parent)
             try:
-                os.mkdir(name, CREATED_DIRECTORY_MODE, dir_fd=dir_fd)
+                os.mkdir(name, mode, dir_fd=dir_fd)
             except FileExistsError:
                 if not is_shared:
                     raise
             self._inodes[directory.real] = os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_ino
+            if differs:
+                self._fresh.of(directory).give(self._places.of(directory.real))
         except OSError as error:
             raise StepFailed(directory.path, error) from error
 

@@ -7,15 +7,17 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.install.attributes.of_files import BITS, copy_link, wanted_of
+from agent.install.attributes.of_files import BITS, copy_link
 from agent.install.journal.entries import new_name
 from agent.install.model.directory import Standing
 from agent.install.model.failures import failed_step
+from agent.install.posix.acl import ACCESS, read_acl
 from agent.install.posix.copying import CREATE, READ, SMALL_BYTES, copy_content
 from agent.install.records.manifest import file_fields, link_fields
 from agent.listings import stream_digest
 
 if TYPE_CHECKING:
+    from agent.install.attributes.of_new_directories import FreshDirectories, HandedDown
     from agent.install.compare.comparer import Comparer, DirectoryComparison
     from agent.install.compare.findings import Staged
     from agent.install.model.attributes import Attributes
@@ -31,13 +33,22 @@ class Stager:
         comparer: knows what is there.
         token: what the hidden names have in common.
         places: of the directories of the host.
+        fresh: knows what they hand down.
         observer: told before each change.
     """
 
-    def __init__(self, comparer: Comparer, token: bytes, places: Places, observer: Observer) -> None:
+    def __init__(
+        self,
+        comparer: Comparer,
+        token: bytes,
+        places: Places,
+        fresh: FreshDirectories,
+        observer: Observer,
+    ) -> None:
         self._comparer = comparer
         self._token = token
         self._places = places
+        self._fresh = fresh
         self._observe = observer
 
     def stage(self, files: PlannedFiles, staged: Staged) -> Staged:
@@ -81,6 +92,7 @@ class Stager:
             self._comparer.begin(files, staged),
             token=self._token,
             places=self._places,
+            fresh=self._fresh,
             observer=self._observe,
         )
 
@@ -91,7 +103,9 @@ class _FirstName(NamedTuple):
     real: bytes
     name: bytes
     attributes: Attributes | None
+    handed_down: HandedDown
     digest: bytes
+    has_acl: bool
 
 
 class Links:
@@ -118,6 +132,7 @@ class _Staging:
         *,
         token: bytes,
         places: Places,
+        fresh: FreshDirectories,
         observer: Observer,
     ) -> None:
         self._files = files
@@ -130,6 +145,9 @@ class _Staging:
         self._token = token
         self._observe = observer
         self._is_root = os.geteuid() == 0
+        self._handed_down = fresh.handed_down(files.directory)
+        # Whether new files have just what they are made with.
+        self._is_plain = self._handed_down.default_acl is None and self._real not in fresh.differing
         self._is_new = files.directory.standing is Standing.NEW
         self._owner: tuple[int, int] | None = None
 
@@ -182,42 +200,44 @@ class _Staging:
         inode: int,
         *,
         digest: bytes | None,
-    ) -> bytes:
-        """Copy the open file; its digest."""
+    ) -> tuple[bytes, bool]:
+        """Copy the open file; its digest, and whether it has an ACL."""
         self._observe("copy", self._prefix + name)
         attributes = self._files.attributes.get(name)
         mode = source.st_mode & BITS
         place = name if self._is_new else new_name(self._token, self._files.number + position)
+        is_plain = self._is_plain and attributes is None
         # Nobody else may open it before owner and mode are right.
-        target = os.open(place, CREATE, 0o600 if attributes else mode & 0o777, dir_fd=self._dir_fd)
+        target = os.open(place, CREATE, mode & 0o777 if is_plain else 0o600, dir_fd=self._dir_fd)
         try:
             digest = copy_content(descriptor, source, target, digest)
             os.utime(target, ns=(source.st_atime_ns, source.st_mtime_ns))
-            has_acl = self._give(target, source, attributes, mode)
+            if is_plain and mode <= 0o777:
+                has_acl = False
+                self._give_owner(target, source)
+            else:
+                has_acl = self._give(target, name, source)
             status = os.fstat(target)
-            if attributes is None and status.st_mode & BITS != mode:
-                # The directory has a default ACL.
-                os.fchmod(target, mode)
-                status = os.fstat(target)
         finally:
             os.close(target)
         if self._is_new:
             self._staged.lines[position] = file_fields(status, digest, has_acl=has_acl)
         self._staged.copied_bytes += source.st_size
         self._count(position, status.st_ino, inode, digest, has_acl=has_acl)
-        return digest
+        return digest, has_acl
 
-    def _give(self, target: int, source: os.stat_result, attributes: Attributes | None, mode: int) -> bool:
-        """Give a fresh copy what it lacks; whether it has an ACL now."""
+    def _give_owner(self, target: int, source: os.stat_result) -> None:
+        """Give a fresh copy the owner and group that it has in the archive."""
         if self._owner is None:
             status = os.fstat(target)
             self._owner = (status.st_uid, status.st_gid)
-        if attributes is None and mode <= 0o777:
-            if self._is_root and (source.st_uid, source.st_gid) != self._owner:
-                os.fchown(target, source.st_uid, source.st_gid)
-            return False
-        wanted = wanted_of(source, attributes, is_root=self._is_root)
-        wanted.give(target, os.fstat(target), None)
+        if self._is_root and (source.st_uid, source.st_gid) != self._owner:
+            os.fchown(target, source.st_uid, source.st_gid)
+
+    def _give(self, target: int, name: bytes, source: os.stat_result) -> bool:
+        """Give a fresh copy what it lacks; whether it has an ACL now."""
+        wanted = self._comparison.wanted(name, source)
+        wanted.give(target, os.fstat(target), None if self._is_plain else read_acl(target, ACCESS))
         return wanted.access_acl is not None
 
     def _count(self, position: int, inode: int, old_inode: int, digest: bytes, *, has_acl: bool) -> None:
@@ -231,7 +251,7 @@ class _Staging:
     def _stage_link(self, position: int, name: bytes, inode: int) -> None:
         source = os.stat(name, dir_fd=self._source_fd, follow_symlinks=False)
         target = os.readlink(name, dir_fd=self._source_fd)
-        wanted = wanted_of(source, self._files.attributes.get(name), is_root=self._is_root)
+        wanted = self._comparison.wanted(name, source)
         self._observe("link", self._prefix + name)
         place = name if self._is_new else new_name(self._token, self._files.number + position)
         status = copy_link(target, place, self._dir_fd, wanted)
@@ -255,21 +275,25 @@ class _Staging:
         try:
             source = os.fstat(descriptor)
             first = links.first(source)
-            if first is None or first.attributes is not attributes or not self._linked(first, place):
+            if (
+                first is None
+                or first.attributes is not attributes
+                or first.handed_down != self._handed_down
+                or not self._linked(first, place)
+            ):
                 known = self._comparison.digest_of_source(name, source)
                 if known is None and source.st_size > SMALL_BYTES:
                     # The end of one name changes the others' ctime: without a digest, they would not count as ours.
                     known = _digest_of_all(descriptor)
-                digest = self._copy(position, name, descriptor, source, inode, digest=known)
-                links.enter(source, _FirstName(self._real, place, attributes, digest))
+                copied = self._copy(position, name, descriptor, source, inode, digest=known)
+                links.enter(source, _FirstName(self._real, place, attributes, self._handed_down, *copied))
                 return
         finally:
             os.close(descriptor)
-        has_acl = attributes is not None and bool(attributes.access_acl)
         status = os.stat(place, dir_fd=self._dir_fd, follow_symlinks=False)
-        self._count(position, status.st_ino, inode, first.digest, has_acl=has_acl)
+        self._count(position, status.st_ino, inode, first.digest, has_acl=first.has_acl)
         if self._is_new:
-            self._staged.lines[position] = file_fields(status, first.digest, has_acl=has_acl)
+            self._staged.lines[position] = file_fields(status, first.digest, has_acl=first.has_acl)
 
     def _linked(self, first: _FirstName, place: bytes) -> bool:
         """Give the first one's file another name; False where the file system can't."""

@@ -11,12 +11,12 @@ from agent.install.attributes.of_files import wanted_of
 from agent.install.compare.findings import NewFiles
 from agent.install.journal.entries import new_name, old_name
 from agent.install.model.failures import StepFailed, failed_step
-from agent.install.posix.acl import ACCESS, read_acl
 from agent.install.posix.copying import READ
 from agent.install.posix.renames import Renames, has_two_names
 from agent.install.records.manifest import file_fields, link_fields
 
 if TYPE_CHECKING:
+    from agent.install.attributes.of_new_directories import FreshDirectories
     from agent.install.compare.findings import Adjusted, NewFile, Staged
     from agent.install.model.request import Observer
     from agent.install.model.steps import PlannedDirectory, PlannedFiles
@@ -24,11 +24,19 @@ if TYPE_CHECKING:
 
 
 class Switcher:
-    """Gives files and directories of one Install their places."""
+    """Gives files and directories of one Install their places.
 
-    def __init__(self, token: bytes, places: Places, observer: Observer) -> None:
+    Args:
+        token: what the hidden names have in common.
+        places: of the directories of the host.
+        fresh: knows what they hand down.
+        observer: told before each change.
+    """
+
+    def __init__(self, token: bytes, places: Places, fresh: FreshDirectories, observer: Observer) -> None:
         self._token = token
         self._places = places
+        self._fresh = fresh
         self._observe = observer
         self._renames = Renames()
         self._is_root = os.geteuid() == 0
@@ -118,13 +126,14 @@ class Switcher:
         name = files.names[adjusted.position]
         self._observe("adjust", files.prefix + name)
         source = os.stat(files.source_directory + b"/" + name, follow_symlinks=False)
-        wanted = wanted_of(source, files.attributes.get(name), is_root=self._is_root)
+        handed_down = self._fresh.handed_down(files.directory)
+        wanted = wanted_of(source, files.attributes.get(name), handed_down, is_root=self._is_root)
         descriptor = os.open(name, READ, dir_fd=dir_fd)
         try:
             status = os.fstat(descriptor)
-            if status.st_ino != adjusted.was.inode:
-                raise OSError(errno.ESTALE, "it was replaced while Install was running")
-            wanted.give(descriptor, status, read_acl(descriptor, ACCESS) if adjusted.has_own_acl else None)
+            if not adjusted.is_still(status):
+                raise OSError(errno.EAGAIN, "it was changed while Install was running")
+            wanted.give(descriptor, status, adjusted.was.access_acl)
             has_acl = wanted.access_acl is not None
             line = file_fields(os.fstat(descriptor), adjusted.digest, has_acl=has_acl)
         finally:

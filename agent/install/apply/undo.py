@@ -228,11 +228,11 @@ class _SwitchingBack:
         descriptor = opened_for_owner(was.name, dir_fd)
         try:
             status = os.fstat(descriptor)
-            if status.st_ino != was.inode:
+            if status.st_ino != was.inode or not _is_same_holder(status, was):
+                _log_others(was)
                 return
             self._observe("adjust_back", path_of(was))
-            uid, gid = was.uid, was.gid
-            before = Wanted(was.mode, uid, gid, was.atime_ns, was.mtime_ns, was.access_acl)
+            before = Wanted(was.mode, None, was.gid, was.atime_ns, was.mtime_ns, was.access_acl)
             before.give(descriptor, status, read_acl(descriptor, ACCESS))
         finally:
             os.close(descriptor)
@@ -263,7 +263,16 @@ def _inode(dir_fd: int, name: bytes) -> int:
         return 0
 
 
-def _log_others(entry: Change) -> None:
+def _is_same_holder(status: os.stat_result, was: Adjustment) -> bool:
+    """Whether this can be the file that was adjusted: no owner is changed in place, and no setuid or setgid bit.
+
+    One that somebody else has put there may have got the number of one that has been removed, and must get neither.
+    """
+    bits = stat.S_ISUID | stat.S_ISGID
+    return status.st_uid == was.uid and status.st_mode & bits == was.mode & bits
+
+
+def _log_others(entry: Change | Adjustment) -> None:
     log.warning("file_of_others_kept", path=os.fsdecode(path_of(entry)))
 
 

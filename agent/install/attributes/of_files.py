@@ -7,12 +7,14 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.install.posix.acl import ACCESS, encode_acl, write_acl
+from agent.install.posix.acl import ACCESS, encode_acl, mode_shown, write_acl, writers
 
 if TYPE_CHECKING:
+    from agent.install.attributes.of_new_directories import HandedDown
     from agent.install.model.attributes import Attributes
 
 BITS = 0o7777
+_SPECIAL_BITS = 0o7000
 
 
 class Wanted(NamedTuple):
@@ -25,13 +27,16 @@ class Wanted(NamedTuple):
     mtime_ns: int
     access_acl: bytes | None
 
+    @property
+    def mode_shown(self) -> int:
+        """The mode in its status: with an ACL, the bits of the group are its mask."""
+        return (
+            self.mode if self.access_acl is None else self.mode & _SPECIAL_BITS | mode_shown(self.access_acl)
+        )
+
     def is_met_by(self, there: os.stat_result) -> bool:
         """Whether this is a file with all that, as far as a status tells. The time of access does not count."""
-        # With an ACL, the bits of the group are its mask.
-        differing = there.st_mode ^ (self.mode | stat.S_IFREG)
-        if self.access_acl is not None:
-            differing &= ~stat.S_IRWXG
-        return not differing and self.is_met_by_link(there)
+        return there.st_mode == self.mode_shown | stat.S_IFREG and self.is_met_by_link(there)
 
     def is_met_by_link(self, there: os.stat_result) -> bool:
         """The same for a link, which has no mode of its own."""
@@ -41,9 +46,31 @@ class Wanted(NamedTuple):
             and (self.gid is None or there.st_gid == self.gid)
         )
 
-    def changes_owner(self, there: os.stat_result) -> bool:
-        """Whether a file that is there gets another owner or group."""
-        return self.uid not in {None, there.st_uid} or self.gid not in {None, there.st_gid}
+    def changes_group(self, there: os.stat_result) -> bool:
+        """Whether a file that is there gets another group."""
+        return self.gid not in {None, there.st_gid}
+
+    def can_adjust(self, there: os.stat_result, acl: bytes | None) -> bool:
+        """Whether a file may be given all that while others may have it open: not where that would make it trusted more.
+
+        Whoever could open it for writing can still write to it afterwards, whatever it is then. So its owner must stay
+        the same, and so must all who may write; and no file gets a setuid or setgid bit, or loses one, which an undo
+        would have to give back.
+
+        Args:
+            there: status of the file.
+            acl: of the file.
+        """
+        if self.uid not in {None, there.st_uid}:
+            return False
+        is_same = self.mode_shown == stat.S_IMODE(there.st_mode) and acl == self.access_acl
+        if is_same and not self.changes_group(there):
+            return True
+        if (there.st_mode | self.mode) & (stat.S_ISUID | stat.S_ISGID):
+            return False
+        gid = there.st_gid if self.gid is None else self.gid
+        may_write = writers(self.mode_shown, gid, self.access_acl)
+        return writers(there.st_mode, there.st_gid, acl) == may_write
 
     def give(self, descriptor: int, status: os.stat_result, acl: bytes | None) -> None:
         """Afterwards the open file has all that.
@@ -58,15 +85,19 @@ class Wanted(NamedTuple):
         gid = -1 if self.gid is None or self.gid == status.st_gid else self.gid
         if (uid, gid) != (-1, -1):
             os.fchown(descriptor, uid, gid)
-        if acl is not None and self.access_acl is None:
-            write_acl(descriptor, ACCESS, None)
-        # After a change of owner or ACL, the mode is another one.
-        if stat.S_IMODE(os.fstat(descriptor).st_mode) != self.mode:
-            os.fchmod(descriptor, self.mode)
-        if self.access_acl is not None:
-            write_acl(descriptor, ACCESS, self.access_acl)
+        if acl != self.access_acl:
+            # Nothing but base entries: they take the place of the list and of the mode in one step.
+            write_acl(descriptor, ACCESS, self.access_acl or encode_acl(self.mode, ()))
+        # After a change of owner or ACL, the mode may be another one.
+        if stat.S_IMODE(os.fstat(descriptor).st_mode) != self.mode_shown:
+            os.fchmod(descriptor, self.mode_shown)
         if status.st_mtime_ns != self.mtime_ns:
             os.utime(descriptor, ns=(self.atime_ns, self.mtime_ns))
+
+
+def may_give_group(gid: int | None) -> bool:
+    """Whether the agent's user may give files to this group; None = they keep theirs."""
+    return gid is None or os.geteuid() == 0 or gid in {os.getegid(), *os.getgroups()}
 
 
 def has_capabilities(descriptor: int) -> bool:
@@ -80,15 +111,27 @@ def has_capabilities(descriptor: int) -> bool:
     return True
 
 
-def wanted_of(source: os.stat_result, attributes: Attributes | None, *, is_root: bool) -> Wanted:
-    """What a file installed from this one is to have. Only root can keep the archive's owners."""
-    uid, gid = (source.st_uid, source.st_gid) if is_root else (None, None)
-    mode, acl = source.st_mode & BITS, None
+def wanted_of(
+    source: os.stat_result, attributes: Attributes | None, handed_down: HandedDown, *, is_root: bool
+) -> Wanted:
+    """What a file installed from this one is to have. Only root can keep the archive's owners.
+
+    Args:
+        source: status of the file in the archive.
+        attributes: what `permissions` gives to it.
+        handed_down: what it gets from the directory that it is installed into.
+        is_root: whether the agent is.
+    """
+    uid, gid = (source.st_uid, source.st_gid) if is_root else (None, handed_down.gid)
+    mode = source.st_mode & BITS
     if attributes is not None:
         mode = mode if attributes.mode is None else attributes.mode
         uid = uid if attributes.uid is None else attributes.uid
         gid = gid if attributes.gid is None else attributes.gid
-        acl = encode_acl(mode, attributes.access_acl) if attributes.access_acl else None
+    if attributes is not None and attributes.access_acl:
+        acl: bytes | None = encode_acl(mode, attributes.access_acl)
+    else:
+        acl = handed_down.access_acl(mode)
     return Wanted(mode, uid, gid, source.st_atime_ns, source.st_mtime_ns, acl)
 
 

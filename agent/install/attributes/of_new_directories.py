@@ -1,4 +1,8 @@
-"""What a directory gets that is made here: other agents make theirs anew with each Install."""
+"""What a directory gets that is made here, and hands down: other agents make theirs anew with each Install.
+
+What new files and directories get from the directory that they are made in must not depend on whether that one was
+kept. So it is always what a directory would hand down that is made now, before `permissions` gives anything to it.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,68 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.install.model.directory import Standing
-from agent.install.posix.acl import DEFAULT, acl_after_chmod, encode_acl, inherited_acl, read_acl
+from agent.install.posix.acl import (
+    ACCESS,
+    DEFAULT,
+    acl_after_chmod,
+    encode_acl,
+    mode_shown,
+    mode_without,
+    or_none,
+    place_acl,
+    read_acl,
+    write_acl,
+)
 
 if TYPE_CHECKING:
     from agent.install.model.attributes import Attributes
     from agent.install.model.directory import Directory
     from agent.install.posix.places import Places
 
-CREATED_DIRECTORY_MODE = 0o755
+_MODE = 0o755
+_MODE_BELOW_DEFAULT_ACL = 0o777  # the default entries say what is left of it
+_SPECIAL_BITS = 0o7000
+
+
+class HandedDown(NamedTuple):
+    """What new files and directories get from the directory that they are made in.
+
+    Attributes:
+        default_acl: None = there is none.
+        gid: their group.
+        setgid: that bit, or 0: new directories get it.
+    """
+
+    default_acl: bytes | None
+    gid: int
+    setgid: int
+
+    def access_acl(self, mode: int) -> bytes | None:
+        """The access ACL of a new file that has this mode in the end."""
+        return None if self.default_acl is None else or_none(acl_after_chmod(self.default_acl, mode))
+
+
+def handed_down(mode: int, gid: int, default_acl: bytes | None) -> HandedDown:
+    """What a directory with these attributes hands down."""
+    setgid = mode & stat.S_ISGID
+    return HandedDown(default_acl, gid if setgid else os.getegid(), setgid)
+
+
+def handed_down_at(place: int) -> HandedDown:
+    """What a directory that is there hands down now.
+
+    Args:
+        place: its descriptor, which may stand for the place only.
+
+    Raises:
+        OSError: it can't be looked at.
+    """
+    status = os.stat(b".", dir_fd=place)
+    return handed_down(status.st_mode, status.st_gid, place_acl(place, DEFAULT))
 
 
 class WantedDirectory(NamedTuple):
-    """Owner, mode and ACLs of a directory of ours. With an access ACL, the bits of the group are its mask."""
+    """Owner, mode and ACLs of a directory of ours. With an access ACL, the mode is what is left without it."""
 
     uid: int
     gid: int
@@ -36,12 +90,38 @@ class WantedDirectory(NamedTuple):
         """Access and default."""
         return self.access_acl, self.default_acl
 
+    @property
+    def mode_shown(self) -> int:
+        """The mode in its status."""
+        return (
+            self.mode if self.access_acl is None else self.mode & _SPECIAL_BITS | mode_shown(self.access_acl)
+        )
+
     def is_met_by(self, there: os.stat_result) -> bool:
         """Whether a directory has all that, as far as a status tells."""
-        differing = stat.S_IMODE(there.st_mode) ^ self.mode
-        if self.access_acl is not None:
-            differing &= ~0o777
-        return not differing and (there.st_uid, there.st_gid) == (self.uid, self.gid)
+        shown = stat.S_IMODE(there.st_mode), there.st_uid, there.st_gid
+        return shown == (self.mode_shown, self.uid, self.gid)
+
+    def give(self, dir_fd: int) -> None:
+        """Afterwards the directory has all that.
+
+        Raises:
+            OSError: not all.
+        """
+        status = os.stat(b".", dir_fd=dir_fd)
+        if (status.st_uid, status.st_gid) != (self.uid, self.gid):
+            os.chown(b".", self.uid, self.gid, dir_fd=dir_fd)
+        descriptor = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
+        try:
+            if read_acl(descriptor, DEFAULT) != self.default_acl:
+                write_acl(descriptor, DEFAULT, self.default_acl)
+            if read_acl(descriptor, ACCESS) != self.access_acl:
+                # Nothing but base entries: they take the place of the list and of the mode in one step.
+                write_acl(descriptor, ACCESS, self.access_acl or encode_acl(self.mode, ()))
+            if stat.S_IMODE(os.fstat(descriptor).st_mode) != self.mode_shown:
+                os.fchmod(descriptor, self.mode_shown)
+        finally:
+            os.close(descriptor)
 
     def changed(self, attributes: Attributes) -> WantedDirectory:
         """With what `permissions` gives to it."""
@@ -62,11 +142,18 @@ class WantedDirectory(NamedTuple):
 
 
 class FreshDirectories:
-    """What directories of ours would get if they and those of ours above them were made now."""
+    """What directories of ours would get, and hand down, if they and those of ours above them were made now.
+
+    Attributes:
+        differing: real paths of directories of ours that hand down something else until this Install is done: to what
+            is made in them meanwhile, it has to be given.
+    """
 
     def __init__(self, places: Places) -> None:
         self._places = places
+        self.differing: set[bytes] = set()
         self._known: dict[bytes, WantedDirectory] = {}
+        self._handed_down: dict[bytes, HandedDown] = {}
         self._uid, self._gid = os.geteuid(), os.getegid()
 
     def of(self, directory: Directory) -> WantedDirectory:
@@ -77,25 +164,39 @@ class FreshDirectories:
         """
         parent = directory.parent
         if parent is None:
-            return WantedDirectory(self._uid, self._gid, CREATED_DIRECTORY_MODE, None, None)
+            return WantedDirectory(self._uid, self._gid, _MODE, None, None)
         known = self._known.get(parent.real)
         if known is None:
             known = self._known[parent.real] = self._made_in(parent)
         return known
 
+    def made_with(self, directory: Directory) -> int:
+        """The mode to make this directory with, where the umask is 0.
+
+        Raises:
+            OSError: as `of`.
+        """
+        return _MODE if self.of(directory).default_acl is None else _MODE_BELOW_DEFAULT_ACL
+
+    def handed_down(self, directory: Directory) -> HandedDown:
+        """What this directory will hand down, wherever it stands: a new one, one of ours, or one of others.
+
+        Raises:
+            OSError: it, or what is above it, can't be looked at.
+        """
+        known = self._handed_down.get(directory.real)
+        if known is None:
+            if directory.standing is Standing.FOREIGN:
+                known = handed_down_at(self._places.of(directory.real))
+            else:
+                wanted = self.of(directory)
+                known = handed_down(wanted.mode, wanted.gid, wanted.default_acl)
+            self._handed_down[directory.real] = known
+        return known
+
     def _made_in(self, parent: Directory) -> WantedDirectory:
-        if parent.standing is Standing.FOREIGN:
-            place = self._places.of(parent.real)
-            status = os.stat(b".", dir_fd=place)
-            above = WantedDirectory(0, status.st_gid, status.st_mode, None, read_acl(parent.real, DEFAULT))
-        else:
-            above = self.of(parent)
-        passes_on_group = above.mode & stat.S_ISGID
-        default = above.default_acl
-        return WantedDirectory(
-            uid=self._uid,
-            gid=above.gid if passes_on_group else self._gid,
-            mode=CREATED_DIRECTORY_MODE | passes_on_group,
-            access_acl=None if default is None else inherited_acl(default, CREATED_DIRECTORY_MODE),
-            default_acl=default,
-        )
+        above = self.handed_down(parent)
+        mode, access = _MODE, None
+        if above.default_acl is not None:
+            mode, access = mode_without(above.default_acl), or_none(above.default_acl)
+        return WantedDirectory(self._uid, above.gid, mode | above.setgid, access, above.default_acl)

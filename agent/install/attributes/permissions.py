@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from agent.appspec import EVERYTHING, AclKind, ObjectType
+from agent.install.attributes.of_files import may_give_group
 from agent.install.model.attributes import Attributes, NamedEntry
 from agent.install.posix.protection import own_name
 from agent.logs import get_logger
@@ -90,7 +91,7 @@ def _check_allowed(permission: Permission, uid: int | None, gid: int | None, whe
             f"{where}: only root may give files to {permission.owner!r}, and the agent runs as {own_name()}; leave the"
             " owner out, or run the agent as root"
         )
-    if gid is not None and gid not in {os.getegid(), *os.getgroups()}:
+    if not may_give_group(gid):
         raise PermissionProblem(
             f"{where}: only root may give files to the group {permission.group!r}, of which the agent's user"
             f" {own_name()} is no member; make it one, or run the agent as root"

@@ -8,7 +8,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from agent.archive_index import ArchiveIndex, digest_in, identity_of
-from agent.install.attributes.of_files import Wanted, has_capabilities, wanted_of
+from agent.install.attributes.of_files import has_capabilities, may_give_group, wanted_of
 from agent.install.compare.findings import AdjustedFiles, LinkedName, Staged, Todo
 from agent.install.compare.survey import UNCHANGED, UNKNOWN, Survey, look_in, names_of, states_in
 from agent.install.model.failures import failed_step
@@ -26,6 +26,9 @@ from agent.listings import content_digest
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from agent.install.attributes.of_files import Wanted
+    from agent.install.attributes.of_new_directories import FreshDirectories, HandedDown
+    from agent.install.model.directory import Directory
     from agent.install.model.steps import PlannedFiles
     from agent.install.posix.places import Places
     from agent.install.records.installed import PreviousFiles
@@ -38,12 +41,24 @@ class Comparer:
         previous: the files of the last Install.
         index: what is known of the archive.
         places: of the directories of the host.
+        fresh: knows what they hand down.
+        for_other_user: somebody else will install, so that nobody knows which group new files get.
     """
 
-    def __init__(self, previous: PreviousFiles, index: ArchiveIndex, places: Places) -> None:
+    def __init__(
+        self,
+        previous: PreviousFiles,
+        index: ArchiveIndex,
+        places: Places,
+        fresh: FreshDirectories,
+        *,
+        for_other_user: bool = False,
+    ) -> None:
         self._previous = previous
         self._index = index
         self._places = places
+        self._fresh = fresh
+        self._knows_group = not for_other_user
         self._is_root = os.geteuid() == 0
 
     def recognise(self, files: PlannedFiles, survey: Survey | None = None) -> tuple[Staged, list[int]]:
@@ -59,7 +74,7 @@ class Comparer:
         staged.todo = ()
         source, real = files.source_directory, files.directory.real
         known, entries = self._previous.of(real), self._index.of(source)
-        if not known or not entries:
+        if not known or not entries or not self._hands_nothing_down(files.directory):
             return staged, list(range(len(files.names)))
         if survey is not None and survey.has(source, real):
             found = survey.of(source, real)
@@ -93,6 +108,14 @@ class Comparer:
                 staged.is_guess = True
         return staged, unknown
 
+    def _hands_nothing_down(self, directory: Directory) -> bool:
+        """Whether new files get no ACL there, and no other group than anywhere: then a status tells all about one."""
+        try:
+            handed_down = self._fresh.handed_down(directory)
+        except OSError:
+            return False  # a closer look will say why
+        return handed_down.default_acl is None and (self._is_root or handed_down.gid == os.getegid())
+
     def compare(self, files: PlannedFiles, staged: Staged, unknown: Iterable[int]) -> Staged:
         """What is there already of these, and what is still to be done; nothing is changed.
 
@@ -120,8 +143,10 @@ class Comparer:
             staged,
             known=self._previous.of(real) if files.replaces else {},
             entries=self._index.of(files.source_directory),
+            handed_down=self._fresh.handed_down(files.directory),
             dir_fd=self._places.of(real),
             is_root=self._is_root,
+            knows_group=self._knows_group,
         )
 
 
@@ -133,8 +158,10 @@ class DirectoryComparison:
         staged: takes what is found out.
         known: name → fields of the manifest line, of what the last Install has left there.
         entries: name → fields of the archive's index.
+        handed_down: what new files get from the directory where they go.
         dir_fd: of the directory where they go.
         is_root: whether owners matter.
+        knows_group: whether groups matter.
 
     Attributes:
         source_fd: of the directory of the archive.
@@ -148,15 +175,19 @@ class DirectoryComparison:
         *,
         known: dict[bytes, bytes],
         entries: dict[bytes, bytes],
+        handed_down: HandedDown,
         dir_fd: int,
         is_root: bool,
+        knows_group: bool,
     ) -> None:
         self._files = files
         self._staged = staged
         self._known = known
         self._entries = entries
+        self._handed_down = handed_down
         self.dir_fd = dir_fd
         self._is_root = is_root
+        self._knows_group = knows_group
         self.source_fd = os.open(files.source_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def __enter__(self) -> DirectoryComparison:
@@ -164,6 +195,12 @@ class DirectoryComparison:
 
     def __exit__(self, *_exception: object) -> None:
         os.close(self.source_fd)
+
+    def wanted(self, name: bytes, source: os.stat_result) -> Wanted:
+        """What the file or link is to have; `source` is its status in the archive."""
+        attributes = self._files.attributes.get(name)
+        wanted = wanted_of(source, attributes, self._handed_down, is_root=self._is_root)
+        return wanted if self._knows_group else wanted._replace(gid=None)
 
     def digest_of_source(self, name: bytes, source: os.stat_result) -> bytes | None:
         """Digest of a file of the archive, if it is untouched since the archive was made."""
@@ -208,12 +245,12 @@ class DirectoryComparison:
     def _is_same(self, position: int, name: bytes, source: os.stat_result, there: os.stat_result) -> bool:
         """Whether the file is there already; only its attributes may have to be adjusted."""
         fields = self._known.get(name, b"")
-        wanted = wanted_of(source, self._files.attributes.get(name), is_root=self._is_root)
+        wanted = self.wanted(name, source)
         digest = self.digest_of_source(name, source)
-        has_acl = bool(wanted.access_acl) or not fields.endswith(b" -")
+        may_have_acl = wanted.access_acl is not None or not fields.endswith(b" -")
         if (
             digest
-            and not has_acl
+            and not may_have_acl
             and wanted.is_met_by(there)
             and there.st_nlink == source.st_nlink
             and digest == digest_if_untouched(fields, there)
@@ -236,8 +273,7 @@ class DirectoryComparison:
             return False  # what can't be read can still be replaced
         if same is None:
             return False
-        # An ACL that we have not given, such as one inherited from the directory, is none of our business.
-        return self._keep(position, name, there, wanted, same, has_own_acl=fields.endswith(b" a"))
+        return self._keep(position, name, there, wanted, same)
 
     def _same_digest(
         self, name: bytes, size: int, fields: bytes, there: os.stat_result, digest: bytes | None
@@ -268,16 +304,7 @@ class DirectoryComparison:
                     return False
         return True
 
-    def _keep(
-        self,
-        position: int,
-        name: bytes,
-        there: os.stat_result,
-        wanted: Wanted,
-        digest: bytes,
-        *,
-        has_own_acl: bool,
-    ) -> bool:
+    def _keep(self, position: int, name: bytes, there: os.stat_result, wanted: Wanted, digest: bytes) -> bool:
         """Leave the file, and note what has to be adjusted. False when that is not possible in place."""
         try:
             descriptor = os.open(name, READ, dir_fd=self.dir_fd)
@@ -285,33 +312,31 @@ class DirectoryComparison:
             return False
         try:
             acl = read_acl(descriptor, ACCESS)
-            if has_own_acl or wanted.access_acl:
-                is_met = acl == wanted.access_acl and wanted.is_met_by(there)
-            else:
-                is_met = wanted._replace(access_acl=acl).is_met_by(there)
-            if is_met:
+            if acl == wanted.access_acl and wanted.is_met_by(there):
                 self._staged.unchanged += 1
-                self._staged.lines[position] = file_fields(
-                    there, digest, has_acl=wanted.access_acl is not None
-                )
+                self._staged.lines[position] = file_fields(there, digest, has_acl=acl is not None)
                 return True
             if there.st_nlink > 1:
                 return False  # its other names are none of our business
-            if wanted.changes_owner(there) and has_capabilities(descriptor):
-                return False  # they would go, and could not be put back
+            if not wanted.can_adjust(there, acl):
+                return False
+            if wanted.changes_group(there) and (
+                has_capabilities(descriptor) or not may_give_group(wanted.gid)
+            ):
+                return False  # they would go, and could not be put back; a fresh file has the group already
         finally:
             os.close(descriptor)
         self._staged.unchanged += 1
         adjusted = self._staged.adjusted
         if not isinstance(adjusted, AdjustedFiles):
             adjusted = self._staged.adjusted = AdjustedFiles(self._files.directory.real, self._files.names)
-        adjusted.append(position, there, acl, digest, has_own_acl=has_own_acl)
+        adjusted.append(position, there, acl, digest)
         return True
 
     def _is_same_link(
         self, position: int, name: bytes, source: os.stat_result, there: os.stat_result
     ) -> bool:
-        wanted = wanted_of(source, self._files.attributes.get(name), is_root=self._is_root)
+        wanted = self.wanted(name, source)
         if not stat.S_ISLNK(there.st_mode) or not wanted.is_met_by_link(there):
             return False
         target = os.readlink(name, dir_fd=self.source_fd)

@@ -97,14 +97,24 @@ class Adjusted(NamedTuple):
     Attributes:
         position: in the planned files.
         digest: of its content; empty when not known.
-        has_own_acl: its ACL is one that an earlier Install has given to it.
+        size, ctime_ns: as they are now; with what `was` tells, they show whether it has been written since.
         was: how it is now.
     """
 
     position: int
     digest: bytes
-    has_own_acl: bool
+    size: int
+    ctime_ns: int
     was: Adjustment
+
+    def is_still(self, status: os.stat_result) -> bool:
+        """Whether this is the status of that very file, and nobody has changed it since."""
+        return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns) == (
+            self.was.inode,
+            self.size,
+            self.was.mtime_ns,
+            self.ctime_ns,
+        )
 
 
 class AdjustedFiles:
@@ -118,34 +128,31 @@ class AdjustedFiles:
         self._numbers = array("Q")
         self._acls: dict[int, bytes] = {}
         self._digests = bytearray()
-        self._own_acls = bytearray()
 
     def __len__(self) -> int:
         return len(self._positions)
 
     def __iter__(self) -> Iterator[Adjusted]:
         for number, position in enumerate(self._positions):
-            inode, mode, uid, gid = self._numbers[4 * number : 4 * number + 4]
-            atime_ns, mtime_ns = self._times[2 * number : 2 * number + 2]
+            inode, mode, uid, gid, size = self._numbers[5 * number : 5 * number + 5]
+            atime_ns, mtime_ns, ctime_ns = self._times[3 * number : 3 * number + 3]
             owner, acl = (mode, uid, gid), self._acls.get(position)
             name = self._names[position]
             was = Adjustment(inode, atime_ns, mtime_ns, *owner, acl, self._directory, name)
             digest = bytes(self._digests[_DIGEST_LENGTH * number : _DIGEST_LENGTH * (number + 1)]).rstrip(
                 b" "
             )
-            yield Adjusted(position, digest, bool(self._own_acls[number]), was)
+            yield Adjusted(position, digest, size, ctime_ns, was)
 
-    def append(
-        self, position: int, there: os.stat_result, acl: bytes | None, digest: bytes, *, has_own_acl: bool
-    ) -> None:
+    def append(self, position: int, there: os.stat_result, acl: bytes | None, digest: bytes) -> None:
         """Add one at the end, of which this is the status and the ACL."""
         self._positions.append(position)
-        self._times.extend((there.st_atime_ns, there.st_mtime_ns))
-        self._numbers.extend((there.st_ino, stat.S_IMODE(there.st_mode), there.st_uid, there.st_gid))
+        self._times.extend((there.st_atime_ns, there.st_mtime_ns, there.st_ctime_ns))
+        mode = stat.S_IMODE(there.st_mode)
+        self._numbers.extend((there.st_ino, mode, there.st_uid, there.st_gid, there.st_size))
         if acl is not None:
             self._acls[position] = acl
         self._digests += digest.ljust(_DIGEST_LENGTH)
-        self._own_acls.append(has_own_acl)
 
 
 _DONE, _NOTHING_THERE = 0, 2**64 - 1

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from agent.archive_index import DIRECTORY, LINK, identity_of
 from agent.install.attributes.of_files import wanted_of
-from agent.install.attributes.of_new_directories import FreshDirectories
+from agent.install.attributes.of_new_directories import FreshDirectories, handed_down_at
 from agent.install.compare.other_groups import others_install
 from agent.install.model.directory import Directory, Standing
 from agent.install.model.failures import StepFailed
@@ -36,6 +36,7 @@ from agent.listings import DIGEST_BYTES, Sections, unescape
 if TYPE_CHECKING:
     from agent.archive_index import ArchiveIndex
     from agent.deployments.group_files import GroupFiles
+    from agent.install.attributes.of_new_directories import HandedDown
     from agent.install.compare.survey import Survey
     from agent.install.model.request import InstallRequest
     from agent.install.records.manifest import ManifestHeader
@@ -285,11 +286,14 @@ class _Checks:
         text = self._index.text(source)
         lines: list[bytes] = []
         is_root, is_escaped, lstat = self._is_root, b"%" in text, os.lstat
+        handed_down = handed_down_at(real_fd)
+        _require(handed_down.default_acl is None)
+        gid = handed_down.gid
         for line in text.split(b"\n")[:-1]:
             fields = line.split(b" ")
             if len(fields) < _FIELDS_OF_FILE:
                 if fields[0] == LINK:
-                    lines.append(self._checked_link(fields[1], source_fd, real_fd))
+                    lines.append(self._checked_link(fields[1], source_fd, real_fd, handed_down))
                 else:
                     self._check_directory(place, line)
                 continue
@@ -301,7 +305,8 @@ class _Checks:
                 and there.st_mode == wanted.st_mode
                 and there.st_nlink == wanted.st_nlink == 1
                 and there.st_mtime_ns == wanted.st_mtime_ns
-                and (not is_root or (there.st_uid == wanted.st_uid and there.st_gid == wanted.st_gid))
+                and there.st_gid == (wanted.st_gid if is_root else gid)
+                and (not is_root or there.st_uid == wanted.st_uid)
             ):
                 raise _DifferentError
             lines.append(b"%b %b" % (file_fields(there, fields[4], has_acl=False), spelled))
@@ -334,11 +339,11 @@ class _Checks:
         if not self._index.lists_all(source, status):
             _require(_names_in(text) == set(os.listdir(source)))
 
-    def _checked_link(self, spelled: bytes, source_fd: int, real_fd: int) -> bytes:
+    def _checked_link(self, spelled: bytes, source_fd: int, real_fd: int, handed_down: HandedDown) -> bytes:
         """What would be listed of a link that is as it would be now."""
         name = unescape(spelled)
         there = os.lstat(name, dir_fd=real_fd)
-        wanted = wanted_of(os.lstat(name, dir_fd=source_fd), None, is_root=self._is_root)
+        wanted = wanted_of(os.lstat(name, dir_fd=source_fd), None, handed_down, is_root=self._is_root)
         _require(stat.S_ISLNK(there.st_mode) and wanted.is_met_by_link(there))
         return b"%b %b" % (link_fields(there, os.readlink(name, dir_fd=source_fd)), spelled)
 

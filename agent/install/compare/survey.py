@@ -152,8 +152,9 @@ def look(
         real_fd: where they go.
         entries: of the index, about the former.
         known: of the manifest, about the latter.
-        is_root: whether owners matter.
+        is_root: whether owners matter; where not, all have the group of the agent, or need a closer look.
     """
+    gid = os.getegid()
     names, lstat = names_of(entries), os.lstat
     found = _nothing(names)
     for position, name in enumerate(names):
@@ -178,7 +179,8 @@ def look(
             there.st_mode == source_is.st_mode
             and there.st_nlink == source_is.st_nlink == 1
             and there.st_mtime_ns == source_is.st_mtime_ns
-            and (not is_root or (there.st_uid == source_is.st_uid and there.st_gid == source_is.st_gid))
+            and there.st_gid == (source_is.st_gid if is_root else gid)
+            and (not is_root or there.st_uid == source_is.st_uid)
             and fields.endswith(b" -")
         ):
             found[position] = UNCHANGED

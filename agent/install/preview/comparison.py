@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from agent.install.attributes.of_new_directories import FreshDirectories
 from agent.install.compare.comparer import Comparer
 from agent.install.model.directory import Standing
 from agent.install.model.failures import StepFailed
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from agent.install.model.steps import PlannedFiles
     from agent.install.plan.plan import InstallPlan
 
-_ADJUSTED = "only its mode, owner, ACL or time is set"
+_ADJUSTED = "only its mode, group, ACL or time is set"
 
 
 class Comparison:
@@ -35,13 +36,16 @@ class Comparison:
 
     Args:
         originals: by the identity (`id`) of an entry of `permissions` in the request, the one to speak of instead,
-            whose owners this user may not give. Empty where there are no such.
+            whose owners this user may not give. None where this user is the one who installs.
     """
 
-    def __init__(self, request: InstallRequest, plan: InstallPlan, originals: dict[int, Permission]) -> None:
+    def __init__(
+        self, request: InstallRequest, plan: InstallPlan, originals: dict[int, Permission] | None
+    ) -> None:
         self._request = request
         self._plan = plan
-        self._originals = originals
+        self._originals = originals or {}
+        self._is_for_other_user = originals is not None
         self._archive = os.fsencode(request.archive)
         self._changes: list[Change] = []
         self._file_systems: dict[int, FileSystem] = {}
@@ -56,7 +60,9 @@ class Comparison:
             StepFailed: something can't be read.
         """
         with closing(Places()) as places:
-            comparer = Comparer(self._plan.previous.files, self._plan.index, places)
+            fresh = FreshDirectories(places)
+            previous, index = self._plan.previous.files, self._plan.index
+            comparer = Comparer(previous, index, places, fresh, for_other_user=self._is_for_other_user)
             for step in self._plan.steps:
                 if isinstance(step, PlannedDirectory):
                     self._changes.append(self._of_directory(step))
@@ -134,9 +140,7 @@ class Comparison:
         if status is None:
             return ChangeKind.ADD, ""
         if is_same:
-            # What was compared was without owners, where this user may not give them.
-            is_owner_right = permission is None or not self._originals or _is_owned_as(status, permission)
-            return ChangeKind.KEEP, "" if is_owner_right else _ADJUSTED
+            return _kind_by_owner(status, permission if self._originals else None)
         if stat.S_ISDIR(status.st_mode):
             return ChangeKind.REPLACE, "a directory of this group gives way"
         fields = self._plan.previous.files.of(real).get(name)
@@ -220,9 +224,18 @@ def _is_empty_without(directory: bytes, going: set[bytes]) -> bool:
         return False
 
 
-def _is_owned_as(status: os.stat_result, permission: Permission) -> bool:
-    """Whether owner and group are those that the entry gives; its names are known to exist."""
+def _kind_by_owner(status: os.stat_result, permission: Permission | None) -> tuple[ChangeKind, str]:
+    """What becomes of a file with the right content, by owner and group that the entry gives; its names exist.
+
+    None = there is nothing to be said: they were compared, or no entry gives any.
+    """
+    if permission is None:
+        return ChangeKind.KEEP, ""
     owner, group = permission.owner, permission.group
     uid = status.st_uid if owner is None else int(owner) if owner.isdigit() else pwd.getpwnam(owner).pw_uid
     gid = status.st_gid if group is None else int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
-    return (uid, gid) == (status.st_uid, status.st_gid)
+    if (uid, gid) == (status.st_uid, status.st_gid):
+        return ChangeKind.KEEP, ""
+    if uid != status.st_uid or status.st_mode & (stat.S_IWGRP | stat.S_ISUID | stat.S_ISGID):
+        return ChangeKind.REPLACE, ""  # somebody may have it open
+    return ChangeKind.KEEP, _ADJUSTED

@@ -36,7 +36,7 @@ def preview_install(request: InstallRequest) -> Preview | BlockedInstall:
         CommandFailure: as `plan_install`, but for conflicts.
         PermissionError: this user may not look at something.
     """
-    originals: dict[int, Permission] = {}
+    originals: dict[int, Permission] | None = None
     if plans_for_other_user(request.instructions_directory):
         request, originals = _without_owners(request)
     try:

@@ -7,7 +7,7 @@ by their content; after an Install by another agent they are different, and it i
 
 A manifest has one line per item, fields separated by spaces, and names escaped as in a URL:
 
-    install-manifest 5 <digest of the cleanup file> <its state, or -> <digest of install.json> <its state, or ->
+    install-manifest 6 <digest of the cleanup file> <its state, or -> <digest of install.json> <its state, or ->
                     <digest of what was asked for, or -> <archive> <id of the deployment>, all in one line
     d - - <path>    a directory that was there before; the lines that follow are about what is in it
     d c <inode> <mtime ns> <ctime ns> <mode> <uid> <gid> <path>
@@ -31,7 +31,7 @@ from agent.listings import counts_seconds, directory_identity, escape, escaped, 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_MAGIC = b"install-manifest 5 "
+_MAGIC = b"install-manifest 6 "
 UNKNOWN_STATE = b"-"
 LABEL_PREFIX = b"semanage\0"
 

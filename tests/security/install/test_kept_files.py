@@ -20,7 +20,6 @@ from tests.security.install.attacker import (
     as_user,
     give_to_user,
     held_open,
-    not_closed_yet,
     racing,
     step_of,
 )
@@ -67,7 +66,6 @@ def assert_roots(path: Path) -> None:
     assert (0, CONTENT) == (path.stat().st_uid, path.read_text())
 
 
-@not_closed_yet("a kept file is handed to root in place while the user holds it open for writing")
 @LATER
 def test_a_file_that_the_user_holds_open_is_not_given_to_root(host: SharedHost, later: str) -> None:
     """The user would write to a file of root's afterwards, and its content be what root runs or reads."""
@@ -77,7 +75,6 @@ def test_a_file_that_the_user_holds_open_is_not_given_to_root(host: SharedHost, 
     assert_roots(host.www / "a.conf")
 
 
-@not_closed_yet("what is given to root was compared before, and may have changed since")
 @LATER
 def test_a_content_that_changes_after_the_comparison_is_not_given_to_root(
     host: SharedHost, later: str
@@ -91,7 +88,6 @@ def test_a_content_that_changes_after_the_comparison_is_not_given_to_root(
         assert_roots(host.www / "a.conf")
 
 
-@not_closed_yet("a kept file is handed to root in place while the user writes to it")
 def test_a_file_that_the_user_writes_to_all_the_time(host: SharedHost, racer: Path) -> None:
     """The same at any moment."""
     install(request_for(host, FOR_USER))
@@ -103,7 +99,6 @@ def test_a_file_that_the_user_writes_to_all_the_time(host: SharedHost, racer: Pa
             give_to_user(kept, CONTENT)
 
 
-@not_closed_yet("the file that is compared isn't the one that is adjusted")
 def test_a_kept_file_is_exchanged_while_it_is_compared(host: SharedHost) -> None:
     """The user's file is looked at, the revision's read, and the user's given to root."""
     install(request_for(host, FOR_USER))
@@ -124,14 +119,7 @@ def test_a_kept_file_is_exchanged_while_it_is_compared(host: SharedHost) -> None
     host.assert_nothing_else_has_changed()
 
 
-@pytest.mark.parametrize(
-    "bait",
-    [
-        # Root wins this race now and then; the test above is sure to show that the hole is there.
-        pytest.param("file", marks=pytest.mark.xfail(strict=False, raises=AssertionError, reason="as above")),
-        "link",
-    ],
-)
+@pytest.mark.parametrize("bait", ["file", "link"])
 def test_a_kept_file_is_exchanged_for_another(host: SharedHost, racer: Path, bait: str) -> None:
     """A file of the user's would be a program with root's rights, or root's file behind a link."""
     install(request_for(host, FOR_USER))
