@@ -40,8 +40,8 @@ class Outcome:
         applied: faults that took place, by kind, in order.
         skipped: those that could not, with the reason.
         exchanges: number of exchanges with the control endpoint, by what happened to them.
-        downloads: the same of requests to the S3 server.
-        handshakes: the same of TLS handshakes with both.
+        downloads: number of requests to the S3 server, by what happened to them.
+        handshakes: number of TLS handshakes with both, by what happened to them.
         answers: what the administrator's command has said, and how often.
         killed_for_memory: processes that the kernel has killed.
         completions: reports that the endpoint took.

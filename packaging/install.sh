@@ -442,7 +442,7 @@ commit() {
     new=$base/versions/$name
     for place in $staged; do
         mv -f "$place$suffix" "$place" || fail "$place can't be replaced. Some of the files around the program are new; \
-the program is the old one, and works. Mend the cause, and run this again."
+the program is the old one, and works. Fix the cause, and run this again."
         say "+ $place"
     done
     point_current "versions/$name"
@@ -509,7 +509,7 @@ start() {
 enable_now() {
     systemctl enable --quiet codedeploy-agent.service || fail 'It is installed, but systemctl could not enable it.'
     [ -n "${restarting-}" ] || systemctl start codedeploy-agent.service ||
-        fail 'It is installed, but did not start. journalctl -u codedeploy-agent says why. Mend it, and then: systemctl start codedeploy-agent'
+        fail 'It is installed, but did not start. journalctl -u codedeploy-agent says why. Fix that, and then: systemctl start codedeploy-agent'
     say 'The agent runs, and starts with every boot. See: agentctl status'
 }
 
@@ -625,7 +625,7 @@ purge_data() {
             say "$place stays: $why. What is of no use in it is yours to remove."
             continue
         fi
-        rm -rf "$place" || fail "$place could not be removed whole (see above). Mend the cause, and run this again."
+        rm -rf "$place" || fail "$place could not be removed whole (see above). Fix the cause, and run this again."
         say "- $place"
     done
     remove_file /etc/logrotate.d/codedeploy-agent

@@ -59,7 +59,7 @@ def make_deployment_archive(
     try:
         unpack_bundle(bundle, fetched.bundle_type, archive, limits, appspec_names)
     except CommandFailure as failure:
-        # The file on this host is only a copy: what has to be mended is where it came from.
+        # The file on this host is only a copy: what has to be fixed is where it came from.
         way = (
             f", through {fetched.proxy}: if what lies there is right, look at what that sends"
             if fetched.proxy

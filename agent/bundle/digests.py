@@ -146,7 +146,7 @@ class DigestThread:
         ]
 
     def _start(self) -> None:
-        """Have a thread, if there is one to be had; else do without, and don't ask again."""
+        """Start a thread, if that is possible; else do without, and don't ask again."""
         task = ThreadTask(self._work)
         task.start()
         if task.has_begun(_BEGIN_S):

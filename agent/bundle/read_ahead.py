@@ -16,7 +16,7 @@ _BEGIN_S = 1.0
 
 
 def read_ahead(chunks: Iterator[bytes]) -> Generator[bytes, None, None]:
-    """The same chunks, in order, and then the same exception if there is one.
+    """These chunks, in order, made by a thread before they are asked for; an exception comes where they had it.
 
     Decompressing lets go of the interpreter lock, so it takes no time of the one who writes files
     as long as a second core is idle. Where no thread can be had, nothing is made ahead. Close the

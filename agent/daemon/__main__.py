@@ -158,7 +158,7 @@ class _Process:
     def _repairs(self) -> Repairs:
         return Repairs(
             restore=lambda job: self._fork(lambda: _restore(job, self._host(None))),
-            mend=lambda: self._fork(lambda: _mend(self._host(None))),
+            recover_installs=lambda: self._fork(lambda: _recover_installs(self._host(None))),
         )
 
     def _workers(self, stack: ControlEndpoint, identity: HostIdentity) -> Workers:
@@ -226,7 +226,7 @@ def _restore(job: Job, host: HostContext) -> None:
     restore(job, host)
 
 
-def _mend(host: HostContext) -> None:
+def _recover_installs(host: HostContext) -> None:
     from agent.worker.recovery import recover_interrupted  # noqa: PLC0415 - as above
 
     recover_interrupted(host)

@@ -94,7 +94,7 @@ class Daemon:
         self._status.tell(state="starting")
         self._running.recover()
         if self._is_install_interrupted():
-            self._running.mend()
+            self._running.recover_installs()
         # Ready to work, as far as this host is concerned; during boot the rest may take its time.
         self._status.ready()
         connected = self._connect_at_last()

@@ -66,9 +66,9 @@ class RunningWorkers:
         """Have a worker report this command, of which there is no record, as failed."""
         self._processes.refuse(command, reason)
 
-    def mend(self) -> None:
+    def recover_installs(self) -> None:
         """Have a worker undo or complete what was interrupted."""
-        self._processes.mend()
+        self._processes.recover_installs()
 
     def carry(self, job: Job) -> None:
         """Have a worker bring the command of this new record, which this process holds, to its end."""

@@ -97,7 +97,7 @@ class WorkerPool:
         command at a time.
 
         Raises:
-            OSError: there is none, and no process is to be had.
+            OSError: there is none, and the host cannot fork.
         """
         # The one that has waited for the shortest time has most of what it needs in the processor's caches.
         for kept in self._idle():

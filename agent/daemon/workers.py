@@ -24,11 +24,11 @@ class Repairs:
 
     Attributes:
         restore: ends and undoes what the lost command of this record has left, and keeps its result.
-        mend: undoes or completes Installs that were interrupted, of which there is no record.
+        recover_installs: undoes or completes Installs that were interrupted, of which there is no record.
     """
 
     restore: Callable[[Job], int]
-    mend: Callable[[], int]
+    recover_installs: Callable[[], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +65,10 @@ class WorkerProcesses:
         # Where that can't be, nothing has been done and nobody told; the service delivers it again.
         self._start_without_record(lambda: self._connected.refuse(command, reason))
 
-    def mend(self) -> None:
+    def recover_installs(self) -> None:
         """Have a worker undo or complete what was interrupted."""
         # Where that can't be: the next command of each group begins with the same.
-        self._start_without_record(self._repairs.mend)
+        self._start_without_record(self._repairs.recover_installs)
 
     def start(self, tracked: TrackedJob, work: Work) -> None:
         """Fork a worker for a record that this process holds; where the host cannot fork, it stays to be started."""

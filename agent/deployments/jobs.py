@@ -51,7 +51,7 @@ class DeploymentFacts:
 
     Attributes:
         deployment_type: as the specification has it; empty where that is not known.
-        creator: the same.
+        creator: who has created the deployment, as the specification has it; empty where that is not known.
         possible_events: the only lifecycle events that the deployment can have; None = it does not say.
         planned_events: of a local deployment, exactly those that it consists of, in order; None for any other.
     """

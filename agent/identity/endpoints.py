@@ -41,11 +41,11 @@ class EndpointChoice:
     Attributes:
         region: of the host.
         dns_suffix: of the host, as its identity knows it.
-        use_fips_mode: FIPS 140 endpoints; not to be had in every region.
+        use_fips_mode: FIPS 140 endpoints; not available in every region.
         use_dual_stack: endpoints with IPv6 addresses.
         enable_auth_policy: the secure stack, which networks without internet need.
         deploy_control_endpoint: URL that is used instead of the region's; else None.
-        s3_endpoint_override: the same for S3.
+        s3_endpoint_override: URL that is used instead of S3 in the region; else None.
     """
 
     region: str

@@ -40,7 +40,7 @@ class ScriptPatience:
         term_s: from SIGTERM until what is left of a script gets SIGKILL.
         kill_s: from SIGKILL until what is left of it is given up.
         output_s: after a script, for pipelines such as `exec > >(tee setup.log)` to finish.
-        open_output_s: the same where `fail_on_open_output` is set, for background processes to end.
+        open_output_s: after a script, for background processes to end where `fail_on_open_output` is set.
         busy_s: for whoever has a script open for writing, and keeps it from being started.
         session_s: after a script, for PAM to close the session of its user.
         recorder_s: for an answer of the process that records the output; then it is replaced.

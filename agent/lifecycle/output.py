@@ -94,11 +94,14 @@ class Tail:
         self._kept = (self._kept + marked(lines, mark))[-_TAIL_BYTES:]
 
     def text(self) -> str:
-        """At most 2,048 characters, as a report wants them."""
+        """The end of all that was logged, as a report wants it: at most 2,048 characters."""
         return reported(self._kept)
 
     def failure_text(self) -> str:
-        """The same, but it begins with the first error of the last script where that would be cut off."""
+        """The end of all that was logged, as a report of a failed event wants it: at most 2,048 characters.
+
+        It begins with the first error of the last script where that would be cut off.
+        """
         text = self.text()
         error = reported(Stream.STDERR.value + self._first_error)[:_MAX_ERROR_CHARACTERS]
         if not self._first_error or error in text:

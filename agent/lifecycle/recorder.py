@@ -57,10 +57,10 @@ class Recorder:
         answer_s: how long to wait for an answer, beyond what was asked for. A recorder that takes longer is
             stuck, as on a dead disk, and is replaced.
         late_s: see LATE_OUTPUT_S.
-        late_bytes: the same.
+        late_bytes: see LATE_OUTPUT_BYTES.
 
     Raises:
-        OSError: no process is to be had, or no descriptor.
+        OSError: the host cannot fork, or no descriptor is left.
     """
 
     def __init__(
@@ -147,7 +147,10 @@ class Recorder:
         return (self._ask(Request.TAIL, b"", 0) or b"").decode()
 
     def failure_tail(self) -> str:
-        """The same, but it begins with the first error of the last script where that would be cut off."""
+        """The end of all that was logged, as it goes into the report of a failed event.
+
+        It begins with the first error of the last script where that would be cut off.
+        """
         return (self._ask(Request.FAILURE_TAIL, b"", 0) or b"").decode()
 
     def last_words(self) -> str:

@@ -51,7 +51,7 @@ class Request(Enum):
     TAIL = b"T"
     """Answered by the end of all that was logged."""
     FAILURE_TAIL = b"F"
-    """The same, for an event that failed."""
+    """Answered by the end of all that was logged, for an event that failed: with the first error, if that was long ago."""
     LAST_WORDS = b"E"
     """Answered by the end of what the last script printed; a blank before it."""
 

@@ -130,10 +130,10 @@ def _blame_earlier_deployment(failure: CommandFailure, context: HookContext) -> 
         f"At {context.event} the scripts of the earlier deployment {context.scripts_of} run{where}, "
         f"and not those of {context.deployment_id}, which is to come: changing the new revision does not help."
     )
-    failure.add(f"{_mend(failure, script)}{_way_out(context)}.")
+    failure.add(f"{_remedy(failure, script)}{_way_out(context)}.")
 
 
-def _mend(failure: CommandFailure, script: str) -> str:
+def _remedy(failure: CommandFailure, script: str) -> str:
     if isinstance(failure, ScriptMissing) and script:
         return f"Put a script back at {script}"
     return "Repair the script in that deployment's archive"

@@ -80,7 +80,10 @@ class ScriptLog:
 
     @property
     def failure_tail(self) -> str:
-        """The same for an event that failed: with the first error of its last script, if that was long ago."""
+        """The end of all that was logged, for the report of a failed event.
+
+        It begins with the first error of the last script where that would be cut off.
+        """
         return self._tail.failure_text()
 
     @property

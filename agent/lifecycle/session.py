@@ -91,7 +91,7 @@ def keep_session(
         connection: to the worker, which is told of each step.
         plan: what is to be done.
         stdout: where the script prints.
-        stderr: the same.
+        stderr: where it prints its errors.
     """
     code = _BROKEN
     try:

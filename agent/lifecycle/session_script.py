@@ -54,7 +54,7 @@ def fork_keeper(library: ctypes.CDLL, plan: SessionPlan, streams: ScriptStreams)
 class SessionScript:
     """A script that a `hook-session` runs, see `session`.
 
-    Should that process be killed, the script goes on, becomes our child as all orphans do, and counts as before.
+    Should that process be killed, the script goes on, becomes our child as all orphans do, and its result counts.
 
     Args:
         keeper: pid of that process.

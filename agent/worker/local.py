@@ -1,4 +1,4 @@
-"""Deployments on this host that nobody has sent: the same runs, in the order that is asked for."""
+"""Deployments on this host that nobody has sent: the runs of the service's commands, in the order that is asked for."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def write_package(release: Release, kind: str, packaging: Path, work: Path, nfpm
 
 
 def write_tarball(release: Release, work: Path, packaging: Path) -> Path:
-    """The same files for install.sh: one directory, laid out as the project is, with the program in `program`."""
+    """Make the archive for install.sh, with the files of the packages: one directory, laid out as the project is, with the program in `program`."""
     target = work.parent / release.file_name("tar.gz")
     project = packaging.parent
     members = {f"program/{path.relative_to(release.program)}": path for path in release.program.rglob("*")}

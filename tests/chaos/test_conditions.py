@@ -42,7 +42,7 @@ def outcome(process: subprocess.Popen[bytes]) -> int:
 
 
 def test_a_process_without_memory_is_told_so(tmp_path: Path) -> None:
-    """It goes on, and may do something wrong for want of memory."""
+    """It goes on, and may do something wrong for lack of memory."""
     process = greedy()
     Conditions(tmp_path).take_memory(process.pid, 1 << 20)
     assert 3 == outcome(process)

@@ -119,7 +119,7 @@ SURE_TO_FAIL = {
 @pytest.mark.parametrize("kind", ["directory", "zip"])
 @pytest.mark.parametrize("name", SURE_TO_FAIL)
 def test_what_is_sure_to_fail_stops_nothing(site: Site, name: str, kind: str) -> None:
-    """The application runs on, and the one sentence says what to mend."""
+    """The application runs on, and the one sentence says what to fix."""
     files, arguments, error_id = SURE_TO_FAIL[name]
     location = site.revision("second", files)
     if kind == "zip":

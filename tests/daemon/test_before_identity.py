@@ -195,7 +195,9 @@ def test_a_lost_command_is_restored_before_the_host_knows_its_name_and_reported_
     daemon = Daemon(
         settings=settings,
         connect=connect,
-        repairs=Repairs(restore=fork("restore", lambda job: job.note_result(lost)), mend=lambda: 0),
+        repairs=Repairs(
+            restore=fork("restore", lambda job: job.note_result(lost)), recover_installs=lambda: 0
+        ),
         wakeups=wakeups,
         notifier=ServiceNotifier({}),
         log=Log(LogSink(tmp_path / "log", to_stderr=False)),

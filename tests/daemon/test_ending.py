@@ -96,7 +96,7 @@ def test_the_wait_for_workers_has_an_end(
 def test_a_killed_daemon_takes_no_worker_with_it_and_its_successor_leaves_that_alone(
     server: ControlServer, agent: Agent, gate: Gate, application: Application, waiting: tuple[Deployment, str]
 ) -> None:
-    """The kernel kills the daemon for want of memory; systemd starts it again. One run, one report."""
+    """The kernel kills the daemon for lack of memory; systemd starts it again. One run, one report."""
     (worker,) = agent.workers()
     agent.kill()
     agent.start()
@@ -207,7 +207,7 @@ def kill_with_worker(agent: Agent) -> None:
 def test_the_next_daemon_ends_the_script_of_a_worker_that_died_together_with_the_daemon_and_reports(
     server: ControlServer, agent: Agent, gate: Gate, waiting: tuple[Deployment, str]
 ) -> None:
-    """Both were killed for want of memory, say, and the script runs on."""
+    """Both were killed for lack of memory, say, and the script runs on."""
     kill_with_worker(agent)
     assert is_running(gate.pid)
     agent.start()

@@ -292,7 +292,7 @@ def test_polls_that_fail_one_after_the_other_come_after_ten_seconds_and_then_mor
     daemon = Daemon(
         settings=replace(Settings(), root_dir=tmp_path, pid_dir=tmp_path),
         connect=lambda: connected,
-        repairs=Repairs(restore=lambda _: 0, mend=lambda: 0),
+        repairs=Repairs(restore=lambda _: 0, recover_installs=lambda: 0),
         wakeups=clock,
         notifier=ServiceNotifier({}),
         log=Log(LogSink(tmp_path / "log", to_stderr=False)),

@@ -131,7 +131,7 @@ def test_a_wrong_configuration_is_refused_with_all_problems_of_all_files(
 
 
 def test_every_wrong_setting_is_listed_with_its_line(make_agent: MakeAgent) -> None:
-    """The same for the settings themselves."""
+    """Whoever has made three mistakes should not have to start the agent three times."""
     agent = make_agent()
     agent.config_file.write_text(
         "root_dir: here\nwait_between_runs: often\nmax_revisions: 0\nroot_dir: /tmp\nverbose: [yes]\n"
@@ -346,7 +346,7 @@ def test_the_service_manager_sees_that_the_agent_is_alive_while_it_finds_out_who
 
 
 def test_the_unit_leaves_workers_and_applications_alone_whatever_becomes_of_the_daemon() -> None:
-    """They are in its control group: systemd would end all of them when the kernel kills one for want of memory."""
+    """They are in its control group: systemd would end all of them when the kernel kills one for lack of memory."""
     unit = Path(__file__).parents[2] / "systemd" / "codedeploy-agent.service"
     assert {"KillMode=process", "OOMPolicy=continue"} <= set(unit.read_text().splitlines())
 

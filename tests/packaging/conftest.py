@@ -91,7 +91,7 @@ def clean_tree(made: tuple[Packages, Path], scratch: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def installed_tree(made: tuple[Packages, Path], packages: Packages, scratch: Path) -> Path:
-    """The same with our package, installed and enabled where no systemd runs, as images are built."""
+    """A Debian tree with our package, installed and enabled where no systemd runs, as images are built."""
     tree = unpack(made[1], scratch / "installed")
     packages.install_in(tree)
     return tree

@@ -56,7 +56,7 @@ def test_a_group_directory_that_cannot_be_made_is_named(
 def test_a_tracking_directory_that_cannot_be_made_is_named(
     server: ControlServer, agent: Agent, application: Application
 ) -> None:
-    """The same for what says that a deployment is under way."""
+    """A host without the mark of its deployment looks idle to whoever wants to switch it off."""
     completion = run_with_a_file_in_the_way(
         server, agent, application, agent.root / "ongoing-deployment", "DownloadBundle"
     )

@@ -128,7 +128,7 @@ def test_an_install_that_could_not_be_completed_is_the_last_successful_one(group
     assert ("d-2", "d-2", []) == (group.installed, group.last_successful, group.journals)
 
 
-def test_an_install_that_could_not_be_named_says_that_it_is_installed_and_what_to_mend(group: Group) -> None:
+def test_an_install_that_could_not_be_named_says_that_it_is_installed_and_what_to_fix(group: Group) -> None:
     """`deploy again` would be wrong: nothing of the deployment itself is missing."""
     with in_the_way(group.pointer), pytest.raises(CommandFailure) as raised:
         group.install("d-2")

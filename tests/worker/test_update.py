@@ -1,4 +1,4 @@
-"""UpdateDeploymentAgent: the service wants this agent to become another one."""
+"""UpdateDeploymentAgent: the service asks the agent to update itself."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def test_a_command_whose_worker_cannot_be_forked_is_carried_out_when_that_is_pos
     daemon = Daemon(
         settings=settings,
         connect=lambda: connected,
-        repairs=Repairs(restore=lambda _job: 0, mend=lambda: 0),
+        repairs=Repairs(restore=lambda _job: 0, recover_installs=lambda: 0),
         wakeups=wakeups,
         notifier=ServiceNotifier({}),
         log=Log(LogSink(log_file, to_stderr=False)),
