@@ -25,7 +25,7 @@ from agent.files import replace_file
 from agent.identity.service_clock import ServiceClock
 from agent.logs import Level, Log, LogSink, command_log
 from agent.processes import forbid_core_dumps, initial_environment, show_as
-from agent.worker.command import finish, report_abandoned, report_refusal
+from agent.worker.command import carry_to_end, report_abandoned, report_refusal
 from agent.worker.context import HostContext, WorkerContext
 from agent.worker.process import fork_worker
 
@@ -178,7 +178,7 @@ class _Process:
             given = context()
             recorders = RecorderShelf()
             given = replace(given, host=replace(given.host, recorders=recorders))
-            serve(job, connection, lambda job: finish(job, given), recorders.pids)
+            serve(job, connection, lambda job: carry_to_end(job, given), recorders.pids)
 
         return Workers(
             pool=WorkerPool(self._fork, serve),

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.lifecycle.context import HookProcess
-from agent.lifecycle.descendants import Bystanders
+from agent.lifecycle.descendants import OtherProcesses
 from agent.processes import start_ticks
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def hearing_of_children() -> Iterator[None]:
         signal.signal(signal.SIGCHLD, before)
 
 
-def bury_orphans(*, spared: Collection[int]) -> None:
+def reap_orphans(*, spared: Collection[int]) -> None:
     """Reap adopted processes that have ended, up to the first that somebody else waits for."""
     with contextlib.suppress(ChildProcessError):
         while dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
@@ -76,24 +76,24 @@ class EarlierProcesses:
     processes: frozenset[HookProcess]
     sessions: frozenset[int]
 
-    def bystanders(self) -> Bystanders:
+    def others(self) -> OtherProcesses:
         """Those that are still there."""
         pids = {process.pid for process in self.processes if _ticks(process.pid) == process.start_ticks}
-        return Bystanders(pids=pids, sessions=self.sessions)
+        return OtherProcesses(pids=pids, sessions=self.sessions)
 
 
-def find_earlier_processes(leaders: Collection[int]) -> EarlierProcesses:
+def find_earlier_processes(script_pids: Collection[int]) -> EarlierProcesses:
     """What is there before another script is started; no processes where the kernel was built without telling.
 
     Not only our children: an application that an earlier script has started may still be a child of
     its launcher. It becomes ours when that ends, and must not be taken for something of a later script.
 
     Args:
-        leaders: pids of the earlier scripts, which are the ids of their sessions, too.
+        script_pids: pids of the earlier scripts, which are the ids of their sessions, too.
     """
     pids = descendants_of(os.getpid())
     processes = {HookProcess(pid=pid, start_ticks=ticks) for pid in pids if (ticks := _ticks(pid))}
-    sessions = {os.getsid(0), *leaders}
+    sessions = {os.getsid(0), *script_pids}
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             sessions.add(os.getsid(pid))

@@ -20,7 +20,7 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bystanders:
+class OtherProcesses:
     """What was there before a script: neither it, nor what descends from it or is in its sessions, is the script's."""
 
     pids: Collection[int] = ()
@@ -30,38 +30,38 @@ class Bystanders:
 def descendants(
     table: Sequence[Process],
     *,
-    leader: int | None,
-    heir: int | None,
-    bystanders: Bystanders,
+    script_pid: int | None,
+    adopter: int | None,
+    others: OtherProcesses,
     marked: Collection[int] = (),
 ) -> list[int]:
     """Pids of the living processes that the script started, itself among them, in the table's order.
 
     They are: what descends from the script; what is in its session; and, of what does not go back
-    to bystanders, what has become a child of the heir or is marked, with all that descends from it.
+    to other processes, what has become a child of the adopter or is marked, with all that descends from it.
 
     Args:
         table: all processes of the host.
-        leader: pid of the script; None = it is another process's by now.
-        heir: the process that orphans become children of; None = init, which has many others.
-        bystanders: children of the heir, and marked processes, that are none of this script's.
+        script_pid: pid of the script; None = it is another process's by now.
+        adopter: the process that orphans become children of; None = init, which has many children.
+        others: children of the adopter, and marked processes, that are none of this script's.
         marked: pids of processes that show by themselves that they are the script's.
     """
     by_pid = {process.pid: process for process in table}
     found = []
     for process in table:
-        lineage = _lineage(process, by_pid, heir)
-        if process.is_alive and _belongs(lineage, leader, heir, bystanders, marked):
+        lineage = _lineage(process, by_pid, adopter)
+        if process.is_alive and _belongs(lineage, script_pid, adopter, others, marked):
             found.append(process.pid)
     return found
 
 
-def _lineage(process: Process, by_pid: dict[int, Process], heir: int | None) -> list[Process]:
-    """The process, its parent and so on; without the heir and what is above it."""
+def _lineage(process: Process, by_pid: dict[int, Process], adopter: int | None) -> list[Process]:
+    """The process, its parent and so on; without the adopter and what is above it."""
     lineage: list[Process] = []
     seen: set[int] = set()
     line: Process | None = process
-    while line is not None and line.pid not in seen and line.pid != heir:
+    while line is not None and line.pid not in seen and line.pid != adopter:
         lineage.append(line)
         seen.add(line.pid)
         line = by_pid.get(line.parent)
@@ -70,15 +70,15 @@ def _lineage(process: Process, by_pid: dict[int, Process], heir: int | None) -> 
 
 def _belongs(
     lineage: list[Process],
-    leader: int | None,
-    heir: int | None,
-    bystanders: Bystanders,
+    script_pid: int | None,
+    adopter: int | None,
+    others: OtherProcesses,
     marked: Collection[int],
 ) -> bool:
-    if leader is not None and any(leader in (process.pid, process.session) for process in lineage):
+    if script_pid is not None and any(script_pid in (process.pid, process.session) for process in lineage):
         return True
-    if any(process.pid in bystanders.pids or process.session in bystanders.sessions for process in lineage):
+    if any(process.pid in others.pids or process.session in others.sessions for process in lineage):
         return False
-    if heir is not None and lineage and lineage[-1].parent == heir:
+    if adopter is not None and lineage and lineage[-1].parent == adopter:
         return True
     return any(process.pid in marked for process in lineage)

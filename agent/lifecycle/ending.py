@@ -97,7 +97,7 @@ def end_abandoned_hook(
         marks = frozenset(f"{name}={value}".encode() for name, value in pairs)
     is_another = hook.pid == 0 or start_ticks(hook.pid) not in (None, hook.start_ticks)
     processes = AbandonedProcesses(
-        leader=None if is_another else hook.pid, since_ticks=hook.start_ticks, marks=marks
+        script_pid=None if is_another else hook.pid, since_ticks=hook.start_ticks, marks=marks
     )
     # Whether the script had been started through sudo, nobody knows any more. An agent that is root needs none.
     sudo = shutil.which("sudo") if os.geteuid() != 0 else None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from agent.lifecycle.context import SESSION_KEEPER
-from agent.lifecycle.descendants import Bystanders, Process, descendants
+from agent.lifecycle.descendants import OtherProcesses, Process, descendants
 from agent.processes import start_ticks
 
 if TYPE_CHECKING:
@@ -29,20 +29,20 @@ class HookProcesses:
     """What belongs to a script of ours.
 
     Args:
-        leader: pid of the script, which is the id of its session, too; of what is to start it before that.
-        heir: pid of the process that adopts the script's orphans; None when nobody does.
-        bystanders: asked for what was there before the script.
+        script_pid: pid of the script, which is the id of its session, too; of what is to start it before that.
+        adopter: pid of the process that adopts the script's orphans; None when nobody does.
+        others: asked for what was there before the script.
     """
 
-    def __init__(self, leader: int, *, heir: int | None, bystanders: Callable[[], Bystanders]) -> None:
-        self._leader = leader
-        self._heir = heir
-        self._bystanders = bystanders
+    def __init__(self, script_pid: int, *, adopter: int | None, others: Callable[[], OtherProcesses]) -> None:
+        self._script_pid = script_pid
+        self._adopter = adopter
+        self._others = others
 
     def find(self) -> list[psutil.Process]:
         """Those that live now; zombies do not."""
         handles, table = _process_table()
-        found = descendants(table, leader=self._leader, heir=self._heir, bystanders=self._bystanders())
+        found = descendants(table, script_pid=self._script_pid, adopter=self._adopter, others=self._others())
         return [handles[pid] for pid in found]
 
 
@@ -51,28 +51,28 @@ class AbandonedProcesses:
     """What belongs to a script whose worker is gone, so that nobody has adopted its orphans.
 
     Attributes:
-        leader: pid of the script; None = it is another process's by now, or was never known.
+        script_pid: pid of the script; None = it is another process's by now, or was never known.
         since_ticks: when the script was started; what is older is not its.
         marks: variables that all processes of the script were started with, each as `NAME=value`;
             empty = there are none to tell them by.
     """
 
-    leader: int | None
+    script_pid: int | None
     since_ticks: int
     marks: frozenset[bytes]
 
     def find(self) -> list[psutil.Process]:
         """Those that live now; zombies do not."""
         handles, table = _process_table()
-        marked, bystanders = self._marked(table)
-        found = descendants(table, leader=self.leader, heir=None, bystanders=bystanders, marked=marked)
+        marked, others = self._marked(table)
+        found = descendants(table, script_pid=self.script_pid, adopter=None, others=others, marked=marked)
         return [handles[pid] for pid in found]
 
-    def _marked(self, table: Iterable[Process]) -> tuple[set[int], Bystanders]:
+    def _marked(self, table: Iterable[Process]) -> tuple[set[int], OtherProcesses]:
         """Pids of what the environment shows to be the script's, and what earlier scripts of the event have left."""
         if not self.marks or self.marks <= _environment(os.getpid()):
             # In the second case such a script has started the agent itself, and so all that the agent starts.
-            return set(), Bystanders()
+            return set(), OtherProcesses()
         later: set[int] = set()
         earlier: list[Process] = []
         for process in table:
@@ -81,7 +81,7 @@ class AbandonedProcesses:
                     later.add(process.pid)
                 else:
                     earlier.append(process)
-        return later, Bystanders(
+        return later, OtherProcesses(
             pids={process.pid for process in earlier}, sessions={process.session for process in earlier}
         )
 

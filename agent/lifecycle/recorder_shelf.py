@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from agent.lifecycle.recorder import Recorder
+    from agent.lifecycle.recorder_client import Recorder
     from agent.lifecycle.script_log import ScriptLog
 
 
@@ -18,7 +18,7 @@ class RecorderShelf:
     def take(self, script_log: ScriptLog, *, answer_s: float) -> Recorder:
         """A recorder for an event; see `Recorder`, also for what is raised."""
         # Only an event that has scripts needs one.
-        from agent.lifecycle.recorder import Recorder  # noqa: PLC0415
+        from agent.lifecycle.recorder_client import Recorder  # noqa: PLC0415
 
         kept, self._kept = self._kept, None
         if kept is not None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from agent.appspec import HookScript
     from agent.lifecycle.context import HookContext
-    from agent.lifecycle.recorder import Recorder
+    from agent.lifecycle.recorder_client import Recorder
 
 log = get_logger()
 
@@ -72,11 +72,11 @@ def run_event(
     run: ScriptRun | None = None
     try:
         accounts = [find_account(script) for script in scripts]
-        with hearing_of_children(), adopting_orphans() as heir:
-            leaders: list[int] = []
+        with hearing_of_children(), adopting_orphans() as adopter:
+            script_pids: list[int] = []
             for script, account in zip(scripts, accounts, strict=True):
-                run = ScriptRun(script, account, context, recorder, heir=heir, leaders=leaders)
-                leaders.append(run.run(cancelled))
+                run = ScriptRun(script, account, context, recorder, adopter=adopter, script_pids=script_pids)
+                script_pids.append(run.run(cancelled))
         tail = recorder.tail()
     except BaseException as error:
         if isinstance(error, CommandFailure):

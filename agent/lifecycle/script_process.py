@@ -23,7 +23,7 @@ class ScriptProcess(Protocol):
         """Of the process whose end to wait for; may be another one later."""
 
     @property
-    def leader(self) -> int:
+    def script_pid(self) -> int:
         """Pid of the script, which leads a session; before there is one, of what is to start it."""
 
     @property
@@ -87,7 +87,7 @@ class DirectScript:
         self._process = process
         self._script = script
         self._is_lost = False
-        self.pid = self.leader = process.pid
+        self.pid = self.script_pid = process.pid
         self.own = frozenset((process.pid,))
         self.path_variable = path_variable
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from agent.errors import CommandFailure
 from agent.lifecycle.accounts import find_sudo
-from agent.lifecycle.adoption import bury_orphans, find_earlier_processes
-from agent.lifecycle.descendants import Bystanders
+from agent.lifecycle.adoption import find_earlier_processes, reap_orphans
+from agent.lifecycle.descendants import OtherProcesses
 from agent.lifecycle.exit_meaning import Exited
 from agent.lifecycle.interpreter import describe_program
 from agent.lifecycle.launch import ScriptStart, start_script
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from agent.appspec import HookScript
     from agent.lifecycle.accounts import Account
     from agent.lifecycle.context import HookContext
-    from agent.lifecycle.recorder import Recorder
+    from agent.lifecycle.recorder_client import Recorder
     from agent.lifecycle.script_file import ScriptFile
     from agent.lifecycle.script_process import ScriptProcess
 
@@ -64,15 +64,15 @@ class ScriptRun:
         context: HookContext,
         recorder: Recorder,
         *,
-        heir: int | None,
-        leaders: Collection[int],
+        adopter: int | None,
+        script_pids: Collection[int],
     ) -> None:
         self._script = script
         self._account = account
         self._context = context
         self._recorder = recorder
-        self._heir = heir
-        self._earlier = find_earlier_processes(leaders)
+        self._adopter = adopter
+        self._earlier = find_earlier_processes(script_pids)
         self._watch: OpenWatch | None = None
         self._oom_kills: int | None = None
         self.has_begun = False
@@ -99,7 +99,7 @@ class ScriptRun:
                 process = start_script(self._start(file, streams))
                 streams.close_writers()
                 self._carry(process, streams, file, cancelled)
-                return process.leader
+                return process.script_pid
             finally:
                 self._context.on_ended()
 
@@ -151,7 +151,7 @@ class ScriptRun:
         if code is None:
             self._give_up(process, file, is_late=time.monotonic() >= deadline)
         holders = self._finish_output(streams)
-        self._bury(process)
+        self._reap(process)
         exited = self._exited(code, process, file)
         if exited.was_opened is False:
             account = self._account if self._script.login or self._script.runas else None
@@ -181,7 +181,7 @@ class ScriptRun:
         def is_unwanted() -> bool:
             if cancelled():
                 return True
-            self._bury(process)
+            self._reap(process)
             return False
 
         return wait_for_script(process, self._recorder, deadline=deadline, is_unwanted=is_unwanted)
@@ -198,12 +198,12 @@ class ScriptRun:
         def wait(seconds: float) -> None:
             time.sleep(seconds)
             process.reap()
-            self._bury(process)
+            self._reap(process)
 
-        def bystanders() -> Bystanders:
-            return self._bystanders(process)
+        def others() -> OtherProcesses:
+            return self._others(process)
 
-        processes = HookProcesses(process.leader, heir=self._heir, bystanders=bystanders)
+        processes = HookProcesses(process.script_pid, adopter=self._adopter, others=others)
         patience = self._context.patience
         ending = end_processes(processes, wait, patience=patience, sudo=self._sudo())
         process.finish()
@@ -212,17 +212,17 @@ class ScriptRun:
         log.warning(
             "hook_ended_by_agent",
             script=self._script.location,
-            pid=process.leader,
+            pid=process.script_pid,
             running=ending.running,
             survivors=ending.survivors,
         )
         return Ended(running=ending.ended, survivors=ending.survivors, silent_s=state.silent_s)
 
-    def _bystanders(self, process: ScriptProcess) -> Bystanders:
+    def _others(self, process: ScriptProcess) -> OtherProcesses:
         """What is none of the script's; the recorder may have been replaced since the script was started."""
-        earlier = self._earlier.bystanders()
+        earlier = self._earlier.others()
         keeper = () if process.keeper is None else (process.keeper,)
-        return Bystanders(pids={*earlier.pids, self._recorder.pid, *keeper}, sessions=earlier.sessions)
+        return OtherProcesses(pids={*earlier.pids, self._recorder.pid, *keeper}, sessions=earlier.sessions)
 
     def _sudo(self) -> str | None:
         """Through what we may end a script that was started through it."""
@@ -248,9 +248,9 @@ class ScriptRun:
         log.warning("hook_output_left_open", script=self._script.location, holders=holders, reader=reader)
         return holders
 
-    def _bury(self, process: ScriptProcess) -> None:
-        if self._heir is not None:
-            bury_orphans(spared=process.own)
+    def _reap(self, process: ScriptProcess) -> None:
+        if self._adopter is not None:
+            reap_orphans(spared=process.own)
 
     def _exited(self, code: int, process: ScriptProcess, file: ScriptFile) -> Exited:
         before, now = self._oom_kills, count_oom_kills()

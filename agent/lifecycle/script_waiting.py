@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from agent.lifecycle.recorder import Recorder
+    from agent.lifecycle.recorder_client import Recorder
     from agent.lifecycle.script_process import ScriptProcess
 
 _TICK_S = 0.25  # how often we look whether the deployment was stopped

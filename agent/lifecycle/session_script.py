@@ -92,10 +92,10 @@ class SessionScript:
     @property
     def pid(self) -> int:
         """See `ScriptProcess`."""
-        return self._keeper if self._status is None else self.leader
+        return self._keeper if self._status is None else self.script_pid
 
     @property
-    def leader(self) -> int:
+    def script_pid(self) -> int:
         """See `ScriptProcess`."""
         return self._keeper if self._script_pid is None else self._script_pid
 
@@ -107,7 +107,7 @@ class SessionScript:
     @property
     def own(self) -> frozenset[int]:
         """See `ScriptProcess`."""
-        return frozenset((self._keeper, self.leader))
+        return frozenset((self._keeper, self.script_pid))
 
     @property
     def keeper(self) -> int | None:

@@ -2,7 +2,7 @@
 
 Pipes, and not files: a script may open /dev/stderr again, and in a file that cuts off all that was
 written before; a full disk would make the script's own `echo` fail; and a file that a script writes
-to can't be rotated. What pipes need is a reader that does not end with us: see `recorder`.
+to can't be rotated. What pipes need is a reader that does not end with us: see `recorder_client`.
 """
 
 from __future__ import annotations

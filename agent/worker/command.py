@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 log = get_logger()
 
 
-def finish(job: Job, context: WorkerContext) -> bool:
+def carry_to_end(job: Job, context: WorkerContext) -> bool:
     """Afterwards the command of this record has been reported, and the record is history.
 
     False when this process should carry no other command: of one that failed, anything may be left in it.

@@ -17,7 +17,7 @@ import pytest
 
 from agent.appspec import HookScript
 from agent.lifecycle.context import ScriptPatience
-from agent.lifecycle.recorder import Recorder
+from agent.lifecycle.recorder_client import Recorder
 from agent.lifecycle.script_log import ScriptLog
 from agent.lifecycle.streams import ScriptStreams
 from tests.lifecycle.isolation import IsolatedFailure, run_isolated

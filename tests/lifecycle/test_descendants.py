@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.lifecycle.descendants import Bystanders, Process, descendants
+from agent.lifecycle.descendants import OtherProcesses, Process, descendants
 
 INIT, WORKER, APPLICATION, SCRIPT = 1, 10, 20, 30
 EARLIER_SCRIPT = 15
@@ -49,14 +49,14 @@ def test_what_a_script_started_is_found_and_nothing_else(name: str) -> None:
     """A process too few survives the timeout; one too many is an application that we kill."""
     started, expected = TABLE[name]
     table = [*HOST, process(SCRIPT, WORKER, SCRIPT), *started]
-    bystanders = Bystanders(pids={APPLICATION}, sessions={EARLIER_SCRIPT})
-    assert expected == set(descendants(table, leader=SCRIPT, heir=WORKER, bystanders=bystanders))
+    others = OtherProcesses(pids={APPLICATION}, sessions={EARLIER_SCRIPT})
+    assert expected == set(descendants(table, script_pid=SCRIPT, adopter=WORKER, others=others))
 
 
 def test_when_init_adopts_orphans_only_the_session_tells_them_apart() -> None:
     """After a crash of the worker, unrelated children of init must be left alone."""
     table = [*HOST, process(SCRIPT, INIT, SCRIPT), process(31, INIT, SCRIPT), process(32, INIT, 32)]
-    assert {SCRIPT, 31} == set(descendants(table, leader=SCRIPT, heir=None, bystanders=Bystanders()))
+    assert {SCRIPT, 31} == set(descendants(table, script_pid=SCRIPT, adopter=None, others=OtherProcesses()))
 
 
 def test_when_init_adopts_orphans_marks_tell_more_of_them_apart() -> None:
@@ -69,12 +69,12 @@ def test_when_init_adopts_orphans_marks_tell_more_of_them_apart() -> None:
         *(process(41, INIT, 41), process(42, 41, 42)),
         *(process(51, INIT, 51), process(52, INIT, 51)),
     ]
-    bystanders = Bystanders(pids={41, 51}, sessions={41, 51})
-    found = descendants(table, leader=SCRIPT, heir=None, bystanders=bystanders, marked=marked)
+    others = OtherProcesses(pids={41, 51}, sessions={41, 51})
+    found = descendants(table, script_pid=SCRIPT, adopter=None, others=others, marked=marked)
     assert {SCRIPT, 31, 32} == set(found)
 
 
 def test_the_next_process_with_the_pid_of_a_dead_script_is_none_of_its() -> None:
     """What the script has left is found all the same."""
     table = [*HOST, process(SCRIPT, INIT, SCRIPT), process(31, INIT, 31)]
-    assert [31] == descendants(table, leader=None, heir=None, bystanders=Bystanders(), marked={31})
+    assert [31] == descendants(table, script_pid=None, adopter=None, others=OtherProcesses(), marked={31})

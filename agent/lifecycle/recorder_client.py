@@ -1,4 +1,4 @@
-"""The worker's side of the process that records what scripts print (see `recording`)."""
+"""The worker's side of the process that records what scripts print (see `recorder_process`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.lifecycle.outcome import Silence
-from agent.lifecycle.recording import MAX_MESSAGE, Request, record
+from agent.lifecycle.recorder_process import MAX_MESSAGE, Request, record
 from agent.logs import get_logger
 
 if TYPE_CHECKING:
