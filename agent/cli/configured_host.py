@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 from typing import TYPE_CHECKING
 
 import click
@@ -18,6 +17,7 @@ from agent.logs import Log, LogSink
 from agent.processes import initial_environment
 from agent.settings import DEFAULT_CONFIGURATION, Settings
 from agent.settings_file import load_settings
+from agent.user_names import known_user_name, user_name
 from agent.worker.context import HostContext
 
 if TYPE_CHECKING:
@@ -60,19 +60,12 @@ def check_owner(settings: Settings, config_file: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             owner = os.stat(directory).st_uid
             if owner:
-                name = _user_name(owner)
+                name = user_name(owner)
                 message = (
                     f"`{key}` {directory} belongs to {name}, who would decide by what lies there what root does."
-                    f" Run this as that user: runuser -u {name} -- agentctl …"
+                    f" Run this as that user: runuser -u {known_user_name(owner) or owner} -- agentctl …"
                 )
                 raise ConfigurationError(str(config_file), [Problem(message=message)])
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 def identity_of(settings: Settings) -> HostIdentity | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import pwd
 import sys
 from enum import Enum
 from pathlib import Path
@@ -26,6 +25,7 @@ from agent.errors import CommandFailure, ConfigurationError
 from agent.files import lock_holder
 from agent.logs import command_log, stderr_log
 from agent.protocol import INSTALL
+from agent.user_names import user_name
 from agent.worker.installed import recover_group
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _check_allowed(files: GroupFiles) -> None:
         with contextlib.suppress(FileNotFoundError):
             owner = os.stat(journal, follow_symlinks=False).st_uid
             if os.geteuid() not in {0, owner}:
-                who = f"root and {_user_name(owner)}, who ran it," if owner else "root"
+                who = f"root and {user_name(owner)}, who ran it," if owner else "root"
                 reason = f"only {who} may recover this Install"
                 raise PermissionError(errno.EPERM, reason, str(journal))
 
@@ -236,10 +236,3 @@ def _described_worker(state: JobState) -> str:
     pid = f"pid {state.worker.pid}" if state.worker is not None else "a worker"
     whose = f" of deployment {state.deployment.deployment_id}" if state.deployment is not None else ""
     return f"{pid} ({state.command.name}{whose})"
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"user {uid}"

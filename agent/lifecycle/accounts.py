@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from agent.errors import CommandFailure
 from agent.lifecycle.login import check_login_shell
 from agent.protocol import ErrorCode
+from agent.user_names import user_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,7 +70,7 @@ def find_account(script: HookScript) -> Account | None:
     if account.uid != os.geteuid() != 0 and not script.sudo:
         raise CommandFailure(
             "hook-user-not-permitted",
-            f"{_who(script)}, but the agent itself is {_own_name()} and not root, "
+            f"{_who(script)}, but the agent itself is {user_name(os.geteuid())} and not root, "
             "and only root may start processes of other users. "
             "Run the agent as root, or set sudo: true for this script and allow it in sudoers.",
             code=ErrorCode.SCRIPT_FAILED,
@@ -125,10 +126,3 @@ def _who(script: HookScript) -> str:
         f"Script at specified location: {script.location} is to run as user {script.runas or os.geteuid()} "
         f"(line {script.line} of the AppSpec file)"
     )
-
-
-def _own_name() -> str:
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return f"user {os.geteuid()}"

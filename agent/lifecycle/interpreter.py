@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import pwd
 from typing import TYPE_CHECKING
+
+from agent.user_names import user_name
 
 if TYPE_CHECKING:
     from agent.appspec import HookScript
@@ -50,12 +51,7 @@ def _user(script: HookScript) -> str:
     """As whom it ran; empty where the message has said so, as it does of `runas`."""
     if script.runas:
         return ""
-    uid = 0 if script.sudo else os.geteuid()
-    try:
-        name = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        name = f"uid {uid}"
-    return f" as {name}"
+    return f" as {user_name(0 if script.sudo else os.geteuid())}"
 
 
 def _why(file: ScriptFile) -> str:

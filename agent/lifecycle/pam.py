@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import pwd
 from ctypes import POINTER, c_char_p, c_int, c_size_t, c_void_p
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
+
+from agent.user_names import known_user_name
 
 _LIBRARY = "libpam.so.0"
 _OWN_SERVICE, _SU = "codedeploy-agent", "su"
@@ -215,7 +216,4 @@ class PamSession:
 
 def _own_name() -> bytes:
     """Who asks for the session, for modules that make a difference."""
-    try:
-        return os.fsencode(pwd.getpwuid(os.geteuid()).pw_name)
-    except KeyError:
-        return b"root"
+    return os.fsencode(known_user_name(os.geteuid()) or "root")
