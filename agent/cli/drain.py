@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from agent.cli.edge import IMPOSSIBLE
+from agent.cli.options import config_option, timeout_option
 from agent.cli.running import (
     DONE,
     OUT_OF_TIME,
     RunningAgent,
     agent_of,
-    config_option,
     exit_impossible,
     say_what_is_left,
-    timeout_option,
     wait_for,
 )
 from agent.cli.status_text import frozen

@@ -28,6 +28,7 @@ from agent.cli.local_revision import (
     type_option,
     working_directory,
 )
+from agent.cli.options import json_option
 from agent.cli.plan_document import failure_document, plan_document
 from agent.cli.plan_text import plan_lines
 from agent.cli.recover import worker_on_group
@@ -74,7 +75,7 @@ class Planned:
 @group_option
 @appspec_option
 @configuration_option
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def command(
     *,
     bundle: str | None,

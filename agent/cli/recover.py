@@ -15,7 +15,8 @@ import click
 from agent.cli.completion import offer_interrupted_groups
 from agent.cli.configured_host import check_owner
 from agent.cli.edge import IMPOSSIBLE
-from agent.cli.running import DONE, agent_of, config_option, exit_impossible
+from agent.cli.options import config_option
+from agent.cli.running import DONE, agent_of, exit_impossible
 from agent.cli.terminal_text import readable
 from agent.deployments import DeploymentRoot, JobStore
 from agent.deployments.group import GroupBusy, group_lock_at_once, group_lock_file

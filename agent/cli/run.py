@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from agent.cli.boot_condition import wait_for_boot
-from agent.cli.running import config_option
+from agent.cli.options import config_option
 from agent.daemon.daemon_launch import Launch, exec_daemon
 from agent.daemon.host_finder import check_endpoints, check_environment
 from agent.deployments.refused_start import RefusedStartFile

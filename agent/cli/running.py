@@ -6,7 +6,6 @@ import contextlib
 import os
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -19,33 +18,17 @@ from agent.cli.terminal_text import readable
 from agent.deployments import DaemonStatus, JobState, JobStore, StatusFile
 from agent.files import is_directory
 from agent.processes import boot_id, start_ticks
-from agent.settings import DEFAULT_CONFIGURATION
 
 if TYPE_CHECKING:
     import signal
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from agent.settings import Settings
 
 DONE = 0
 OUT_OF_TIME = 1
 _LOOK_AGAIN_S = 0.1
-
-config_option = click.option(
-    "-c",
-    "--config-file",
-    # Not click's own checks: the file is read anyway, and what is wrong with it is said as of any other file.
-    type=click.Path(path_type=Path, readable=False),
-    default=DEFAULT_CONFIGURATION,
-    show_default=True,
-    help="Configuration of the agent that is meant.",
-)
-timeout_option = click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=0),
-    help="Seconds to wait at most. Default: as long as it takes.",
-)
 
 
 class RunningAgent:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from agent.cli.configured_host import settings_of
+from agent.cli.options import config_option, json_option
 from agent.cli.overview import Overview, RunState, look, with_problem
-from agent.cli.running import config_option
 from agent.cli.status_document import status_document
 from agent.cli.status_text import status_text
 from agent.cli.terminal_text import readable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @click.command("status")
 @config_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.option(
     "--last", "count", type=click.IntRange(0, 100), default=5, show_default=True, help="How many deployments."
 )

@@ -11,16 +11,8 @@ import click
 
 from agent.cli.edge import refusal
 from agent.cli.liveness import Life
-from agent.cli.running import (
-    DONE,
-    OUT_OF_TIME,
-    RunningAgent,
-    agent_of,
-    config_option,
-    exit_impossible,
-    timeout_option,
-    wait_for,
-)
+from agent.cli.options import config_option, timeout_option
+from agent.cli.running import DONE, OUT_OF_TIME, RunningAgent, agent_of, exit_impossible, wait_for
 from agent.cli.status_text import describe_work, frozen
 from agent.cli.terminal_text import readable
 from agent.processes import start_ticks

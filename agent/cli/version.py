@@ -8,10 +8,11 @@ import platform
 import click
 
 from agent import __version__
+from agent.cli.options import json_option
 
 
 @click.command("version")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def command(*, as_json: bool) -> None:
     """Print the version of the agent and of its Python."""
     if as_json:

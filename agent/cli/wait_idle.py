@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from agent.cli.options import config_option, timeout_option
 from agent.cli.running import (
     DONE,
     OUT_OF_TIME,
     agent_of,
-    config_option,
     exit_impossible,
     say_nobody_was_here,
     say_what_is_left,
-    timeout_option,
     wait_for,
 )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli.configured_host import identity_of, settings_of
-from agent.cli.running import config_option
+from agent.cli.options import config_option, json_option
 from agent.daemon.host_finder import control_stack, s3_url
 from agent.errors import IdentityError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.command("whoami")
 @config_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def command(config_file: Path, *, as_json: bool) -> None:
     """Say who this host is for the service, where that was found, and where the agent polls.
 
