@@ -31,6 +31,7 @@ from tests.daemon.control_server import (
     Fault,
     error,
 )
+from tests.endpoint.scripted_server import fill_backlog
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -227,18 +228,6 @@ def test_an_endpoint_that_swallows_everything_keeps_the_agent_from_nothing(make_
         began = time.monotonic()
         assert 0 == agent.end()
         assert time.monotonic() - began < 1
-
-
-def fill_backlog(port: int, waiting: contextlib.ExitStack) -> None:
-    """Connect until the kernel takes no more."""
-    while True:
-        sock = waiting.enter_context(socket.socket())
-        sock.settimeout(0.2)
-        try:
-            sock.connect(("127.0.0.1", port))
-        except TimeoutError:
-            sock.close()
-            return
 
 
 def is_connecting(port: int) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import Self
 
 if TYPE_CHECKING:
+    import contextlib
     import ssl
     from types import TracebackType
 
@@ -130,3 +131,15 @@ class ScriptedServer:
             answer.hold.wait(30)
         connection.sendall(answer.encoded())
         return not answer.then_close
+
+
+def fill_backlog(port: int, waiting: contextlib.ExitStack) -> None:
+    """Connect until the kernel takes no more."""
+    while True:
+        sock = waiting.enter_context(socket.socket())
+        sock.settimeout(0.2)
+        try:
+            sock.connect(("127.0.0.1", port))
+        except TimeoutError:
+            sock.close()
+            return

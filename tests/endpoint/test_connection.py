@@ -23,7 +23,7 @@ from agent.endpoint import Connection, tls_context
 from agent.endpoint.reasons import REASONS, unavailable
 from agent.endpoint.waiting import wait_readable
 from agent.errors import ConfigurationError, EndpointUnavailable
-from tests.endpoint.scripted_server import Answer, ScriptedServer
+from tests.endpoint.scripted_server import Answer, ScriptedServer, fill_backlog
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -409,17 +409,6 @@ def test_a_handshake_that_is_not_answered_is_told_from_an_address_that_is_not() 
             EndpointUnavailable, match="does not answer the handshake.*that the address speaks TLS"
         ):
             client.post({}, b"")
-
-
-def fill_backlog(port: int, waiting: contextlib.ExitStack) -> None:
-    """Connect until the kernel takes no more."""
-    while True:
-        sock = waiting.enter_context(socket.socket())
-        sock.settimeout(0.2)
-        try:
-            sock.connect(("127.0.0.1", port))
-        except TimeoutError:
-            return
 
 
 @pytest.mark.parametrize(

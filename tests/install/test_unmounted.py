@@ -25,6 +25,14 @@ KILLED = [
 ]
 
 
+def mounted_volume(host: Host) -> Image:
+    """A disk of its own, on which the host's destinations are from now on."""
+    volume = Image("ext4", host.base / "image", host.base / "volume")
+    host.dest = volume.place / "dest"
+    volume.mount()
+    return volume
+
+
 @pytest.mark.root
 @needs_mounts
 @pytest.mark.parametrize(("step", "error_id", "expected"), KILLED)
@@ -35,9 +43,7 @@ def test_recovery_says_what_is_missing_and_goes_on_when_it_is_there(
     skip_without("ext4")
 
     def body() -> None:
-        volume = Image("ext4", host.base / "image", host.base / "volume")
-        host.dest = volume.place / "dest"
-        volume.mount()
+        volume = mounted_volume(host)
         host.install(OLD)
         request = host.request(NEW)
         assert ended(start(lambda: install(request, observer=killed_at(step, 2))))
@@ -69,9 +75,7 @@ def test_the_next_revision_does_not_go_to_the_disk_below(host: Host) -> None:
     skip_without("ext4")
 
     def body() -> None:
-        volume = Image("ext4", host.base / "image", host.base / "volume")
-        host.dest = volume.place / "dest"
-        volume.mount()
+        volume = mounted_volume(host)
         host.install(OLD)
         host.install(OLD)  # also one that changes nothing knows where the files are
         volume.unmount()
@@ -98,9 +102,7 @@ def test_whoever_gives_up_the_volume_can_go_on_without_it(host: Host) -> None:
     skip_without("ext4")
 
     def body() -> None:
-        volume = Image("ext4", host.base / "image", host.base / "volume")
-        host.dest = volume.place / "dest"
-        volume.mount()
+        volume = mounted_volume(host)
         host.install(OLD)
         shutil.copytree(host.dest, host.base / "copy")
         volume.unmount()
