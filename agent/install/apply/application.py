@@ -11,6 +11,7 @@ from agent.install.apply.finishing import Replaced
 from agent.install.apply.new_directories import NewDirectories
 from agent.install.apply.staging import Stager
 from agent.install.apply.switching import Switcher
+from agent.install.apply.taken_back import TakenBack
 from agent.install.apply.work_units import Parts, Tools
 from agent.install.attributes.of_new_directories import FreshDirectories, handed_down_at
 from agent.install.attributes.selinux import add_label
@@ -85,6 +86,7 @@ class Application:
         self._stager: Stager | None = None
         self._parts: Parts | None = None
         self._to_give: list[PlannedDirectory] = []
+        self._taken_back = TakenBack(places, self._wanted)
         self._new_states: dict[bytes, bytes] = {}
         self._keeping = _keeping(plan)
         self._disks = Disks()
@@ -263,6 +265,7 @@ class Application:
         done = parts.switch(meanwhile)
         for step in reversed(self._to_give):
             self._give_attributes(step)
+        self._taken_back.check(self._directories, self._files, parts.fields_of)
         for path, attributes, _ in self.plan.attributes():
             self._give_label(path, attributes)
         return done
@@ -296,7 +299,7 @@ class Application:
         """
         real = step.directory.real
         try:
-            if self._wanted(step.directory, step.attributes).has_acls:
+            if self._wanted(step).has_acls:
                 return b""
         except OSError:
             return b""
@@ -352,7 +355,7 @@ class Application:
         if state is None:
             return None
         try:
-            wanted = self._wanted(step.directory, step.attributes)
+            wanted = self._wanted(step)
         except OSError:
             return True  # and giving them will say why
         if wanted.has_acls:
@@ -364,7 +367,7 @@ class Application:
         real = step.directory.real
         try:
             status = os.lstat(real)
-            wanted = self._wanted(step.directory, step.attributes)
+            wanted = self._wanted(step)
             if not wanted.is_met_by(status):
                 return True
             if wanted.has_acls or any(
@@ -379,15 +382,15 @@ class Application:
         """Mode, owner and ACL of a directory that is ours; those of a fresh one, if nothing says otherwise."""
         try:
             self._observe("attributes", step.directory.path)
-            wanted = self._wanted(step.directory, step.attributes)
-            wanted.give(self._places.of(step.directory.real))
+            if self._wanted(step).give(self._places.of(step.directory.real)):
+                self._taken_back.add(step.directory.real)
         except OSError as error:
             raise StepFailed(step.directory.path, error) from error
 
-    def _wanted(self, directory: Directory, attributes: Attributes | None) -> WantedDirectory:
+    def _wanted(self, step: PlannedDirectory) -> WantedDirectory:
         """What a directory of ours is to have: what a fresh one would get there, and what `permissions` gives to it."""
-        fresh = self._fresh.of(directory)
-        return fresh if attributes is None else fresh.changed(attributes)
+        fresh = self._fresh.of(step.directory)
+        return fresh if step.attributes is None else fresh.changed(step.attributes)
 
     def _give_label(self, path: bytes, attributes: Attributes) -> None:
         context = attributes.permission.context

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.install.posix.copying import SMALL_BYTES
-from agent.install.records.manifest import decode_record, file_fields, is_as_left, link_fields
+from agent.install.records.manifest import decode_record, file_fields, is_as_left, is_untouched, link_fields
 
 if TYPE_CHECKING:
     from agent.install.records.installed import Previous
@@ -70,14 +70,9 @@ def _is_very_one(real: bytes, names: dict[bytes, bytes]) -> bool:
             status = os.lstat(prefix + name)
         except OSError:
             continue
-        if _is_untouched(decode_record(fields), status):
+        if is_untouched(decode_record(fields), status):
             return True
     return False
-
-
-def _is_untouched(record: Record, status: os.stat_result) -> bool:
-    identity = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    return identity == (record.inode, record.size, record.mtime_ns, record.ctime_ns)
 
 
 def _fields_if_as_left(path: bytes, fields: bytes) -> bytes | None:

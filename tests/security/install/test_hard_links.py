@@ -54,19 +54,7 @@ def assert_no_name_in_common(host: SharedHost) -> None:
     assert roots.isdisjoint(path.lstat().st_ino for path in host.home.rglob("*"))
 
 
-@pytest.mark.parametrize(
-    "appspec",
-    [
-        pytest.param(
-            THEIRS_FIRST,
-            marks=not_closed_yet(
-                "a name in root's directory is linked from what the user has put under the hidden name"
-            ),
-        ),
-        ROOTS_FIRST,
-    ],
-    ids=["user first", "root first"],
-)
+@ORDERS
 def test_the_first_name_is_taken_before_the_second_is_linked(
     host: SharedHost, racer: Path, appspec: str
 ) -> None:
