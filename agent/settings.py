@@ -94,6 +94,12 @@ def _absolute_path(text: str) -> Path:
     return Path(text)
 
 
+def _path_pattern(text: str) -> str:
+    if not text.startswith(("/", "*")):
+        raise ValueError("a pattern of paths that starts with / or *")
+    return text
+
+
 def _name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", text) or text.startswith("."):
         raise ValueError("a name of letters, digits, '.', '_' and '-'")
@@ -201,6 +207,7 @@ class Settings:
 
     # Install and hooks
     follow_directory_symlinks: bool = _setting(False, _flag)
+    follow_links_of_others: tuple[str, ...] = field(default=(), metadata={"parse_each": _path_pattern})
     fail_on_open_output: bool = _setting(False, _flag)
     agent_update_command: str | None = _setting(None, _command)
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -254,6 +261,8 @@ class Settings:
         for name in _path_keys(defaults):
             if restored[name] is not None:
                 restored[name] = Path(restored[name])
+        for name in list_parsers():
+            restored[name] = tuple(restored[name])
         return cls(**restored)
 
 
@@ -267,3 +276,10 @@ def scalar_parsers() -> dict[str, Callable[[str], Any]]:
     The functions raise ValueError; its message is what would have been right.
     """
     return {item.name: item.metadata["parse"] for item in fields(Settings) if "parse" in item.metadata}
+
+
+def list_parsers() -> dict[str, Callable[[str], str]]:
+    """Every key whose value is a list of texts, or one text, with the function that reads each."""
+    return {
+        item.name: item.metadata["parse_each"] for item in fields(Settings) if "parse_each" in item.metadata
+    }

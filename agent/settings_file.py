@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from agent.errors import ConfigurationError, Problem
-from agent.settings import HARDENING_KEYS, RETIRED_KEYS, Settings, scalar_parsers
+from agent.settings import HARDENING_KEYS, RETIRED_KEYS, Settings, list_parsers, scalar_parsers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,6 +111,7 @@ class _Reader:
         self.warnings: list[Problem] = []
         self.places: dict[str, yaml.Node] = {}
         self.parsers = scalar_parsers()
+        self.list_parsers = list_parsers()
 
     def read(self, document: yaml.MappingNode) -> LoadedSettings:
         for key_node, value_node in document.value:
@@ -136,11 +137,13 @@ class _Reader:
             self._read_environment(value_node)
         elif key in self.parsers:
             self._read_scalar(key, value_node)
+        elif key in self.list_parsers:
+            self._read_list(key, value_node)
         else:
             self.warnings.append(_problem(key_node, f"`{key}` is not a setting{self._nearest(key)}"))
 
     def _nearest(self, key: str) -> str:
-        near = difflib.get_close_matches(key, [*self.parsers, "environment"], n=1)
+        near = difflib.get_close_matches(key, [*self.parsers, *self.list_parsers, "environment"], n=1)
         return f"; did you mean `{near[0]}`?" if near else " and is ignored"
 
     def _read_scalar(self, key: str, node: yaml.Node) -> None:
@@ -162,6 +165,21 @@ class _Reader:
         ):
             message = f"the user and password in `{key}` are not used: requests there are signed; remove them"
             self.warnings.append(_problem(node, message))
+
+    def _read_list(self, key: str, node: yaml.Node) -> None:
+        items = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        values = []
+        for item in items:
+            if not isinstance(item, yaml.ScalarNode):
+                self.problems.append(_problem(item, f"`{key}` must be a list of texts"))
+                continue
+            if item.tag == "tag:yaml.org,2002:null":
+                continue
+            try:
+                values.append(self.list_parsers[key](item.value))
+            except ValueError as error:
+                self.problems.append(_problem(item, f"`{key}` has `{item.value}`; expected {error}"))
+        self.values[key] = tuple(values)
 
     def _read_environment(self, node: yaml.Node) -> None:
         if not isinstance(node, yaml.MappingNode):

@@ -60,7 +60,7 @@ def forget_states(host: Host) -> None:
 def is_repetition(request: InstallRequest) -> bool:
     """Whether Install would know at once that there is nothing to do."""
     with closing(Survey(request.options.processes)) as survey:
-        return plan_install(request, survey).repetition is not None
+        return plan_install(request, survey=survey).repetition is not None
 
 
 def install_by_a_plan(host: Host, request: InstallRequest) -> None:

@@ -93,6 +93,7 @@ class Host:
             group_id=self.group_id,
             deployment_id=deployment_id,
             file_exists_behavior=behavior,
+            agent_directories=(self.base / "root",),
             options=InstallOptions(**options),
         )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.install import Conflict, InstallConflicts, plan_install
-from agent.install.plan.conflicts import rule_of
+from agent.install.plan.conflicts import Cause, rule_of
 from agent.protocol import FileExistsBehavior
 from tests.install.host import FILES
 
@@ -37,7 +37,7 @@ def test_each_conflict_has_all_that_is_known_about_it(host: Host) -> None:
         owner=pwd.getpwuid(os.geteuid()).pw_name,
         modified_at=86400.0,
         installed_by="other-group",
-        is_by_rule=True,
+        cause=Cause.RULE,
     )
     assert (expected,) == failure.conflicts
     assert FileExistsBehavior.DISALLOW is failure.rule.behavior

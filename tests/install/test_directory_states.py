@@ -63,8 +63,10 @@ def listed_by(request: InstallRequest, host: Host) -> set[str]:
         seen: set[str] = set()
 
         def hook(event: str, arguments: tuple[Any, ...]) -> None:
-            if event in {"os.listdir", "os.scandir"} and isinstance(arguments[0], str | bytes):
-                seen.add(os.fsdecode(arguments[0]))
+            if event not in {"os.listdir", "os.scandir"}:
+                return
+            place = arguments[0]
+            seen.add(os.readlink(f"/proc/self/fd/{place}") if isinstance(place, int) else os.fsdecode(place))
 
         sys.addaudithook(hook)
         install(request)
@@ -279,16 +281,19 @@ def test_what_comes_while_a_directory_is_looked_at_is_seen_the_next_time(
     On a file system like those of most kernels, where two changes in one tick leave the same time.
     """
     place = host.dest / "app/sub"
-    listdir, lstat = os.listdir, os.lstat
+    listdir, fstat = os.listdir, os.fstat
 
-    def touch_and_look(path: Any, **rest: Any) -> os.stat_result:
-        if path == os.fsencode(place) and not (place / "new").exists():
+    def is_it(descriptor: int) -> bool:
+        return os.readlink(f"/proc/self/fd/{descriptor}") == str(place) and not (place / "new").exists()
+
+    def touch_and_look(descriptor: int) -> os.stat_result:
+        if is_it(descriptor):
             os.utime(place)
-        return lstat(path, **rest)
+        return fstat(descriptor)
 
-    def list_and_wait(path: Any = ".") -> list[Any]:
-        names = listdir(path)
-        if path == os.fsencode(place) and not (place / "new").exists():
+    def list_and_wait(descriptor: Any = ".") -> list[Any]:
+        names = listdir(descriptor)
+        if isinstance(descriptor, int) and is_it(descriptor):
             (place / "new").write_text("theirs")
             end = time.monotonic() + MANY_TICKS_S
             while time.monotonic() < end:
@@ -299,7 +304,7 @@ def test_what_comes_while_a_directory_is_looked_at_is_seen_the_next_time(
         host.install(TREE, durable=False)
         request = host.request(NEXT, durable=False)
         with monkeypatch.context() as patch:
-            patch.setattr(os, "lstat", touch_and_look)
+            patch.setattr(os, "fstat", touch_and_look)
             patch.setattr(os, "listdir", list_and_wait)
             install(request)
         answer = preview_install(host.request({**NEXT, "app/sub/new": "ours"}))

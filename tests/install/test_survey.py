@@ -16,6 +16,7 @@ from agent.archive_index import ArchiveIndex
 from agent.deployments.group_files import GroupFiles
 from agent.install import install, plan_install
 from agent.install.compare.survey import UNCHANGED, UNKNOWN, Survey, look_in, names_of, states_in
+from agent.install.posix.places import Places
 from agent.install.posix.two_processes import MIN_FILES
 from agent.install.records.previous import previous_of, read_records
 from agent.protocol import FileExistsBehavior
@@ -44,7 +45,8 @@ WITH_LINKS: dict[str, Any] = {
 def look(host: Host, request: InstallRequest, below: str = "app") -> tuple[list[bytes], Found]:
     """The names of a directory of the archive of which the content is known, and what was found of them."""
     records = read_records(GroupFiles(directory=host.instructions, group_id=host.group_id))
-    previous = previous_of(records, host.instructions)
+    with closing(Places()) as places:
+        previous = previous_of(records, places)
     source, real = os.fsencode(request.archive / below), os.fsencode(host.dest / below)
     entries = ArchiveIndex(request.archive).of(source)
     found = look_in(source, real, entries, previous.files.of(real), is_root=os.geteuid() == 0)
@@ -260,7 +262,7 @@ def test_a_plan_with_a_survey_is_the_plan_without(large: Host) -> None:
     request = large.request(changed(WITH_LINKS), processes=2)
 
     with closing(Survey(2)) as survey:
-        plan = plan_install(request, survey)
+        plan = plan_install(request, survey=survey)
         survey.complete()
 
     assert repr(plan_install(request)) == repr(plan)

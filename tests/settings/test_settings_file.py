@@ -64,7 +64,7 @@ def test_settings_survive_the_way_to_the_daemon() -> None:
     """The launcher hands them over as JSON."""
     settings = parse_settings(
         b"root_dir: /srv/root\ndeployment_signer_ca_file: /ca.pem\narchive_max_extraction_size: 1GiB\n"
-        b"environment: {A: b}\nwait_between_runs: 0.5\n",
+        b"environment: {A: b}\nwait_between_runs: 0.5\nfollow_links_of_others: [/a/*]\n",
         source="a",
     ).settings
     assert settings == Settings.from_json(json.loads(json.dumps(settings.to_json())))

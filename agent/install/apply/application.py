@@ -11,7 +11,6 @@ from agent.install.apply.finishing import Replaced
 from agent.install.apply.new_directories import NewDirectories
 from agent.install.apply.staging import Stager
 from agent.install.apply.switching import Switcher
-from agent.install.apply.taken_back import TakenBack
 from agent.install.apply.work_units import Parts, Tools
 from agent.install.attributes.of_new_directories import FreshDirectories, handed_down_at
 from agent.install.attributes.selinux import add_label
@@ -23,6 +22,7 @@ from agent.install.journal.entries import (
     Leftover,
     LeftoverDirectory,
     LeftoverLabel,
+    Losing,
     MountPoint,
     Touched,
     encode,
@@ -30,7 +30,7 @@ from agent.install.journal.entries import (
 from agent.install.model.directory import Directory, Standing
 from agent.install.model.failures import StepFailed
 from agent.install.model.steps import PlannedDirectory, PlannedFiles
-from agent.install.posix.acl import ACCESS, DEFAULT, read_acl
+from agent.install.posix.acl import ACCESS, DEFAULT, place_acl, read_acl
 from agent.install.posix.disks import Disks
 from agent.install.posix.mounts import lasting_mount_point
 from agent.install.posix.protection import check_changeable
@@ -38,7 +38,7 @@ from agent.install.posix.two_processes import MIN_FILES, do_all, processes_for
 from agent.install.records.manifest import attributes_in_state, decode_record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from agent.install.attributes.of_new_directories import WantedDirectory
@@ -55,6 +55,15 @@ T = TypeVar("T")
 class Application:
     """One plan being carried out, for one use. Close it in the end.
 
+    Args:
+        plan: what to do.
+        request: what it comes from.
+        token: what the hidden names have in common.
+        places: those of the plan.
+        survey: begun for the plan.
+        observer: told before each change.
+        note: adds lines to the journal, between `touched` and `changes`.
+
     Attributes:
         staged: what has become of each of the planned files, as far as this process knows.
         directories_created: number of directories.
@@ -69,6 +78,7 @@ class Application:
         places: Places,
         survey: Survey,
         observer: Observer,
+        note: Callable[[Iterable[bytes]], None],
     ) -> None:
         self.plan = plan
         self._survey = survey
@@ -80,13 +90,14 @@ class Application:
         self._directories = [step for step in plan.steps if isinstance(step, PlannedDirectory)]
         self._new = [step for step in self._directories if step.directory.standing is Standing.NEW]
         self._fresh = FreshDirectories(places)
-        self._new_directories = NewDirectories(self._new, token, places, self._fresh, observer)
+        self._new_directories = NewDirectories(
+            self._new, token, places, fresh=self._fresh, observer=observer, note=note
+        )
         self.directories_created = len(self._new)
         self._switcher = Switcher(token, places, self._fresh, observer)
         self._stager: Stager | None = None
         self._parts: Parts | None = None
         self._to_give: list[PlannedDirectory] = []
-        self._taken_back = TakenBack(places, self._wanted)
         self._new_states: dict[bytes, bytes] = {}
         self._keeping = _keeping(plan)
         self._disks = Disks()
@@ -177,7 +188,9 @@ class Application:
             yield line
         for real in self._losing_directories():
             with suppress(OSError):  # then there is nothing to be removed
-                yield from self._disk_of(os.lstat(real).st_dev, real)
+                status = self._places.status(real)
+                yield from self._disk_of(status.st_dev, real)
+                yield encode(Losing(real, status.st_ino))
 
     def _disk_of(self, device: int, real: bytes) -> Iterator[bytes]:
         """Where a directory lies that changes now, or loses something in the end; nothing when that disk is known."""
@@ -265,7 +278,6 @@ class Application:
         done = parts.switch(meanwhile)
         for step in reversed(self._to_give):
             self._give_attributes(step)
-        self._taken_back.check(self._directories, self._files, parts.fields_of)
         for path, attributes, _ in self.plan.attributes():
             self._give_label(path, attributes)
         return done
@@ -299,7 +311,7 @@ class Application:
         """
         real = step.directory.real
         try:
-            if self._wanted(step).has_acls:
+            if self._wanted(step.directory, step.attributes).has_acls:
                 return b""
         except OSError:
             return b""
@@ -355,7 +367,7 @@ class Application:
         if state is None:
             return None
         try:
-            wanted = self._wanted(step)
+            wanted = self._wanted(step.directory, step.attributes)
         except OSError:
             return True  # and giving them will say why
         if wanted.has_acls:
@@ -366,31 +378,27 @@ class Application:
         """The same, looking at it."""
         real = step.directory.real
         try:
-            status = os.lstat(real)
-            wanted = self._wanted(step)
-            if not wanted.is_met_by(status):
+            wanted = self._wanted(step.directory, step.attributes)
+            if not wanted.is_met_by(self._places.status(real)):
                 return True
-            if wanted.has_acls or any(
-                name in (ACCESS, DEFAULT) for name in os.listxattr(real, follow_symlinks=False)
-            ):
-                return wanted.acls != (read_acl(real, ACCESS), read_acl(real, DEFAULT))
+            dir_fd = self._places.of(real)
+            return wanted.acls != (place_acl(dir_fd, ACCESS), place_acl(dir_fd, DEFAULT))
         except OSError:
             return True  # and giving them will say why
-        return False
 
     def _give_attributes(self, step: PlannedDirectory) -> None:
         """Mode, owner and ACL of a directory that is ours; those of a fresh one, if nothing says otherwise."""
         try:
             self._observe("attributes", step.directory.path)
-            if self._wanted(step).give(self._places.of(step.directory.real)):
-                self._taken_back.add(step.directory.real)
+            wanted = self._wanted(step.directory, step.attributes)
+            wanted.give(self._places.of(step.directory.real))
         except OSError as error:
             raise StepFailed(step.directory.path, error) from error
 
-    def _wanted(self, step: PlannedDirectory) -> WantedDirectory:
+    def _wanted(self, directory: Directory, attributes: Attributes | None) -> WantedDirectory:
         """What a directory of ours is to have: what a fresh one would get there, and what `permissions` gives to it."""
-        fresh = self._fresh.of(step.directory)
-        return fresh if step.attributes is None else fresh.changed(step.attributes)
+        fresh = self._fresh.of(directory)
+        return fresh if attributes is None else fresh.changed(attributes)
 
     def _give_label(self, path: bytes, attributes: Attributes) -> None:
         context = attributes.permission.context
@@ -426,7 +434,7 @@ class Application:
                 os.close(descriptor)
         times = (status.st_atime_ns, status.st_mtime_ns)
         owner = (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
-        return status.st_dev, Touched(directory.real, *times, *owner, access, default, is_ours)
+        return status.st_dev, Touched(directory.real, status.st_ino, *times, *owner, access, default, is_ours)
 
 
 def _keeping(plan: InstallPlan) -> set[bytes]:

@@ -10,6 +10,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.install.apply.hidden_names import GONE, Forgotten, HiddenNames, log_stuck, sync_changes
+from agent.install.apply.journal_places import places_of_journal
 from agent.install.attributes.selinux import drop_label
 from agent.install.journal.entries import (
     Change,
@@ -19,8 +20,6 @@ from agent.install.journal.entries import (
     NewDirectory,
     path_of,
 )
-from agent.install.posix.places import Places
-from agent.install.posix.trees import remove_tree
 from agent.install.records.manifest import is_as_left
 from agent.logs import get_logger
 
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from agent.install.journal.entries import Entry
     from agent.install.journal.journal import Journal
     from agent.install.model.request import Observer
+    from agent.install.posix.places import Places
 
 log = get_logger()
 
@@ -84,7 +84,7 @@ def finish(
     Raises:
         OSError: the disk does not take it.
     """
-    with closing(Places()) as places:
+    with closing(places_of_journal(journal)) as places:
         finishing = _Finishing(journal, places, observer)
         if replaced is None:
             has_hidden = finishing.forget_hidden(b"h")
@@ -106,7 +106,7 @@ def finish(
 
 def forget(journal: Journal, observer: Observer) -> list[str]:
     """Afterwards the hidden names are gone, and all else is as it is; those that could not be removed are listed."""
-    with closing(Places()) as places:
+    with closing(places_of_journal(journal)) as places:
         finishing = _Finishing(journal, places, observer)
         finishing.forget_hidden(b"th")
     return [os.fsdecode(path) for path in finishing.stuck]
@@ -133,7 +133,7 @@ class _Finishing:
         self._journal = journal
         self._places = places
         self._observe = observer
-        self._hidden = HiddenNames(journal.token, places, observer)
+        self._hidden = HiddenNames(journal, places, observer)
 
     def forget_hidden(self, kinds: bytes) -> bool:
         """Remove the hidden names where entries of these kinds are. Whether there may have been any."""
@@ -230,7 +230,7 @@ class _Finishing:
     def _discard(self, directory: bytes, name: bytes) -> None:
         try:
             self._observe("forget", directory + b"/" + name)
-            remove_tree(self._places.of(directory), name)
+            self._hidden.remove(directory, name)
         except OSError as error:
             log_stuck(directory + b"/" + name, error)
             self.stuck.append(directory + b"/" + name)

@@ -7,9 +7,9 @@ import os
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.install.journal.entries import hidden_prefix, path_of
+from agent.install.journal.entries import NewDirectory, hidden_prefix, path_of
 from agent.install.posix.disks import Disks
-from agent.install.posix.trees import remove_tree
+from agent.install.posix.trees import NotOurs, remove_tree
 from agent.logs import get_logger
 
 if TYPE_CHECKING:
@@ -57,17 +57,20 @@ class Forgotten(NamedTuple):
 class HiddenNames:
     """The hidden names of one Install."""
 
-    def __init__(self, token: bytes, places: Places, observer: Observer) -> None:
-        self._prefix = hidden_prefix(token)
+    def __init__(self, journal: Journal, places: Places, observer: Observer) -> None:
+        self._journal = journal
+        self._prefix = hidden_prefix(journal.token)
         self._places = places
         self._observe = observer
+        self._inodes: frozenset[int] | None = None
 
-    def discard(self, directory: bytes, dir_fd: int) -> None:
+    def discard(self, directory: bytes) -> None:
         """Afterwards there are none in this directory.
 
         Raises:
             OSError: one can't be removed.
         """
+        dir_fd = self._places.of(directory)
         descriptor = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
         try:
             names = self._hidden_in(descriptor)
@@ -75,7 +78,43 @@ class HiddenNames:
             os.close(descriptor)
         for name in names:
             self._observe("discard", directory + b"/" + name)
-            remove_tree(dir_fd, name)
+            self.remove(directory, name)
+
+    def remove(self, directory: bytes, name: bytes) -> None:
+        """Afterwards this one is gone, with all that is in it.
+
+        Where others may write to the directory, they can give the name to another one. So a directory that is not empty
+        must be known by its inode there; after a power failure, it may not be, and is left.
+
+        Raises:
+            OSError: something can't be removed.
+        """
+        try:
+            remove_tree(
+                self._places.of(directory),
+                name,
+                lambda status: status.st_ino in self._made() or not self._places.writers(directory),
+            )
+        except NotOurs:
+            try:
+                os.rmdir(name, dir_fd=self._places.of(directory))
+            except OSError as error:
+                if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                    raise
+            else:
+                return
+            log.warning(
+                "hidden_directory_kept",
+                path=os.fsdecode(directory.rstrip(b"/") + b"/" + name),
+                reason="others may write there, and nothing tells that it is one that this Install has made",
+            )
+
+    def _made(self) -> frozenset[int]:
+        """Inodes of the directories that the Install has made."""
+        if self._inodes is None:
+            entries = self._journal.entries(b"c")
+            self._inodes = frozenset(entry.inode for entry in entries if isinstance(entry, NewDirectory))
+        return self._inodes
 
     def forget(self, directory: bytes) -> Forgotten:
         """Remove the files and links among them."""

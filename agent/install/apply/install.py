@@ -8,6 +8,7 @@ import os
 import secrets
 import time
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from agent.deployments.group_files import GroupFiles
@@ -24,19 +25,20 @@ from agent.install.apply.publishing import (
     stage_manifest,
 )
 from agent.install.apply.undo import undo, unmounted
+from agent.install.compare.other_groups import InstallOverlap
 from agent.install.compare.survey import Survey
 from agent.install.journal.journal import (
     Journal,
     complete_journal,
     mark_committed,
+    note_in_journal,
     state_of,
     state_of_records,
     write_journal,
 )
 from agent.install.model.failures import StepFailed
 from agent.install.model.request import InstallSummary
-from agent.install.plan.planner import plan_install
-from agent.install.posix.places import Places
+from agent.install.plan.planner import PlanOvertaken, places_of, plan_install
 from agent.install.posix.protection import protection_of, remedy_for
 from agent.install.records.previous import installed_deployment
 from agent.logs import get_logger
@@ -52,7 +54,9 @@ if TYPE_CHECKING:
 log = get_logger()
 
 _UNDO_PAUSE_S = 0.5
-_OVERTAKEN = frozenset({errno.EEXIST, errno.ENOENT, errno.EAGAIN})
+_MOST_LISTED = 20
+_OVERLAP_PAUSE_S = 0.05
+_OVERTAKEN = frozenset({errno.EEXIST, errno.ENOENT, errno.EAGAIN, errno.ESTALE, errno.ENOTDIR, errno.ELOOP})
 
 
 def _unobserved(_kind: str, _path: bytes) -> None:
@@ -78,11 +82,11 @@ def install(request: InstallRequest, *, observer: Observer = _unobserved) -> Ins
     _give_up_stuck(files)
     with _no_collections():
         try:
-            return _install(files, request, observer)
-        except _Overtaken as overtaken:
+            return _install_in_turn(files, request, observer)
+        except (_Overtaken, PlanOvertaken) as overtaken:
             log.info("install_planned_again", reason=str(overtaken))
             try:
-                return _install(files, request, observer, trusts_states=False)
+                return _install_in_turn(files, request, observer, trusts_states=False)
             except _Overtaken as again:
                 raise again.failure from again
 
@@ -107,21 +111,46 @@ class _Overtaken(Exception):
         self.failure = failure
 
 
+def _install_in_turn(
+    files: GroupFiles, request: InstallRequest, observer: Observer, *, trusts_states: bool = True
+) -> InstallSummary:
+    """One attempt, once no other group is installing something where this one is to be.
+
+    Raises:
+        _Overtaken, CommandFailure: as `_install`.
+    """
+    end = time.monotonic() + request.options.overlap_patience_s
+    while True:
+        try:
+            return _install(files, request, observer, trusts_states=trusts_states)
+        except InstallOverlap as overlap:
+            log.info("other_install_awaited", group_id=overlap.group_id, path=os.fsdecode(overlap.path))
+            while overlap.journal.exists():
+                if time.monotonic() >= end:
+                    raise
+                time.sleep(_OVERLAP_PAUSE_S)
+
+
 def _install(
     files: GroupFiles, request: InstallRequest, observer: Observer, *, trusts_states: bool = True
 ) -> InstallSummary:
     """One attempt.
 
     Raises:
-        _Overtaken: it may work when it is planned anew.
+        _Overtaken, PlanOvertaken: it may work when it is planned anew.
         CommandFailure: as `install`.
     """
-    patience_s = request.options.overlap_patience_s
     token = secrets.token_hex(6)
-    with closing(Survey(request.options.processes)) as survey, closing(Places()) as places:
-        plan = plan_install(request, survey, patience_s=patience_s, trusts_states=trusts_states)
+    with closing(Survey(request.options.processes)) as survey, closing(places_of(request)) as places:
+        plan = plan_install(request, places, survey=survey, trusts_states=trusts_states)
         application = Application(
-            plan, request, token.encode(), places=places, survey=survey, observer=observer
+            plan,
+            request,
+            token.encode(),
+            places=places,
+            survey=survey,
+            observer=observer,
+            note=partial(note_in_journal, files.journal),
         )
         with closing(application):
             try:
@@ -131,10 +160,11 @@ def _install(
                 application.close()
                 if files.committed_journal.exists():
                     raise _not_completed(files, error) from error
-                _put_back(files, error, observer, request.options.undo_patience_s)
+                swapped = _put_back(files, error, observer, request.options.undo_patience_s)
                 if isinstance(error, (StepFailed, OSError)):
-                    failure = _failure(application, error, str(files.directory))
-                    if isinstance(error, StepFailed) and error.error.errno in _OVERTAKEN:
+                    failure = _failure(application, error, str(files.directory), swapped)
+                    # What could not be put back would be taken for somebody else's.
+                    if isinstance(error, StepFailed) and error.error.errno in _OVERTAKEN and not swapped:
                         raise _Overtaken(failure) from error
                     raise failure from error
                 raise
@@ -309,26 +339,29 @@ def _filename(error: OSError) -> str:
     return os.fsdecode(name) if isinstance(name, str | bytes) else ""
 
 
-def _put_back(files: GroupFiles, cause: BaseException, observer: Observer, patience_s: float) -> None:
-    """Undo; what the system refuses is tried again for so long, since only a short moment may be bad."""
+def _put_back(files: GroupFiles, cause: BaseException, observer: Observer, patience_s: float) -> set[bytes]:
+    """Undo; what the system refuses is tried again for so long, since only a short moment may be bad.
+
+    Returns:
+        Directories that are out of reach, as `Undone` has them.
+    """
     end = time.monotonic() + patience_s
     while files.journal.exists():
         try:
-            _undo(files, Journal(files.journal), f"{cause}. ", observer)
+            return _undo(files, Journal(files.journal), f"{cause}. ", observer)
         except CommandFailure:
             if time.monotonic() >= end:
                 raise
-        else:
-            return
         time.sleep(_UNDO_PAUSE_S)
+    return set()
 
 
-def _undo(files: GroupFiles, journal: Journal, cause: str, observer: Observer) -> None:
-    failures = undo(journal, observer)
-    if failures:
+def _undo(files: GroupFiles, journal: Journal, cause: str, observer: Observer) -> set[bytes]:
+    done = undo(journal, observer)
+    if done.failures:
         message = (
-            f"Install failed: {cause}Not everything could be put back: {'; '.join(failures[:20])}."
-            " Mend what these messages say; the next command of this group, or the next start of the agent, tries again."
+            f"Install failed: {cause}Not everything could be put back: {'; '.join(done.failures[:20])}."
+            " Fix what these messages say; the next command of this group, or the next start of the agent, tries again."
         )
         raise CommandFailure("install-undo-incomplete", message)
     try:
@@ -342,18 +375,28 @@ def _undo(files: GroupFiles, journal: Journal, cause: str, observer: Observer) -
             " of the agent, tries again."
         )
         raise CommandFailure("install-undo-incomplete", message) from error
+    return done.swapped
 
 
-def _failure(application: Application, error: StepFailed | OSError, place: str) -> CommandFailure:
+def _failure(
+    application: Application, error: StepFailed | OSError, place: str, swapped: set[bytes]
+) -> CommandFailure:
     reason = error.error if isinstance(error, StepFailed) else error
     path = os.fsdecode(error.path) if isinstance(error, StepFailed) else _filename(reason)
     if reason.errno in {errno.ENOSPC, errno.EDQUOT}:
         is_quota = reason.errno == errno.EDQUOT
         return no_room_failure(application.plan, path or place, application.staged, is_quota=is_quota)
     where = path or place
+    put_back = "Everything was put back, so the previous revision is whole."
+    if swapped:
+        names = ", ".join(os.fsdecode(directory) for directory in sorted(swapped)[:_MOST_LISTED])
+        put_back = (
+            f"Not everything could be put back: in the place of {names}, something else has been put meanwhile, which was left"
+            " alone; what was there is wherever it was moved to."
+        )
     message = (
-        f"Install failed at {where}: {reason.strerror or reason}. {protection_of(where, reason)}Everything was put back,"
-        f" so the previous revision is whole. {remedy_for(where, reason)}, and deploy again."
+        f"Install failed at {where}: {reason.strerror or reason}. {protection_of(where, reason)}{put_back}"
+        f" {remedy_for(where, reason)}, and deploy again."
     )
     return CommandFailure("install-failed", message)
 

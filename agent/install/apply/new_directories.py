@@ -5,7 +5,10 @@ One that is made in a directory that was there has a hidden name until the switc
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
+import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -16,7 +19,7 @@ from agent.install.records.manifest import lasting_state
 from agent.listings import clock_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from agent.install.attributes.of_new_directories import FreshDirectories
     from agent.install.model.directory import Directory
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     from agent.install.posix.places import Places
 
 _UNTIL_GIVEN = 0o700
+
+
+_INODE = struct.Struct("=Q")
 
 
 class NewDirectories:
@@ -36,6 +42,7 @@ class NewDirectories:
         places: learn the hidden names.
         fresh: knows what new directories get.
         observer: told before each is made.
+        note: writes lines about those that get hidden names, as soon as they are made.
 
     Attributes:
         outer: those that get hidden names.
@@ -47,8 +54,10 @@ class NewDirectories:
         steps: Iterable[PlannedDirectory],
         token: bytes,
         places: Places,
+        *,
         fresh: FreshDirectories,
         observer: Observer,
+        note: Callable[[Iterable[bytes]], None],
     ) -> None:
         self.outer: list[PlannedDirectory] = []
         self.inner: list[PlannedDirectory] = []
@@ -56,21 +65,22 @@ class NewDirectories:
         self._places = places
         self._fresh = fresh
         self._observe = observer
+        self._note = note
         self._inodes: dict[bytes, int] = {}
-        self._staged_paths: dict[bytes, bytes] = {}  # where they are until they have their places
         for step in steps:
             real = step.directory.real
-            above, _slash, name = real.rpartition(b"/")
             if _is_inner(step.directory):
                 self.inner.append(step)
             else:
                 self.outer.append(step)
-                name = new_name(token, step.number)
-                places.name_is(real, name)
-            self._staged_paths[real] = self._staged_paths.get(above, above) + b"/" + name
+                places.name_is(real, new_name(token, step.number))
+
+        # Both processes are to write to those that this one makes, and to no others: made before there are two.
+        self._outer_inodes = mmap.mmap(-1, _INODE.size * len(self.outer) or 1)
+        self._knows_outer = False
 
     def __len__(self) -> int:
-        return len(self._staged_paths)
+        return len(self.outer) + len(self.inner)
 
     def make_outer(self) -> None:
         """Make those that get hidden names.
@@ -78,8 +88,17 @@ class NewDirectories:
         Raises:
             StepFailed: the rest was not tried.
         """
-        for step in self.outer:
-            self._make(step.directory, new_name(self._token, step.number), is_shared=False)
+        for number, step in enumerate(self.outer):
+            directory = step.directory
+            self._make(directory, new_name(self._token, step.number), is_shared=False)
+            try:
+                # It lies where others may be able to write.
+                if self._names_in(directory.real):
+                    raise OSError(errno.ESTALE, "another directory has taken its place")
+                _INODE.pack_into(self._outer_inodes, _INODE.size * number, self.inode_of(directory))
+                self._note([self.journal_of(step)])
+            except OSError as error:
+                raise StepFailed(directory.path, error) from error
 
     def make_inner(self, directory: Directory) -> None:
         """Make one of the others, and those that it lies in; some of them another process may have made already.
@@ -87,6 +106,14 @@ class NewDirectories:
         Raises:
             StepFailed: that is impossible.
         """
+        if not self._knows_outer:
+            self._knows_outer = True
+            for step, (inode,) in zip(
+                self.outer,
+                _INODE.iter_unpack(self._outer_inodes[: _INODE.size * len(self.outer)]),
+                strict=True,
+            ):
+                self._places.expect(step.directory.real, inode)
         if directory.real in self._inodes or directory.parent is None or not _is_inner(directory):
             return
         self.make_inner(directory.parent)
@@ -133,8 +160,15 @@ class NewDirectories:
         """
         looked_ns = clock_ns()
         with suppress(OSError):
-            return lasting_state(os.lstat(self._staged_paths[step.directory.real]), looked_ns)
+            return lasting_state(self._places.status(step.directory.real), looked_ns)
         return b""
+
+    def _names_in(self, real: bytes) -> list[str]:
+        descriptor = self._places.opened(real)
+        try:
+            return os.listdir(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _make(self, directory: Directory, name: bytes, *, is_shared: bool) -> None:
         self._observe("mkdir", directory.path)
@@ -148,7 +182,9 @@ class NewDirectories:
             except FileExistsError:
                 if not is_shared:
                     raise
-            self._inodes[directory.real] = os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_ino
+            status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+            self._places.is_made(directory.real, status)
+            self._inodes[directory.real] = status.st_ino
             if differs:
                 self._fresh.of(directory).give(self._places.of(directory.real))
         except OSError as error:

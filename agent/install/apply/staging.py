@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from agent.install.posix.places import Places
 
 
+_ITSELF = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
 class Stager:
     """Stages planned files, one directory of them at a time. The umask of the process must be 0.
 
@@ -102,6 +105,7 @@ class _FirstName(NamedTuple):
 
     real: bytes
     name: bytes
+    inode: int
     attributes: Attributes | None
     handed_down: HandedDown
     digest: bytes
@@ -200,8 +204,8 @@ class _Staging:
         inode: int,
         *,
         digest: bytes | None,
-    ) -> tuple[bytes, bool]:
-        """Copy the open file; its digest, and whether it has an ACL."""
+    ) -> tuple[int, bytes, bool]:
+        """Copy the open file; the inode of the copy, its digest, and whether it has an ACL."""
         self._observe("copy", self._prefix + name)
         attributes = self._files.attributes.get(name)
         mode = source.st_mode & BITS
@@ -224,7 +228,7 @@ class _Staging:
             self._staged.lines[position] = file_fields(status, digest, has_acl=has_acl)
         self._staged.copied_bytes += source.st_size
         self._count(position, status.st_ino, inode, digest, has_acl=has_acl)
-        return digest, has_acl
+        return status.st_ino, digest, has_acl
 
     def _give_owner(self, target: int, source: os.stat_result) -> None:
         """Give a fresh copy the owner and group that it has in the archive."""
@@ -285,8 +289,13 @@ class _Staging:
                 if known is None and source.st_size > SMALL_BYTES:
                     # The end of one name changes the others' ctime: without a digest, they would not count as ours.
                     known = _digest_of_all(descriptor)
-                copied = self._copy(position, name, descriptor, source, inode, digest=known)
-                links.enter(source, _FirstName(self._real, place, attributes, self._handed_down, *copied))
+                inode_of_copy, digest, has_acl = self._copy(
+                    position, name, descriptor, source, inode, digest=known
+                )
+                first = _FirstName(
+                    self._real, place, inode_of_copy, attributes, self._handed_down, digest, has_acl
+                )
+                links.enter(source, first)
                 return
         finally:
             os.close(descriptor)
@@ -296,14 +305,25 @@ class _Staging:
             self._staged.lines[position] = file_fields(status, first.digest, has_acl=first.has_acl)
 
     def _linked(self, first: _FirstName, place: bytes) -> bool:
-        """Give the first one's file another name; False where the file system can't."""
+        """Give the first one's file another name; False where that is impossible, or would trust others.
+
+        Whoever may write to the first one's directory may have put another file there. So it only gets a name where the
+        same users may write, and by a descriptor that has been looked at.
+        """
         # The descriptor of this directory must outlive the look-up of the other one.
         target_fd = os.dup(self._dir_fd)
         try:
-            source_fd = self._places.of(first.real)
-            os.link(first.name, place, src_dir_fd=source_fd, dst_dir_fd=target_fd, follow_symlinks=False)
+            if self._places.writers(first.real) != self._places.writers(self._real):
+                return False
+            file_fd = os.open(first.name, _ITSELF, dir_fd=self._places.of(first.real))
+            try:
+                if os.fstat(file_fd).st_ino != first.inode:
+                    return False
+                os.link(f"/proc/self/fd/{file_fd}", place, dst_dir_fd=target_fd, follow_symlinks=True)
+            finally:
+                os.close(file_fd)
         except OSError as error:
-            if error.errno in {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}:
+            if error.errno in {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOENT}:
                 return False
             raise
         finally:

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from agent.install.model.steps import PlannedDirectory, PlannedFiles
     from agent.install.posix.places import Places
 
-_CHANGED = "it was changed while Install was running"
-
 
 class Switcher:
     """Gives files and directories of one Install their places.
@@ -134,7 +132,7 @@ class Switcher:
         try:
             status = os.fstat(descriptor)
             if not adjusted.is_still(status):
-                raise OSError(errno.EAGAIN, _CHANGED)
+                raise OSError(errno.EAGAIN, "it was changed while Install was running")
             wanted.give(descriptor, status, adjusted.was.access_acl)
             has_acl = wanted.access_acl is not None
             line = file_fields(os.fstat(descriptor), adjusted.digest, has_acl=has_acl)
@@ -145,8 +143,6 @@ class Switcher:
 
 def _line_of(dir_fd: int, name: bytes, new: NewFile) -> bytes:
     status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-    if status.st_ino != new.inode:
-        raise OSError(errno.EAGAIN, _CHANGED)
     if new.is_link:
         return link_fields(status, new.digest)
     return file_fields(status, new.digest, has_acl=new.has_acl)

@@ -9,9 +9,10 @@ import errno
 import os
 import stat
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from agent.install.apply.hidden_names import HiddenNames, sync_changes
+from agent.install.apply.journal_places import places_of_journal
 from agent.install.attributes.of_files import Wanted
 from agent.install.attributes.selinux import drop_label, restore_label
 from agent.install.journal.entries import (
@@ -30,7 +31,6 @@ from agent.install.journal.journal import mark_staging
 from agent.install.posix.acl import ACCESS, DEFAULT, read_acl, write_acl
 from agent.install.posix.copying import opened_for_owner
 from agent.install.posix.mounts import is_mounted
-from agent.install.posix.places import Places
 from agent.install.posix.renames import Renames, exists, has_two_names, is_directory
 from agent.logs import get_logger
 
@@ -40,33 +40,49 @@ if TYPE_CHECKING:
     from agent.install.journal.entries import Entry
     from agent.install.journal.journal import Journal
     from agent.install.model.request import Observer
+    from agent.install.posix.places import Places
 
 log = get_logger()
 
 
-def undo(journal: Journal, observer: Observer) -> list[str]:
-    """Afterwards the previous revision is whole again; what could not be put back is listed.
+class Undone(NamedTuple):
+    """What came of putting everything back.
+
+    Attributes:
+        failures: what could not be put back, and why.
+        swapped: directories in whose place somebody has put something else meanwhile: what was in them is out of reach,
+            and nothing needs to be done again.
+    """
+
+    failures: list[str]
+    swapped: set[bytes]
+
+
+def undo(journal: Journal, observer: Observer) -> Undone:
+    """Afterwards the previous revision is whole again, but for what the answer lists.
 
     First everything gets its old name back and the new files their hidden ones, then those go.
     In between, the journal goes back to the phase `staging`: from then on, hidden names hold nothing
     that anybody needs. So all of that must be on the disk before, or a power failure would leave old
     content under hidden names; and before the caller removes the journal, everything.
     """
-    failures: list[str] = []
-    with closing(Places()) as places:
+    done = Undone([], set())
+    with closing(places_of_journal(journal)) as places:
         if journal.is_switching:
             switching = _SwitchingBack(journal.token, places, observer)
-            failures = _each(journal.entries_newest_first(b"cfnrma"), switching.take_back)
-            failures += _synced(journal, places)
-            if failures:
-                return failures
+            _each(journal.entries_newest_first(b"cfnrma"), switching.take_back, done)
+            done.failures.extend(_synced(journal, places))
+            if done.failures:
+                return done
             try:
                 mark_staging(journal.path)
             except OSError as error:
-                return [f"{journal.path}: {error.strerror or error}"]
-        restoring = _Restoring(journal.token, places, observer)
-        failures = _each(journal.entries_newest_first(b"t"), restoring.restore)
-        return failures + _synced(journal, places)
+                done.failures.append(f"{journal.path}: {error.strerror or error}")
+                return done
+        restoring = _Restoring(journal, places, observer)
+        _each(journal.entries_newest_first(b"t"), restoring.restore, done)
+        done.failures.extend(_synced(journal, places))
+        return done
 
 
 def unmounted(journal: Journal) -> list[str]:
@@ -84,23 +100,23 @@ def _synced(journal: Journal, places: Places) -> list[str]:
     return []
 
 
-_NO_DIRECTORY = frozenset({errno.ENOTDIR, errno.ELOOP})
+_NO_DIRECTORY = frozenset({errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
 
 
-def _each(entries: Iterator[Entry], step: Callable[[Entry], None]) -> list[str]:
+def _each(entries: Iterator[Entry], step: Callable[[Entry], None], done: Undone) -> None:
     """Run the step for every entry; errors are noted, so that the rest is still tried."""
-    failures: list[str] = []
     for entry in entries:
         try:
             step(entry)
-        except _Swapped:
+        except _Swapped as swapped:
             # Whoever did that took what was in it out of our reach, and we must not follow.
-            log.warning("directory_replaced_not_restored", path=os.fsdecode(path_of(entry)))
+            if swapped.directory not in done.swapped:
+                log.warning("directory_replaced_not_restored", path=os.fsdecode(swapped.directory))
+            done.swapped.add(swapped.directory)
         except OSError as error:
             # A directory that somebody has removed meanwhile needs no undoing.
             if error.errno != errno.ENOENT:
-                failures.append(f"{os.fsdecode(path_of(entry))}: {error.strerror or error}")
-    return failures
+                done.failures.append(f"{os.fsdecode(path_of(entry))}: {error.strerror or error}")
 
 
 def _opened(places: Places, path: bytes) -> int:
@@ -108,12 +124,16 @@ def _opened(places: Places, path: bytes) -> int:
         return places.of(path)
     except OSError as error:
         if error.errno in _NO_DIRECTORY:
-            raise _Swapped from error
+            raise _Swapped(path) from error
         raise
 
 
 class _Swapped(Exception):
     """Something else stands where a directory was."""
+
+    def __init__(self, directory: bytes) -> None:
+        super().__init__(os.fsdecode(directory))
+        self.directory = directory
 
 
 class _SwitchingBack:
@@ -241,18 +261,18 @@ class _SwitchingBack:
 class _Restoring:
     """Removing the hidden names, and giving directories their times and attributes back."""
 
-    def __init__(self, token: bytes, places: Places, observer: Observer) -> None:
-        self._hidden = HiddenNames(token, places, observer)
+    def __init__(self, journal: Journal, places: Places, observer: Observer) -> None:
+        self._hidden = HiddenNames(journal, places, observer)
         self._places = places
         self._observe = observer
 
     def restore(self, entry: Entry) -> None:
         """Afterwards the directory is as it was."""
         if isinstance(entry, Touched):
-            dir_fd = _opened(self._places, entry.path)
-            self._hidden.discard(entry.path, dir_fd)
+            _opened(self._places, entry.path)
+            self._hidden.discard(entry.path)
             self._observe("restore", entry.path)
-            _restore_directory(dir_fd, entry)
+            _restore_directory(self._places.of(entry.path), entry)
 
 
 def _inode(dir_fd: int, name: bytes) -> int:

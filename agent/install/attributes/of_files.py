@@ -138,10 +138,18 @@ def wanted_of(
 def copy_link(link: bytes, place: bytes, dir_fd: int, wanted: Wanted) -> os.stat_result:
     """Afterwards there is a link to the target `link`; of permissions it takes owner and group only."""
     os.symlink(link, place, dir_fd=dir_fd)
-    written = os.stat(place, dir_fd=dir_fd, follow_symlinks=False)
-    uid = -1 if wanted.uid is None or wanted.uid == written.st_uid else wanted.uid
-    gid = -1 if wanted.gid is None or wanted.gid == written.st_gid else wanted.gid
-    if (uid, gid) != (-1, -1):
-        os.chown(place, uid, gid, dir_fd=dir_fd, follow_symlinks=False)
-    os.utime(place, ns=(wanted.atime_ns, wanted.mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
-    return os.stat(place, dir_fd=dir_fd, follow_symlinks=False)
+    # By its descriptor: whoever may write to the directory may have put another file there, to be given its owner.
+    descriptor = os.open(place, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        written = os.fstat(descriptor)
+        if not stat.S_ISLNK(written.st_mode) or written.st_uid != os.geteuid():
+            raise OSError(errno.ESTALE, "it was replaced while Install was running")
+        itself = f"/proc/self/fd/{descriptor}"
+        uid = -1 if wanted.uid is None or wanted.uid == written.st_uid else wanted.uid
+        gid = -1 if wanted.gid is None or wanted.gid == written.st_gid else wanted.gid
+        if (uid, gid) != (-1, -1):
+            os.chown(itself, uid, gid)
+        os.utime(itself, ns=(wanted.atime_ns, wanted.mtime_ns))
+        return os.fstat(descriptor)
+    finally:
+        os.close(descriptor)

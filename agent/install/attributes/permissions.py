@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from agent.appspec import AclEntry, Permission
     from agent.install.model.directory import Directory
+    from agent.install.posix.places import Places
 
 log = get_logger()
 
@@ -114,7 +115,10 @@ def log_unused(unused: Iterable[Attributes]) -> None:
 class Assignment:
     """Which entry of `permissions` goes for which planned object."""
 
-    def __init__(self, resolved: list[Attributes], planned_files: dict[bytes, set[bytes]]) -> None:
+    def __init__(
+        self, resolved: list[Attributes], planned_files: dict[bytes, set[bytes]], places: Places
+    ) -> None:
+        self._places = places
         self.problems: list[str] = []
         self._for_files: dict[tuple[bytes, bytes], list[Attributes]] = {}
         self._for_trees: dict[bytes, list[_Rule]] = {}
@@ -144,9 +148,9 @@ class Assignment:
     def _enter(self, attributes: Attributes, planned_files: dict[bytes, set[bytes]]) -> None:
         permission = attributes.permission
         path = os.path.abspath(permission.object.encode("utf-8", "surrogateescape"))
-        above, name = os.path.realpath(os.path.dirname(path)), os.path.basename(path)
+        above, name = self._places.resolve(os.path.dirname(path)).real, os.path.basename(path)
         if name not in planned_files.get(above, ()):
-            self._for_trees.setdefault(os.path.realpath(path), []).append(_Rule(attributes, path))
+            self._for_trees.setdefault(self._places.resolve(path).real, []).append(_Rule(attributes, path))
             return
         if permission.pattern != EVERYTHING or permission.exceptions:
             self.problems.append(

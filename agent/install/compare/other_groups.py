@@ -1,9 +1,9 @@
-"""What other deployment groups have installed on this host, and what they are just installing."""
+"""What other deployment groups have installed on this host, and what they are currently installing."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 from agent.deployments.group_files import GroupFiles
 from agent.errors import CommandFailure
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
+    from agent.install.posix.places import Places
     from agent.install.records.manifest import Record
 
 log = get_logger()
@@ -37,96 +38,124 @@ class Claim(NamedTuple):
     record: Record | None
 
 
-class Overlap(NamedTuple):
+class InstallOverlap(CommandFailure):
     """Another group's Install, neither complete nor undone, makes something where this one is to make something.
 
     Attributes:
-        path: without links.
+        path: of that, without links.
         group_id: of the other group.
         journal: of its Install; while that lasts, the file is there.
     """
 
-    path: bytes
-    group_id: str
-    journal: Path
-
-    def failure(self) -> CommandFailure:
-        """What to tell of it."""
+    def __init__(self, path: bytes, group_id: str, journal: Path) -> None:
         message = (
-            f"Deployment group {self.group_id} is just installing {os.fsdecode(self.path)}, and this Install would put"
+            f"Deployment group {group_id} is currently installing {os.fsdecode(path)}, and this Install would put"
             " something there, too, or below it. Nothing was changed. Deploy again when that Install has ended. If no"
-            f" agent is at work on it, `agentctl recover --deployment-group {self.group_id}` puts it in order."
+            f" agent is at work on it, `agentctl recover --deployment-group {group_id}` puts it in order."
         )
-        return CommandFailure("install-overlap", message)
+        super().__init__("install-overlap", message)
+        self.path = path
+        self.group_id = group_id
+        self.journal = journal
 
 
-def claims_on(directory: Path, group_id: str, paths: set[bytes]) -> dict[bytes, list[Claim]]:
-    """The claims of other groups on these paths; paths without any are left out.
-
-    Reads the records of all other groups, so ask about all paths at once, and only when there are some.
+class OtherGroups:
+    """The other deployment groups on this host.
 
     Args:
-        directory: where the records lie.
-        group_id: whose claims don't count.
-        paths: without links, but for the last component.
+        directory: where the records and journals of all groups lie.
+        group_id: of ours, whose own don't count.
+        places: of this Install.
     """
-    claims: dict[bytes, list[Claim]] = {}
-    if not paths:
+
+    def __init__(self, directory: Path, group_id: str, places: Places) -> None:
+        self._directory = directory
+        self._group_id = group_id
+        self._places = places
+
+    def claims_on(self, paths: set[bytes]) -> dict[bytes, list[Claim]]:
+        """Their claims on these paths; paths without any are left out.
+
+        Reads the records of all of them, so ask about all paths at once, and only when there are some.
+
+        Args:
+            paths: without links, but for the last component.
+        """
+        claims: dict[bytes, list[Claim]] = {}
+        if not paths:
+            return claims
+        names = {path.rpartition(b"/")[2] for path in paths}
+        for files in self._others(_CLEANUP):
+            found: dict[bytes, bytes] = {}
+            records: dict[bytes, Record] = {}
+            try:
+                found.update(_listed(files, names, paths, self._places))
+                records = _records(files, found)
+            except FileNotFoundError:
+                pass  # nobody claims anything there any more
+            except OSError as error:
+                log.warning("claims_unreadable", group_id=files.group_id, error=error.strerror or str(error))
+            for listed, real in found.items():
+                claims.setdefault(real, []).append(Claim(files.group_id, records.get(listed)))
         return claims
-    names = {path.rpartition(b"/")[2] for path in paths}
-    reals: dict[bytes, bytes] = {}
-    for files in _others(directory, group_id, _CLEANUP):
-        found: dict[bytes, bytes] = {}
-        records: dict[bytes, Record] = {}
+
+    def owners_of(self, paths: set[bytes]) -> dict[bytes, str]:
+        """Path → another group whose file is there, too, untouched; paths of ours alone are left out."""
+        owners: dict[bytes, str] = {}
+        for path, claims in self.claims_on(paths).items():
+            for claim in claims:
+                if self._is_still_there(path, claim.record):
+                    owners[path] = claim.group_id
+                    break
+        return owners
+
+    def check_overlap(self, concerns: Callable[[bytes, bytes], bool]) -> None:
+        """Afterwards it is known that nothing that another group's Install is making concerns this one.
+
+        What an Install makes is nobody's until it has succeeded: it may still take it away again, with all
+        that is in it. Before its journal says what it will make, it has made nothing that others can see.
+
+        Args:
+            concerns: whether a name in a directory, given by its real path, is of any concern.
+
+        Raises:
+            InstallOverlap: something does.
+            CommandFailure: `install-journal-unreadable`.
+        """
+        for files in self._others(_JOURNAL):
+            for parent, name in _made(files.journal):
+                if concerns(parent, name):
+                    raise InstallOverlap(parent.rstrip(b"/") + b"/" + name, files.group_id, files.journal)
+
+    def are_installing(self) -> bool:
+        """Whether an Install of one of them is neither complete nor undone."""
+        return any(True for _files in self._others(_JOURNAL))
+
+    def _others(self, suffix: str) -> Iterator[GroupFiles]:
+        """The files of those that have one with this suffix."""
         try:
-            found.update(_listed(files, names, paths, reals))
-            records = _records(files, found)
+            names = os.listdir(self._directory)
         except FileNotFoundError:
-            pass  # nobody claims anything there any more
-        except OSError as error:
-            log.warning("claims_unreadable", group_id=files.group_id, error=error.strerror or str(error))
-        for listed, real in found.items():
-            claims.setdefault(real, []).append(Claim(files.group_id, records.get(listed)))
-    return claims
+            return
+        for name in sorted(names):
+            other = name.removesuffix(suffix)
+            # Records that wait for their Install to succeed begin with a dot.
+            if other not in {name, self._group_id} and not name.startswith("."):
+                yield GroupFiles(directory=self._directory, group_id=other)
 
-
-def find_overlap(directory: Path, group_id: str, concerns: Callable[[bytes, bytes], bool]) -> Overlap | None:
-    """The first thing that another group's Install is just making, and that concerns this one; None when nothing is.
-
-    What an Install makes is nobody's until it has succeeded: it may still take it away again, with all
-    that is in it. Before its journal says what it will make, it has made nothing that others can see.
-
-    Args:
-        directory: where the journals lie.
-        group_id: whose own journal doesn't count.
-        concerns: whether a name in a directory, given by its real path, is of any concern.
-
-    Raises:
-        CommandFailure: `install-journal-unreadable`.
-    """
-    for files in _others(directory, group_id, _JOURNAL):
-        for parent, name in _made(files.journal):
-            if concerns(parent, name):
-                return Overlap(parent.rstrip(b"/") + b"/" + name, files.group_id, files.journal)
-    return None
-
-
-def others_install(directory: Path, group_id: str) -> bool:
-    """Whether an Install of another group is neither complete nor undone."""
-    return any(True for _files in _others(directory, group_id, _JOURNAL))
-
-
-def _others(directory: Path, group_id: str, suffix: str) -> Iterator[GroupFiles]:
-    """The files of the other groups that have one with this suffix."""
-    try:
-        names = os.listdir(directory)
-    except FileNotFoundError:
-        return
-    for name in sorted(names):
-        other = name.removesuffix(suffix)
-        # Records that wait for their Install to succeed begin with a dot.
-        if other not in {name, group_id} and not name.startswith("."):
-            yield GroupFiles(directory=directory, group_id=other)
+    def _is_still_there(self, path: bytes, record: Record | None) -> bool:
+        """Whether that is what another group has left. Somebody may have installed something else over it."""
+        if record is None or not record.digest:
+            return True
+        above, _slash, name = path.rpartition(b"/")
+        try:
+            dir_fd = self._places.of(above or b"/")
+            status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+            return is_as_left(name, status, record, dir_fd=dir_fd)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True
 
 
 def _made(path: Path) -> Iterator[tuple[bytes, bytes]]:
@@ -148,7 +177,7 @@ def _made(path: Path) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _listed(
-    files: GroupFiles, names: set[bytes], paths: set[bytes], reals: dict[bytes, bytes]
+    files: GroupFiles, names: set[bytes], paths: set[bytes], places: Places
 ) -> Iterator[tuple[bytes, bytes]]:
     """Each of the paths that the group lists, as it spells it, and without links.
 
@@ -156,7 +185,7 @@ def _listed(
         files: of the group.
         names: last components of the paths, since most lines have others.
         paths: those that matter.
-        reals: real paths of directories, as far as they are known.
+        places: of this Install.
     """
     with open(files.cleanup, "rb") as lines:
         for line in lines:
@@ -164,11 +193,9 @@ def _listed(
             parent, _slash, name = path.rpartition(b"/")
             if name not in names or not path.startswith(b"/"):
                 continue
-            real = reals.get(parent)
-            if real is None:
-                real = reals[parent] = os.path.realpath(parent or b"/").rstrip(b"/")
-            if real + b"/" + name in paths:
-                yield path, real + b"/" + name
+            real = places.resolve(parent).real.rstrip(b"/") + b"/" + name
+            if real in paths:
+                yield path, real
 
 
 def _records(files: GroupFiles, listed: Collection[bytes]) -> dict[bytes, Record]:
@@ -185,30 +212,3 @@ def _records(files: GroupFiles, listed: Collection[bytes]) -> dict[bytes, Record
         if fields:
             records[path] = decode_record(fields)
     return records
-
-
-ClaimsOn: TypeAlias = "Callable[[set[bytes]], dict[bytes, list[Claim]]]"
-"""Which claims other groups have on these paths, which are without links."""
-
-
-def owners_besides(claims_on: ClaimsOn, paths: set[bytes]) -> dict[bytes, str]:
-    """Path → the group besides ours whose file is there, too, untouched; paths of ours alone are left out."""
-    owners: dict[bytes, str] = {}
-    for path, claims in claims_on(paths).items():
-        for claim in claims:
-            if _is_still_there(path, claim.record):
-                owners[path] = claim.group_id
-                break
-    return owners
-
-
-def _is_still_there(path: bytes, record: Record | None) -> bool:
-    """Whether that is what another group has left. Somebody may have installed something else over it."""
-    if record is None or not record.digest:
-        return True
-    try:
-        return is_as_left(path, os.lstat(path), record)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import closing
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,11 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from agent.archive_index import DIRECTORY, LINK, identity_of
 from agent.install.attributes.of_files import wanted_of
 from agent.install.attributes.of_new_directories import FreshDirectories, handed_down_at
-from agent.install.compare.other_groups import others_install
 from agent.install.model.directory import Directory, Standing
 from agent.install.model.failures import StepFailed
-from agent.install.posix.acl import ACCESS, DEFAULT
-from agent.install.posix.places import PLACE, Places
+from agent.install.posix.acl import ACCESS, DEFAULT, place_acl
+from agent.install.posix.places import PLACE
 from agent.install.records.manifest import (
     NOT_REPEATABLE,
     attributes_in_state,
@@ -35,10 +33,11 @@ from agent.listings import DIGEST_BYTES, Sections, unescape
 
 if TYPE_CHECKING:
     from agent.archive_index import ArchiveIndex
-    from agent.deployments.group_files import GroupFiles
     from agent.install.attributes.of_new_directories import HandedDown
+    from agent.install.compare.other_groups import OtherGroups
     from agent.install.compare.survey import Survey
     from agent.install.model.request import InstallRequest
+    from agent.install.posix.places import Places
     from agent.install.records.manifest import ManifestHeader
     from agent.install.records.previous import Records
 
@@ -101,24 +100,25 @@ def asked_by(request: InstallRequest, index: ArchiveIndex) -> bytes:
 def find_repetition(
     request: InstallRequest,
     asked: bytes,
-    files: GroupFiles,
     records: Records,
     index: ArchiveIndex,
     *,
+    others: OtherGroups,
+    places: Places,
     survey: Survey,
 ) -> Repetition | None:
     """What is known of this Install, of which `asked_by` has answered this, if it leaves everything as it is."""
     header = records.header
     if header is None or asked == NOT_REPEATABLE or header.asked != asked:
         return None
-    if records.cleanup is None or others_install(files.directory, files.group_id):
+    if records.cleanup is None or others.are_installing():
         return None
     sections = Sections(records.listed)
     try:
-        recorded = _recorded_directories(request, sections, index)
+        recorded = _recorded_directories(request, sections, index, places)
         if recorded is None:
             return None
-        checks = _Checks(recorded, sections, index)
+        checks = _Checks(recorded, sections, index, places)
         counts = survey.look_at_all(checks.count_at, len(recorded.paths), index.size)
     except (OSError, StepFailed, _DifferentError):
         return None  # planning will meet that again, and say it
@@ -152,7 +152,7 @@ class _RecordedDirectories:
 
 
 def _recorded_directories(
-    request: InstallRequest, sections: Sections, index: ArchiveIndex
+    request: InstallRequest, sections: Sections, index: ArchiveIndex, places: Places
 ) -> _RecordedDirectories | None:
     """All of them; None when that can't be told."""
     states: dict[bytes, bytes | None] = {}
@@ -178,29 +178,40 @@ def _recorded_directories(
         any(placement.destination.startswith(path + b"/") for placement in placements) for path in above
     ):
         return None
-    reals, tops = _real_paths(states)
+    reals, tops = _real_paths(states, places)
     return _RecordedDirectories(paths=list(states), states=states, reals=reals, sources=sources, tops=tops)
 
 
-def _real_paths(states: dict[bytes, bytes | None]) -> tuple[dict[bytes, bytes], list[bytes]]:
-    """Real paths of directories, and `tops`; what Install has created is no link, as its state will prove."""
+def _real_paths(states: dict[bytes, bytes | None], places: Places) -> tuple[dict[bytes, bytes], list[bytes]]:
+    """Real paths of directories, and `tops`; what Install has created is no link, as its state will prove.
+
+    Raises:
+        OSError: one can't be looked at.
+        _DifferentError: one is not there, or behind a link that is not followed.
+    """
     reals: dict[bytes, bytes] = {}
     tops: list[bytes] = []
     for path, state in states.items():
         if state is None:
-            reals[path] = os.path.realpath(path)
+            reals[path] = _real_path(path, places)
             continue
         above, _slash, name = path.rpartition(b"/")
         real = reals.get(above)
         if real is None:
-            real = os.path.realpath(above or b"/")
+            real = _real_path(above, places)
         if states.get(above) is None:
             tops.append(path)
         reals[path] = path if real == above else real.rstrip(b"/") + b"/" + name
     return reals, tops
 
 
-def _attributes_of_created(recorded: _RecordedDirectories) -> bytes:
+def _real_path(path: bytes, places: Places) -> bytes:
+    found = places.resolve(path)
+    _require(found.is_directory)
+    return found.real
+
+
+def _attributes_of_created(recorded: _RecordedDirectories, places: Places) -> bytes:
     """What the states of all directories end with that Install has created, if it would create them so now.
 
     Raises:
@@ -208,15 +219,14 @@ def _attributes_of_created(recorded: _RecordedDirectories) -> bytes:
         _DifferentError: that differs.
     """
     tails = set()
-    with closing(Places()) as places:
-        fresh = FreshDirectories(places)
-        for path in recorded.tops:  # the others take after these
-            real = recorded.reals[path]
-            above = real.rpartition(b"/")[0] or b"/"
-            parent = Directory(above, above, Standing.FOREIGN, replaces=False, parent=None)
-            wanted = fresh.of(Directory(path, real, Standing.OURS, replaces=False, parent=parent))
-            _require(not wanted.has_acls)
-            tails.add(attributes_in_state(wanted.mode, wanted.uid, wanted.gid))
+    fresh = FreshDirectories(places)
+    for path in recorded.tops:  # the others take after these
+        real = recorded.reals[path]
+        above = real.rpartition(b"/")[0] or b"/"
+        parent = Directory(above, above, Standing.FOREIGN, replaces=False, parent=None)
+        wanted = fresh.of(Directory(path, real, Standing.OURS, replaces=False, parent=parent))
+        _require(not wanted.has_acls)
+        tails.add(attributes_in_state(wanted.mode, wanted.uid, wanted.gid))
     _require(len(tails) <= 1)
     return b"".join(tails)
 
@@ -228,8 +238,11 @@ class _Checks:
         OSError, _DifferentError: it can't be told how they would be made now.
     """
 
-    def __init__(self, recorded: _RecordedDirectories, sections: Sections, index: ArchiveIndex) -> None:
-        self._attributes = _attributes_of_created(recorded)
+    def __init__(
+        self, recorded: _RecordedDirectories, sections: Sections, index: ArchiveIndex, places: Places
+    ) -> None:
+        self._attributes = _attributes_of_created(recorded, places)
+        self._places = places
         self._recorded = recorded
         self._sections = sections
         self._index = index
@@ -252,20 +265,15 @@ class _Checks:
         if not listed or place.source is None:
             self._check_without_files(place, listed)
             return 0
-        real_fd = os.open(place.real, PLACE)
+        source_fd = os.open(place.source, PLACE)
         try:
-            source_fd = os.open(place.source, PLACE)
-            try:
-                return self._check_with_files(place, place.source, listed, source_fd, real_fd)
-            finally:
-                os.close(source_fd)
+            return self._check_with_files(place, place.source, listed, source_fd, self._places.of(place.real))
         finally:
-            os.close(real_fd)
+            os.close(source_fd)
 
     def _check_without_files(self, place: _Recorded, listed: bytes) -> None:
         _require(not listed)
-        status = os.lstat(place.real)
-        _require(stat.S_ISDIR(status.st_mode))
+        status = self._places.status(place.real)
         text = b""
         if place.source is not None:
             source_status = os.lstat(place.source)
@@ -328,11 +336,20 @@ class _Checks:
         if place.state is None:
             return
         if place.state == _STATE_UNKNOWN:
-            _require(set(os.listdir(place.real)) == _names_in(text))
+            _require(self._names(place.real) == _names_in(text))
             _require(attributes_in_state(status.st_mode, status.st_uid, status.st_gid) == self._attributes)
-            _require(not {ACCESS, DEFAULT}.intersection(os.listxattr(place.real, follow_symlinks=False)))
+            dir_fd = self._places.of(place.real)
+            _require(place_acl(dir_fd, ACCESS) is None and place_acl(dir_fd, DEFAULT) is None)
         else:
             _require(is_in_state(status, place.state) and place.state.endswith(self._attributes))
+
+    def _names(self, real: bytes) -> set[bytes]:
+        """All that is in this directory."""
+        dir_fd = self._places.opened(real)
+        try:
+            return {os.fsencode(name) for name in os.listdir(dir_fd)}
+        finally:
+            os.close(dir_fd)
 
     def _check_names(self, source: bytes, status: os.stat_result, text: bytes) -> None:
         """These are still all that are in this directory of the archive."""

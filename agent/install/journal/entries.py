@@ -18,6 +18,7 @@ class Touched(NamedTuple):
     """A directory that was there before, and how it was; of its ACLs only when it is ours."""
 
     path: bytes
+    inode: int
     atime_ns: int
     mtime_ns: int
     mode: int
@@ -84,6 +85,13 @@ class Adjustment(NamedTuple):
     name: bytes
 
 
+class Losing(NamedTuple):
+    """A directory that was there before, and that something goes from when the Install has succeeded."""
+
+    path: bytes
+    inode: int
+
+
 class Hiding(NamedTuple):
     """A directory in which hidden names have been made."""
 
@@ -127,6 +135,7 @@ Entry: TypeAlias = (
     FirstOnDisk
     | MountPoint
     | Touched
+    | Losing
     | Hiding
     | NewDirectory
     | MadeFiles
@@ -209,6 +218,8 @@ def _encoded(entry: Entry) -> bytes:  # noqa: PLR0911, PLR0912, C901 - one for e
             return b"y " + escape(entry.path)
         case MountPoint():
             return b"p " + escape(entry.path)
+        case Losing():
+            return b"k %d %b" % (entry.inode, escape(entry.path))
         case Hiding():
             return b"h " + escape(entry.path)
         case NewDirectory():
@@ -219,8 +230,9 @@ def _encoded(entry: Entry) -> bytes:  # noqa: PLR0911, PLR0912, C901 - one for e
         case Touched():
             acls = _hex(entry.access_acl) + b" " + _hex(entry.default_acl)
             ours = b"o" if entry.is_ours else b"-"
-            numbers = b"%b %d %d %d %d %d" % (
+            numbers = b"%b %d %d %d %d %d %d" % (
                 ours,
+                entry.inode,
                 entry.atime_ns,
                 entry.mtime_ns,
                 entry.mode,
@@ -247,7 +259,7 @@ def _encoded(entry: Entry) -> bytes:  # noqa: PLR0911, PLR0912, C901 - one for e
             return b"b " + escape(entry.path)
 
 
-def decode(line: bytes, inner: Iterable[bytes] = ()) -> Entry:  # noqa: PLR0911, C901 - one for each kind
+def decode(line: bytes, inner: Iterable[bytes] = ()) -> Entry:  # noqa: PLR0911, PLR0912, C901 - one for each kind
     kind, rest = line[:1], line[2:]
     if kind == b"y":
         return FirstOnDisk(unescape(rest))
@@ -262,10 +274,13 @@ def decode(line: bytes, inner: Iterable[bytes] = ()) -> Entry:  # noqa: PLR0911,
         inodes = {unescape(name): int(inode) for _blank, inode, name in found}
         return MadeFiles(int(number), unescape(path), inodes)
     if kind == b"t":
-        ours, atime, mtime, mode, uid, gid, access, default, path = rest.split(b" ")
-        times = (int(atime), int(mtime))
+        ours, inode, atime, mtime, mode, uid, gid, access, default, path = rest.split(b" ")
+        times = (int(inode), int(atime), int(mtime))
         numbers = (int(mode), int(uid), int(gid))
         return Touched(unescape(path), *times, *numbers, _unhex(access), _unhex(default), ours == b"o")
+    if kind == b"k":
+        number, path = rest.split(b" ")
+        return Losing(unescape(path), int(number))
     if kind == b"h":
         return Hiding(unescape(rest))
     if kind == b"n":

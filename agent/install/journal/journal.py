@@ -4,11 +4,12 @@ New content is made under hidden names beside its destination, and changes names
 there. So whatever moment an Install is interrupted at, the names and inodes that exist tell how far
 it had come, and the journal need not be written again for each step:
 
-    install-journal 4 <phase> <token> <state of the group's records>
+    install-journal 5 <phase> <token> <state of the group's records>
     y <directory>                   the first directory on each file system that there are changes on
     p <mount point>                 where that file system is mounted, if it may not be one day
-    t <o if it is ours, or -> <atime ns> <mtime ns> <mode> <uid> <gid> <access ACL, hex, or -> <default ACL> <path>
+    t <o if it is ours, or -> <inode> <atime ns> <mtime ns> <mode> <uid> <gid> <access ACL, hex, or -> <default ACL> <path>
                                     a directory that was there, and how it was; hidden names are made in it
+    k <inode> <directory>           a directory that was there, and that something goes from in the end
     h <directory>                   hidden names have been made in it
     c <inode> <directory>           a new directory
     f <inode> <directory>           the same again, with ` <inode> <name>` below for files and links in it
@@ -24,7 +25,7 @@ it had come, and the journal need not be written again for each step:
 
 Names are escaped as in the manifest. The hidden names are made of token and number. In the phase
 `staging` only hidden names have been made, and the journal ends with the directories that were
-there. Before the phase `switching`, the rest is added, and then everything new takes its place.
+there, and with the new ones that have hidden names. Before the phase `switching`, the rest is added, and then everything new takes its place.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from agent.deployments.group_files import GroupFiles
     from agent.install.journal.entries import Entry
 
-_MAGIC = b"install-journal 4 "
+_MAGIC = b"install-journal 5 "
 _STAGING, _SWITCHING = b"staging  ", b"switching"
 
 
@@ -77,6 +78,12 @@ def complete_journal(path: Path, lines: Iterable[bytes]) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     _mark(path, _SWITCHING)
+
+
+def note_in_journal(path: Path, lines: Iterable[bytes]) -> None:
+    """Add lines in the phase `staging`. They need not survive the host: see `HiddenNames.discard`."""
+    with open(path, "ab") as stream:
+        stream.writelines(lines)
 
 
 def mark_staging(path: Path) -> None:
@@ -139,6 +146,12 @@ class Journal:
             self.size = os.fstat(stream.fileno()).st_size
             head = stream.readline()
         self.is_whole = head.endswith(b"\n")
+        if self.is_whole and not head.startswith(_MAGIC):
+            message = (
+                f"The journal {path} of an interrupted Install was written by another version of this agent. Start that"
+                " version once, so that it puts the previous revision back; or look at what the journal names, and remove it."
+            )
+            raise CommandFailure("install-journal-unreadable", message)
         self.is_switching = head.startswith(_MAGIC + _SWITCHING)
         begin = len(_MAGIC) + len(_SWITCHING) + 1
         self.token, _blank, self.records = head[begin:].rstrip(b"\n").partition(b" ")

@@ -32,5 +32,5 @@ def failed_step(files: PlannedFiles, position: int, error: OSError) -> StepFaile
             f"{os.fsdecode(source)}, which is to be installed there, has been removed from the deployment archive"
             " since this Install began"
         )
-        error = OSError(errno.ESTALE, gone)
+        error = OSError(errno.EIDRM, gone)
     return StepFailed(files.prefix + name, error)

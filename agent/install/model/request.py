@@ -30,6 +30,8 @@ class InstallOptions:
         processes: how many may copy files at the same time, where there are many and the host has the processors.
         overlap_patience_s: how long to wait for another group's Install that makes something at the same places.
         undo_patience_s: how long putting everything back is tried again when the system refuses it.
+        follow_links_of_others: patterns (as of `fnmatch`) of paths of links that are followed whoever has made them, where
+            otherwise only those are that lead nowhere where their makers could not write themselves.
     """
 
     follow_directory_symlinks: bool = False
@@ -38,6 +40,7 @@ class InstallOptions:
     processes: int = 1
     overlap_patience_s: float = 0.0
     undo_patience_s: float = 0.0
+    follow_links_of_others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +51,7 @@ class InstallRequest:
         archive: the unpacked revision.
         instructions_directory: where the group's install.json, cleanup file and manifest lie.
         file_exists_behavior: the deployment's; the AppSpec's own wins over it.
+        agent_directories: what the agent keeps there is its own, so that nothing is ever installed there.
     """
 
     appspec: AppSpec
@@ -56,6 +60,7 @@ class InstallRequest:
     group_id: str
     deployment_id: str
     file_exists_behavior: FileExistsBehavior = FileExistsBehavior.DISALLOW
+    agent_directories: tuple[Path, ...] = ()
     options: InstallOptions = field(default_factory=InstallOptions)
 
 

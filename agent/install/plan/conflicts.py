@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import functools
 import os
-import pwd
 import time
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from agent.errors import CommandFailure
-from agent.install.compare.other_groups import claims_on
 from agent.logs import get_logger
 from agent.protocol import FileExistsBehavior
+from agent.user_names import known_user_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from agent.install.compare.other_groups import OtherGroups
     from agent.install.model.request import InstallRequest
 
 log = get_logger()
@@ -47,19 +48,31 @@ class Rule:
         return "default (neither the AppSpec nor the deployment asks for another)"
 
 
+class Cause(Enum):
+    """Why something can't be installed where it is to go."""
+
+    RULE = "the rule for files that the group did not install; another one would let it"
+    KIND = "a file where a directory must be, or the other way round"
+    LINK = "a link that is not followed"
+    AGENT = "what is there is the agent's own"
+    APPSPEC = "the AppSpec wants two things there"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Obstacle:
     """One path that can't be installed, as planning finds it.
 
     Attributes:
+        path: as the AppSpec spells it.
+        real: the path of what is there, without links above it; empty where nothing is.
         status: of what is there; None when that is not the point.
-        is_by_rule: as in `Conflict`.
     """
 
     path: bytes
     reason: str
+    cause: Cause
+    real: bytes = b""
     status: os.stat_result | None = None
-    is_by_rule: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +85,7 @@ class Conflict:
         owner: name of the user whom it belongs to, the number where there is no name.
         modified_at: seconds since the epoch.
         installed_by: another deployment group that has put it there; None when no other has.
-        is_by_rule: the rule for files that the group did not install has decided so; another one would not.
+        cause: what has decided so.
 
     Owner and time are None where the AppSpec itself is the trouble, and not what is there.
     """
@@ -82,12 +95,17 @@ class Conflict:
     owner: str | None
     modified_at: float | None
     installed_by: str | None
-    is_by_rule: bool
+    cause: Cause
+
+    @property
+    def is_by_rule(self) -> bool:
+        """Whether another rule for files that the group did not install would let it."""
+        return self.cause is Cause.RULE
 
     @property
     def is_of_appspec(self) -> bool:
         """Whether the AppSpec itself is the trouble."""
-        return self.modified_at is None
+        return self.cause is Cause.APPSPEC
 
 
 class InstallConflicts(CommandFailure):
@@ -114,31 +132,30 @@ def rule_of(request: InstallRequest) -> Rule:
     )
 
 
-def conflicts_of(request: InstallRequest, obstacles: Iterable[Obstacle], doubt: str = "") -> InstallConflicts:
+def conflicts_of(
+    request: InstallRequest, obstacles: Iterable[Obstacle], others: OtherGroups, doubt: str = ""
+) -> InstallConflicts:
     """The failure that tells of all that is in the way, with who owns it and which group has put it there.
 
     Args:
         request: what was to be installed.
         obstacles: what planning has found.
+        others: may have installed some of it.
         doubt: a sentence about why some of it may be the group's own.
     """
     once = {(obstacle.path, obstacle.reason): obstacle for obstacle in obstacles}
-    groups = _groups(request, {path for path, _reason in once})
+    claims = others.claims_on({obstacle.real for obstacle in once.values() if obstacle.real})
+    groups = {
+        obstacle.path: claims[obstacle.real][0].group_id
+        for obstacle in once.values()
+        if obstacle.real in claims
+    }
     # Whom a number belongs to may be a question to a directory service.
-    user_name = functools.lru_cache(_user_name)
+    user_name = functools.lru_cache(_name_or_number)
     conflicts = [_conflict(obstacle, groups, user_name) for obstacle in once.values()]
     described = [_described(conflict) for conflict in conflicts[:_MOST_LOGGED]]
     log.warning("install_conflicts", count=len(conflicts), conflicts=described)
     return InstallConflicts(rule_of(request), conflicts, doubt)
-
-
-def _groups(request: InstallRequest, paths: set[bytes]) -> dict[bytes, str]:
-    """Path → another group that has installed it."""
-    parents = {path.rpartition(b"/")[0] for path in paths}
-    reals = {parent: os.path.realpath(parent or b"/").rstrip(b"/") for parent in parents}
-    without_links = {path: reals[path.rpartition(b"/")[0]] + path[path.rindex(b"/") :] for path in paths}
-    claims = claims_on(request.instructions_directory, request.group_id, set(without_links.values()))
-    return {path: claims[real][0].group_id for path, real in without_links.items() if real in claims}
 
 
 def _conflict(obstacle: Obstacle, groups: dict[bytes, str], user_name: Callable[[int], str]) -> Conflict:
@@ -149,7 +166,7 @@ def _conflict(obstacle: Obstacle, groups: dict[bytes, str], user_name: Callable[
         owner=None if status is None else user_name(status.st_uid),
         modified_at=None if status is None else status.st_mtime,
         installed_by=groups.get(obstacle.path),
-        is_by_rule=obstacle.is_by_rule,
+        cause=obstacle.cause,
     )
 
 
@@ -184,7 +201,18 @@ def advice_on(rule: Rule, conflicts: Sequence[Conflict]) -> str:
             "What another deployment group has installed is missing there as soon as it is removed or replaced: give the"
             " groups different destinations."
         )
-    if not all(conflict.is_by_rule or conflict.is_of_appspec for conflict in conflicts):
+    causes = {conflict.cause for conflict in conflicts}
+    if Cause.AGENT in causes:
+        advice.append(
+            "Change the destination in the AppSpec: nothing is installed over what the agent needs itself."
+        )
+    if Cause.LINK in causes:
+        advice.append(
+            "A link is followed if it is root's or belongs to the owner of what it leads to, and if nobody else can replace"
+            " it: make it so, let the AppSpec name the directory that it leads to, or name the link in"
+            " follow_links_of_others of the agent's configuration."
+        )
+    if Cause.KIND in causes:
         advice.append(
             "No rule lets a file and a directory take each other's place: remove or move what is there, or change the"
             " destination in the AppSpec."
@@ -207,8 +235,5 @@ def _described(conflict: Conflict) -> str:
     return f"{os.fsdecode(conflict.path)} ({', '.join(facts)})"
 
 
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
+def _name_or_number(uid: int) -> str:
+    return known_user_name(uid) or str(uid)

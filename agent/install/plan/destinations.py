@@ -6,13 +6,17 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from agent.install.compare.other_groups import owners_besides
 from agent.install.model.directory import Directory, Standing
+from agent.install.posix.places import Kind, PlaceChanged
 from agent.install.records.manifest import decode_record, is_as_left, lasting_state
 from agent.listings import clock_ns
 
 if TYPE_CHECKING:
-    from agent.install.compare.other_groups import ClaimsOn
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from agent.install.compare.other_groups import OtherGroups
+    from agent.install.posix.places import Places, Resolved
     from agent.install.records.installed import Previous
 
 _NONE: set[bytes] = set()
@@ -20,27 +24,51 @@ _MOST_BLOCKERS = 100
 _LINKS_OF_DIRECTORY = 2  # its name, and `.` in it
 
 
-class NotADirectory(Exception):
-    """Something else than a directory stands at `path`, and it is not ours; `real` is without links above it."""
+class Impassable(Exception):
+    """Nothing can be installed at `path`, or below it.
 
-    def __init__(self, path: bytes, real: bytes) -> None:
+    Attributes:
+        path: as the AppSpec spells it.
+        found: what is there.
+        is_agents_own: it is a directory of the agent's, or lies in one; else it is no directory, and not ours.
+    """
+
+    def __init__(self, path: bytes, found: Resolved, *, is_agents_own: bool = False) -> None:
         super().__init__(os.fsdecode(path))
         self.path = path
-        self.real = real
+        self.found = found
+        self.is_agents_own = is_agents_own
 
 
 class Destinations:
     """Looks at each directory once.
+
+    Args:
+        previous: what is ours.
+        others: the other groups.
+        places: of this Install.
+        agent_directories: where nothing is installed.
 
     Attributes:
         by_real: directories that were asked for, in that order.
         states: of those that are OURS, as `lasting_state` tells them.
     """
 
-    def __init__(self, previous: Previous, claims_on: ClaimsOn) -> None:
+    def __init__(
+        self,
+        previous: Previous,
+        others: OtherGroups,
+        places: Places,
+        agent_directories: Iterable[Path] = (),
+    ) -> None:
         self._previous = previous
-        self._claims_on = claims_on
-        self.states = vanishing_directories(previous)
+        self._others = others
+        self._places = places
+        own = [places.resolve(os.fsencode(os.path.abspath(path))) for path in agent_directories]
+        self._agents_own = {found.real for found in own}
+        # The same directory may be mounted in several places.
+        self._agents_identities = {places.identity(found.real) for found in own if found.is_directory}
+        self.states = vanishing_directories(previous, places)
         self._vanishing_in: dict[bytes, set[bytes]] = {}
         for real in self.states:
             above, _slash, name = real.rpartition(b"/")
@@ -53,7 +81,7 @@ class Destinations:
         """The directory at this absolute path.
 
         Raises:
-            NotADirectory: something else is there, or above it.
+            Impassable: something else is there, or above it, or it is the agent's.
         """
         known = self._by_path.get(path)
         if known is None:
@@ -74,68 +102,68 @@ class Destinations:
         blockers: list[bytes] = []
         ours: set[bytes] = set()
         self._search(real, ours, blockers)
-        return sorted(blockers + list(owners_besides(self._claims_on, ours)))[:_MOST_BLOCKERS]
+        return sorted(blockers + list(self._others.owners_of(ours)))[:_MOST_BLOCKERS]
 
     def _search(self, real: bytes, ours: set[bytes], blockers: list[bytes]) -> None:
         """Collect what is in this directory of ours: what we have put there, and what stands in the way."""
         names, prefix = self._previous.files.of(real), real.rstrip(b"/") + b"/"
-        path = real
+        path, inner = real, []
         try:
-            for name in os.listdir(real):
-                path, fields = prefix + name, names.get(name)
-                status = os.lstat(path)
-                if path in self._previous.directories and stat.S_ISDIR(status.st_mode):
-                    self._search(path, ours, blockers)
-                elif fields is None or not is_as_left(
-                    path, status, decode_record(fields) if fields else None
-                ):
-                    blockers.append(path)
-                else:
-                    ours.add(path)
+            dir_fd = self._places.opened(real)
+            try:
+                for name in map(os.fsencode, os.listdir(dir_fd)):
+                    path, fields = prefix + name, names.get(name)
+                    status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+                    if path in self._previous.directories and stat.S_ISDIR(status.st_mode):
+                        inner.append(path)
+                    elif fields is None or not is_as_left(
+                        name, status, decode_record(fields) if fields else None, dir_fd=dir_fd
+                    ):
+                        blockers.append(path)
+                    else:
+                        ours.add(path)
+            finally:
+                os.close(dir_fd)
+        except PlaceChanged:
+            raise
         except OSError:
             blockers.append(path)
+        for path in inner:
+            self._search(path, ours, blockers)
 
     def _look(self, path: bytes) -> Directory:
-        parent_path, _slash, name = path.rpartition(b"/")
-        parent = self.directory(parent_path)
+        above, _slash, name = path.rpartition(b"/")
+        parent = self.directory(above)
         real = parent.real.rstrip(b"/") + b"/" + name
+        if real in self._agents_own:
+            raise Impassable(path, self._places.resolve(real), is_agents_own=True)
         if parent.standing is Standing.NEW:
             return Directory(path, real, Standing.NEW, replaces=False, parent=parent)
         if real in self.states:
             # It was looked at just now.
             return Directory(path, real, Standing.OURS, replaces=False, parent=parent)
-        try:
-            mode = os.lstat(real).st_mode
-        except FileNotFoundError:
+        found = self._places.resolve(real)
+        if found.kind is Kind.ABSENT:
             return Directory(path, real, Standing.NEW, replaces=False, parent=parent)
-        if stat.S_ISDIR(mode):
+        if found.is_directory and not found.link:
+            if self._agents_identities and self._places.identity(real) in self._agents_identities:
+                raise Impassable(path, found, is_agents_own=True)
             return Directory(path, real, Standing.FOREIGN, replaces=False, parent=parent)
         if self._previous.owns(parent.real, name):
             return Directory(path, real, Standing.NEW, replaces=True, parent=parent)
-        if stat.S_ISLNK(mode):
-            end = self._end_of_link(real)
-            if end is not None:
-                return self.directory(end)._replace(path=path)
-        raise NotADirectory(path, real)
-
-    def _end_of_link(self, real: bytes) -> bytes | None:
-        """The directory that this link leads to; None when there is none, or it is not to be followed."""
-        known = self._previous.followed.get(real)
-        if known is not None or real in self._previous.swapped:
-            # Where we had made a directory, who else swapped it would choose where we write.
-            return known
-        # A link of somebody else's is part of the path, as it is for every other program.
-        return os.path.realpath(real) if os.path.isdir(real) else None
+        if found.is_directory:
+            return self.directory(found.real)._replace(path=path)
+        raise Impassable(path, found)
 
 
-def vanishing_directories(previous: Previous) -> dict[bytes, bytes]:
+def vanishing_directories(previous: Previous, places: Places) -> dict[bytes, bytes]:
     """Directories of ours that hold nothing but files and directories of ours, → the state they are in."""
     vanishing: dict[bytes, bytes] = {}
     staying: set[bytes] = set()  # what some directory that does not vanish lies in
     for real in sorted(previous.directories, key=len, reverse=True):
         state = previous.untouched.get(real)
         if state is None:
-            state = _state_if_only_ours(real, previous, vanishing)
+            state = _state_if_only_ours(real, previous, vanishing, places)
         elif real in staying:
             state = None
         if state is None:
@@ -145,19 +173,30 @@ def vanishing_directories(previous: Previous) -> dict[bytes, bytes]:
     return vanishing
 
 
-def _state_if_only_ours(real: bytes, previous: Previous, vanishing: dict[bytes, bytes]) -> bytes | None:
+def _state_if_only_ours(
+    real: bytes, previous: Previous, vanishing: dict[bytes, bytes], places: Places
+) -> bytes | None:
     names, prefix = previous.files.of(real), real.rstrip(b"/") + b"/"
     try:
+        dir_fd = places.opened(real)
+    except OSError:
+        return None
+    try:
         looked_ns = clock_ns()
-        status = os.lstat(real)  # before its names: what appears meanwhile will have changed the state
-        others = set(os.listdir(real)).difference(names)
+        status = os.fstat(dir_fd)  # before its names: what appears meanwhile will have changed the state
+        others = {os.fsencode(name) for name in os.listdir(dir_fd)}.difference(names)
         if not all(prefix + name in vanishing for name in others):
             return None
         # Most file systems count the directories in a directory, so that nothing has to be looked at one by one.
         if status.st_nlink != _LINKS_OF_DIRECTORY + len(others):
-            with os.scandir(real) as entries:
-                if not all(entry.name in others for entry in entries if entry.is_dir(follow_symlinks=False)):
-                    return None
+            with os.scandir(dir_fd) as entries:
+                directories = {
+                    os.fsencode(entry.name) for entry in entries if entry.is_dir(follow_symlinks=False)
+                }
+            if not directories <= others:
+                return None
     except OSError:
         return None
+    finally:
+        os.close(dir_fd)
     return lasting_state(status, looked_ns)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-import time
-from functools import partial
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from agent.archive_index import ArchiveIndex
@@ -13,16 +12,18 @@ from agent.deployments.group_files import GroupFiles
 from agent.errors import CommandFailure, HostNotReady
 from agent.install.attributes.permissions import Assignment, PermissionProblem, log_unused, resolve_attributes
 from agent.install.attributes.selinux import labels_to_set
-from agent.install.compare.other_groups import Overlap, claims_on, find_overlap
+from agent.install.compare.other_groups import OtherGroups
 from agent.install.compare.repetition import asked_by, find_repetition
 from agent.install.model.directory import Directory, Standing
 from agent.install.model.steps import PlannedDirectory, PlannedFiles
-from agent.install.plan.conflicts import Obstacle, conflicts_of, rule_of
-from agent.install.plan.destinations import Destinations, NotADirectory
+from agent.install.plan.conflicts import Cause, Obstacle, conflicts_of, rule_of
+from agent.install.plan.destinations import Destinations, Impassable
 from agent.install.plan.mounted import check_mounted, mount_points_of
 from agent.install.plan.plan import InstallPlan
 from agent.install.plan.reasons import Origins, listed, no_directory, there_already
 from agent.install.plan.removals import planned_removals
+from agent.install.posix.link_rule import link_rule
+from agent.install.posix.places import PlaceChanged, Places
 from agent.install.posix.protection import remedy_for
 from agent.install.records.installed import Previous
 from agent.install.records.previous import previous_of, read_records
@@ -38,7 +39,6 @@ from agent.protocol import FileExistsBehavior
 
 if TYPE_CHECKING:
     from agent.appspec import FileMapping
-    from agent.install.compare.other_groups import ClaimsOn
     from agent.install.compare.repetition import Repetition
     from agent.install.compare.survey import Survey
     from agent.install.model.attributes import Attributes
@@ -49,68 +49,77 @@ log = get_logger()
 
 _LONGEST_PATH = 4095
 _LONGEST_NAME = 255
-_PAUSE_S = 0.05
 _NO_NAMES: set[bytes] = set()
+
+
+class PlanOvertaken(CommandFailure):
+    """Somebody has replaced or removed a directory while the Install was planned: it may work when it is planned again."""
+
+
+def places_of(request: InstallRequest) -> Places:
+    """No place is resolved yet. To be closed in the end."""
+    return Places(link_rule(request.instructions_directory, request.options.follow_links_of_others))
 
 
 def plan_install(
     request: InstallRequest,
-    survey: Survey | None = None,
+    places: Places | None = None,
     *,
-    patience_s: float = 0.0,
+    survey: Survey | None = None,
     trusts_states: bool = True,
 ) -> InstallPlan:
     """The plan; nothing is changed.
 
     Args:
         request: what to install.
+        places: from `places_of`, for whoever goes on with the plan; everything is resolved once, and now.
         survey: begun as early as possible.
         trusts_states: whether directories of ours are not listed that are in the state that they were left in.
-        patience_s: how long to wait for other groups that are just installing something where this
-            one is to be, such as the directory above both.
 
     Raises:
         InstallConflicts: something is in the way.
+        PlanOvertaken: somebody changes directories meanwhile.
+        InstallOverlap: another group is currently installing something where this one is to be, such as the directory
+            above both.
         CommandFailure: `install-source-invalid`, `permissions-invalid`, `install-records-unreadable`,
-            `install-overlap`, `install-journal-unreadable`, or `install-failed` when something can't be looked at.
+            `install-journal-unreadable`, or `install-failed` when something can't be looked at.
     """
-    end = time.monotonic() + patience_s
-    while isinstance(plan := _plan(request, survey, trusts_states=trusts_states), Overlap):
-        log.info("other_install_awaited", group_id=plan.group_id, path=os.fsdecode(plan.path))
-        while plan.journal.exists():
-            if time.monotonic() >= end:
-                raise plan.failure()
-            time.sleep(_PAUSE_S)
+    if places is None:
+        with closing(places_of(request)) as own:
+            return plan_install(request, own, survey=survey, trusts_states=trusts_states)
+    plan = _plan(request, places, survey, trusts_states=trusts_states)
     for path, group_id in plan.given_up.items():
         log.warning("file_of_other_group_kept", path=os.fsdecode(path), group_id=group_id)
     return plan
 
 
-def _plan(request: InstallRequest, survey: Survey | None, *, trusts_states: bool) -> InstallPlan | Overlap:
+def _plan(
+    request: InstallRequest, places: Places, survey: Survey | None, *, trusts_states: bool
+) -> InstallPlan:
     files = GroupFiles(directory=request.instructions_directory, group_id=request.group_id)
+    others = OtherGroups(files.directory, files.group_id, places)
     records, index = read_records(files), ArchiveIndex(request.archive)
     asked = asked_by(request, index)
     if survey is not None and trusts_states:
-        repetition = find_repetition(request, asked, files, records, index, survey=survey)
+        repetition = find_repetition(
+            request, asked, records, index, others=others, places=places, survey=survey
+        )
         if repetition is not None:
             return _plan_of_nothing(repetition, index, asked)
     try:
-        previous = previous_of(records, files.directory)
+        previous = previous_of(records, places)
         check_mounted(files, records, previous)
         if not trusts_states:
             previous.untouched.clear()
         if survey is not None:
             survey.begin(request, index, previous.files)
-        claims = partial(claims_on, files.directory, files.group_id)
-        planner = _Planner(request, previous, index, claims)
+        planner = _Planner(request, previous, index, places, others)
         planner.plan_files()
-        overlap = find_overlap(files.directory, files.group_id, planner.concerns)
-        if overlap is not None:
-            return overlap
+        others.check_overlap(planner.concerns)
         planner.raise_problems()
         planner.assign_attributes()
         removals, kept, given_up = planned_removals(
-            previous, planner.planned_names, planner.destinations, claims
+            previous, planner.planned_names, planner.destinations, others, places
         )
     except OSError as error:
         path = os.fsdecode(error.filename or b"")
@@ -118,7 +127,8 @@ def _plan(request: InstallRequest, survey: Survey | None, *, trusts_states: bool
             f"Install can't be planned, because {path} can't be looked at: {error.strerror}. Nothing was changed."
             f" {remedy_for(path, error)}, and deploy again."
         )
-        raise CommandFailure("install-failed", message) from error
+        failure = PlanOvertaken if isinstance(error, PlaceChanged) else CommandFailure
+        raise failure("install-failed", message) from error
     leftover = [real for real in previous.directories if real not in planner.destinations.by_real]
     return InstallPlan(
         steps=planner.steps,
@@ -159,15 +169,24 @@ class _Planner:
     """Walks the `files` section, and collects steps and conflicts."""
 
     def __init__(
-        self, request: InstallRequest, previous: Previous, index: ArchiveIndex, claims: ClaimsOn
+        self,
+        request: InstallRequest,
+        previous: Previous,
+        index: ArchiveIndex,
+        places: Places,
+        others: OtherGroups,
     ) -> None:
         self.steps: list[Step] = []
         self.retained: list[bytes] = []
         self.planned_names: dict[bytes, set[bytes]] = {}
-        self.destinations = Destinations(previous, claims)
+        self.destinations = Destinations(
+            previous, others, places, (request.instructions_directory, *request.agent_directories)
+        )
         self._request = request
         self._previous = previous
         self._index = index
+        self._places = places
+        self._others = others
         self._archive = os.fsencode(request.archive)
         self._behavior = rule_of(request).behavior
         self._obstacles: list[Obstacle] = []
@@ -206,7 +225,7 @@ class _Planner:
             message = f"The files section can't be installed, and nothing was changed: {listed(self._source_problems)}."
             raise CommandFailure("install-source-invalid", message)
         if self._obstacles:
-            raise conflicts_of(self._request, self._obstacles, self._previous.doubts)
+            raise conflicts_of(self._request, self._obstacles, self._others, self._previous.doubts)
 
     def assign_attributes(self) -> None:
         problems: list[str] = []
@@ -216,7 +235,7 @@ class _Planner:
                 resolved.append(resolve_attributes(permission))
             except PermissionProblem as problem:
                 problems.append(str(problem))
-        assignment = Assignment(resolved, self.planned_names)
+        assignment = Assignment(resolved, self.planned_names, self._places)
         if not assignment.is_empty:
             self._assign(assignment, problems)
         problems += assignment.problems
@@ -274,15 +293,24 @@ class _Planner:
         _check_length(path)
         try:
             directory = self.destinations.directory(path)
-        except NotADirectory as error:
+        except Impassable as error:
             if error.path not in self._refused:
                 self._refused.add(error.path)
-                status = os.lstat(error.real)
-                reason = no_directory(error.real, status, self._previous.swapped.get(error.real))
-                self._obstacles.append(Obstacle(path=error.path, reason=reason, status=status))
+                self._obstacles.append(self._impassable(path, error))
             return None
         self._plan_directory(directory)
         return directory
+
+    def _impassable(self, asked: bytes, error: Impassable) -> Obstacle:
+        """Why there can't be a directory at this path."""
+        found = error.found
+        if error.is_agents_own:
+            where = "it is" if asked == error.path else f"it lies in {os.fsdecode(error.path)}, which is"
+            return Obstacle(path=asked, reason=f"{where} the agent's own", cause=Cause.AGENT, real=found.real)
+        status = self._status(found.real)
+        cause = Cause.LINK if found.why_not else Cause.KIND
+        reason = no_directory(found, status)
+        return Obstacle(path=error.path, reason=reason, cause=cause, real=found.real, status=status)
 
     def _plan_directory(self, directory: Directory) -> None:
         if directory.parent is None:
@@ -296,7 +324,9 @@ class _Planner:
         self._plan_directory(directory.parent)
         if name in self.planned_names.get(directory.parent.real, ()):
             reason = self._origins.file_and_directory(directory)
-            self._obstacles.append(Obstacle(path=directory.path, reason=reason))
+            self._obstacles.append(
+                Obstacle(path=directory.path, reason=reason, cause=Cause.APPSPEC, real=directory.real)
+            )
         if directory.standing is not Standing.FOREIGN:
             self.steps.append(PlannedDirectory(directory=directory, number=self._next_number))
             self._next_number += 1
@@ -311,7 +341,14 @@ class _Planner:
             names = [name for name in names if name not in clashing]
             for name in sorted(clashing):
                 reason = self._origins.twice(directory, name, entry.directory)
-                self._obstacles.append(Obstacle(path=directory.inner(name), reason=reason))
+                self._obstacles.append(
+                    Obstacle(
+                        path=directory.inner(name),
+                        reason=reason,
+                        cause=Cause.APPSPEC,
+                        real=directory.real.rstrip(b"/") + b"/" + name,
+                    )
+                )
         self._origins.add_files(directory, names, entry.directory)
         if directory.standing is Standing.OURS:
             # Whatever is in it is ours.
@@ -357,7 +394,7 @@ class _Planner:
         """Whether a file replaces something; None when it is not installed."""
         real = directory.real.rstrip(b"/") + b"/" + name
         try:
-            status = os.lstat(real)
+            status = self._status(real)
         except FileNotFoundError:
             return False
         if stat.S_ISDIR(status.st_mode):
@@ -365,21 +402,35 @@ class _Planner:
         if self._previous.owns(directory.real, name) or self._behavior is FileExistsBehavior.OVERWRITE:
             return True
         reason = there_already(real, status)
-        obstacle = Obstacle(path=directory.inner(name), reason=reason, status=status, is_by_rule=True)
+        obstacle = Obstacle(
+            path=directory.inner(name), reason=reason, real=real, status=status, cause=Cause.RULE
+        )
         self._turn_away(directory, name, [obstacle])
         return None
+
+    def _status(self, real: bytes) -> os.stat_result:
+        """Of what is there, without links above it."""
+        above, _slash, name = real.rpartition(b"/")
+        return self._places.entry(above or b"/", name)
 
     def _gives_way(self, directory: Directory, name: bytes) -> bool:
         """Whether the directory of this name can go for a file; it is turned away where that is not so."""
         path, real = directory.inner(name), directory.real.rstrip(b"/") + b"/" + name
         if real not in self._previous.directories:
             reason = "a directory where a file must be"
-            self._turn_away(directory, name, [Obstacle(path=path, reason=reason, status=os.lstat(real))])
+            self._turn_away(
+                directory,
+                name,
+                [Obstacle(path=path, reason=reason, cause=Cause.KIND, real=real, status=self._status(real))],
+            )
             return False
         blockers = self.destinations.blockers(real)
         if blockers:
             reason = f"it is in the directory {os.fsdecode(path)}, where a file must be, and is not as this group left it"
-            obstacles = [Obstacle(path=inner, reason=reason, status=os.lstat(inner)) for inner in blockers]
+            obstacles = [
+                Obstacle(path=inner, reason=reason, cause=Cause.KIND, real=inner, status=self._status(inner))
+                for inner in blockers
+            ]
             self._turn_away(directory, name, obstacles)
         return not blockers
 
@@ -393,7 +444,14 @@ class _Planner:
                 self.retained.append(path)
         elif is_again:
             # Nobody is to learn of that only when the file has been moved away.
-            self._obstacles.append(Obstacle(path=path, reason=self._origins.again(directory, name)))
+            self._obstacles.append(
+                Obstacle(
+                    path=path,
+                    reason=self._origins.again(directory, name),
+                    cause=Cause.APPSPEC,
+                    real=directory.real.rstrip(b"/") + b"/" + name,
+                )
+            )
         else:
             self._obstacles += obstacles
 

@@ -6,11 +6,14 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
+from agent.install.posix.places import Kind
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agent.appspec import FileMapping
     from agent.install.model.directory import Directory
+    from agent.install.posix.places import Resolved
 
 
 _MOST_LISTED = 20
@@ -122,26 +125,24 @@ class Origins:
         return origin.told(self._archive)
 
 
-def no_directory(path: bytes, status: os.stat_result, not_followed: str | None) -> str:
+def no_directory(found: Resolved, status: os.stat_result) -> str:
     """Why there can't be a directory here.
 
     Args:
-        path: without links above it.
-        status: of what is there.
-        not_followed: of a link that stands where the last Install had made a directory: why it is not followed.
+        found: what was there when it was resolved.
+        status: of what is there now.
     """
-    reason = f"{kind_of(status)} where a directory must be"
-    if not stat.S_ISLNK(status.st_mode):
-        return reason
-    target = os.fsdecode(os.readlink(path))
-    if not_followed is not None:
-        return (
-            f"{reason}: it leads to {target}, and stands where the last Install had made a directory; it is not"
-            f" followed, because {not_followed}"
-        )
-    return (
-        f"{reason}: it leads to {target}, which is {'no directory' if os.path.exists(path) else 'not there'}"
-    )
+    if found.kind is not Kind.LINK:
+        return f"{kind_of(status)} where a directory must be"
+    reason = "a link where a directory must be"
+    try:
+        target = os.fsdecode(os.readlink(found.real))
+    except OSError:
+        return f"{reason}; somebody has replaced it since it was looked at"
+    if found.why_not:
+        return f"{reason}: it leads to {target}, and it is not followed, because {found.why_not}"
+    end = "no directory" if os.path.exists(found.real) else "not there (is its file system mounted?)"
+    return f"{reason}: it leads to {target}, which is {end}"
 
 
 def there_already(path: bytes, status: os.stat_result) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.install.compare.other_groups import ClaimsOn, owners_besides
+from agent.install.posix.places import PlaceChanged
 from agent.install.records.manifest import decode_record, is_as_left
 
 if TYPE_CHECKING:
+    from agent.install.compare.other_groups import OtherGroups
     from agent.install.plan.destinations import Destinations
+    from agent.install.posix.places import Places
     from agent.install.records.installed import Previous
 
 
@@ -46,7 +48,8 @@ def planned_removals(
     previous: Previous,
     planned_names: dict[bytes, set[bytes]],
     destinations: Destinations,
-    claims_on: ClaimsOn,
+    others: OtherGroups,
+    places: Places,
 ) -> Removals:
     """What goes, and what stays all the same, as does what can't be looked at."""
     removals: list[Removal] = []
@@ -62,16 +65,21 @@ def planned_removals(
             if path in destinations.by_real:
                 continue
             try:
-                is_ours = is_as_left(path, os.lstat(path), decode_record(fields) if fields else None)
+                dir_fd = places.of(directory)
+                status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+                record = decode_record(fields) if fields else None
+                is_ours = is_as_left(name, status, record, dir_fd=dir_fd)
             except (FileNotFoundError, NotADirectoryError):
                 continue
+            except PlaceChanged:
+                raise
             except OSError:
                 is_ours = False
             if is_ours:
                 removals.append(Removal(directory, name, fields))
             else:
                 kept.append(path)
-    given_up = owners_besides(claims_on, {removal.path for removal in removals})
+    given_up = others.owners_of({removal.path for removal in removals})
     if given_up:
         removals = [removal for removal in removals if removal.path not in given_up]
     return Removals(removals, kept, given_up)

@@ -16,9 +16,10 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.install.posix.acl import ACCESS, place_acl
+from agent.user_names import user_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 
@@ -26,10 +27,12 @@ class Changer(NamedTuple):
     """Somebody besides root and the agent's user who can change what lies in a directory.
 
     Attributes:
+        who: tells them apart.
         uid: that user; None = more than one.
         why: how it comes, as a clause.
     """
 
+    who: str
     uid: int | None
     why: str
 
@@ -69,8 +72,8 @@ class LinkRule:
 
     def changers(
         self, directory: bytes, dir_fd: int, status: os.stat_result, entry: os.stat_result
-    ) -> Iterator[Changer]:
-        """Who can replace something in a directory.
+    ) -> list[Changer]:
+        """Who can put something else in the place of what lies in a directory.
 
         Args:
             directory: its path.
@@ -78,26 +81,46 @@ class LinkRule:
             status: of the directory.
             entry: of what lies in it.
         """
-        where, mode = os.fsdecode(directory), status.st_mode
+        found = self.writers(directory, dir_fd, status)
+        if not status.st_mode & stat.S_ISVTX or not found:
+            return found
+        # With the sticky bit, only its owner and that of the directory can move it away.
+        owners = [writer for writer in found if writer.uid == status.st_uid]
+        if entry.st_uid in self._trusted:
+            return owners
+        if stat.S_ISLNK(entry.st_mode):
+            return found  # whoever made it first may have meant others to meet it; the kernel does not follow it, either
+        where, owner = os.fsdecode(directory), user_name(entry.st_uid)
+        return [
+            *owners,
+            Changer(f"user {entry.st_uid}", entry.st_uid, f"what lies in {where} belongs to {owner}"),
+        ]
+
+    def writers(self, directory: bytes, dir_fd: int, status: os.stat_result) -> list[Changer]:
+        """Who can write to a directory at all.
+
+        Args:
+            directory: its path.
+            dir_fd: a descriptor of it.
+            status: of the directory.
+        """
+        where, found = os.fsdecode(directory), []
         if status.st_uid not in self._trusted:
-            yield Changer(status.st_uid, f"the directory {where} belongs to {user_name(status.st_uid)}")
-        if not mode & (stat.S_IWGRP | stat.S_IWOTH):
-            return
-        if mode & stat.S_ISVTX and (entry.st_uid in self._trusted or not stat.S_ISLNK(entry.st_mode)):
-            # With the sticky bit, only its owner can move it away. Links of others are not followed there, as the
-            # kernel does not: whoever made one first may have meant others to meet it.
-            if entry.st_uid not in self._trusted:
-                yield Changer(entry.st_uid, f"a directory in {where} belongs to {user_name(entry.st_uid)}")
-            return
-        if mode & stat.S_IWOTH:
-            yield Changer(None, f"every user may write to the directory {where}")
-        elif place_acl(dir_fd, ACCESS) is not None:
-            # The bits of the group are the mask of all that the list lets in.
-            yield Changer(None, f"an access control list lets others write to the directory {where}")
-        elif status.st_gid != 0:
-            group, uid = _group(status.st_gid)
-            if uid not in self._trusted:
-                yield Changer(uid, f"the group {group} may write to the directory {where}")
+            why = f"the directory {where} belongs to {user_name(status.st_uid)}"
+            found.append(Changer(f"user {status.st_uid}", status.st_uid, why))
+        if status.st_mode & stat.S_IWOTH:
+            found.append(Changer("all", None, f"every user may write to the directory {where}"))
+        elif status.st_mode & stat.S_IWGRP:
+            # The bits of the group are the mask of all that a list lets in.
+            if place_acl(dir_fd, ACCESS) is not None:
+                why = f"an access control list lets others write to the directory {where}"
+                found.append(Changer(f"list of {where}", None, why))
+            else:
+                group, uid = _group(status.st_gid)
+                if uid not in self._trusted:
+                    who = f"group {status.st_gid}" if uid is None else f"user {uid}"
+                    found.append(Changer(who, uid, f"the group {group} may write to the directory {where}"))
+        return found
 
 
 def link_rule(records: Path, followed: Sequence[str] = ()) -> LinkRule:
@@ -114,22 +137,15 @@ def link_rule(records: Path, followed: Sequence[str] = ()) -> LinkRule:
     return LinkRule(frozenset({0, owner}), followed)
 
 
-def user_name(uid: int) -> str:
-    """The user's name, in words where there is none."""
-    if uid == 0:
-        return "root"
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"the user {uid}"
-
-
 def _group(gid: int) -> tuple[str, int | None]:
     """The group's name; and the one user who is in it, if it is the group that is made for each user."""
     try:
         found = grp.getgrgid(gid)
-        user = pwd.getpwnam(found.gr_name)
     except KeyError:
         return str(gid), None
+    try:
+        user = pwd.getpwnam(found.gr_name)
+    except KeyError:
+        return found.gr_name, None
     is_private = user.pw_gid == gid and set(found.gr_mem) <= {found.gr_name}
     return found.gr_name, user.pw_uid if is_private else None

@@ -28,6 +28,16 @@ _MOST_OPEN = 128
 _MOST_LINKS = 40
 
 
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+
+
+class PlaceChanged(OSError):
+    """A directory that was found at a path is not there any more: it is gone, or something else has taken its place."""
+
+    def __init__(self, real: bytes) -> None:
+        super().__init__(errno.ESTALE, "it was replaced or removed meanwhile", real)
+
+
 class Kind(Enum):
     """What stands at a path, every link followed that may be."""
 
@@ -77,6 +87,7 @@ class Places:
         self._other_names: dict[bytes, bytes] = {}
         self._identities: dict[bytes, int] = {}
         self._inodes: dict[bytes, int] = {}
+        self._writers: dict[bytes, frozenset[str]] = {}
         self._links_left = _MOST_LINKS
 
     def close(self) -> None:
@@ -113,7 +124,8 @@ class Places:
         """Descriptor of a directory by its real path.
 
         Raises:
-            OSError: it is not there, or something else is: ESTALE when it is another directory than before.
+            PlaceChanged: it was there, and is not any more.
+            OSError: it is not there, or something else is.
         """
         known = self._open.get(real)
         if known is not None:
@@ -145,6 +157,19 @@ class Places:
         """
         return os.fstat(self.of(real))
 
+    def entry(self, directory: bytes, name: bytes) -> os.stat_result:
+        """Status of what has this name in a directory, a link or not, as it is now.
+
+        Raises:
+            OSError: as `of`; or nothing has. It names the whole path.
+        """
+        dir_fd = self.of(directory)
+        try:
+            return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        except OSError as error:
+            error.filename = directory.rstrip(b"/") + b"/" + name
+            raise
+
     def is_made(self, real: bytes, status: os.stat_result) -> None:
         """We have just made this directory: no other one is taken for it."""
         self._identities[real] = _identity(status)
@@ -159,7 +184,8 @@ class Places:
         Raises:
             OSError: as `of`.
         """
-        self.of(real)
+        if real not in self._identities:
+            self._identities[real] = _identity(self.status(real))
         return self._identities[real]
 
     def name_is(self, real: bytes, name: bytes | None) -> None:
@@ -195,6 +221,24 @@ class Places:
                 return
             real, entry = real.rpartition(b"/")[0] or b"/", status
 
+    def writers(self, real: bytes) -> frozenset[str]:
+        """All besides root and the agent's user who can write to a directory, or to one that it lies in.
+
+        Raises:
+            OSError: as `of`.
+        """
+        known = self._writers.get(real)
+        if known is None:
+            found: set[str] = set()
+            if self._rule is not None:
+                found = {
+                    changer.who for changer in self._rule.writers(real, self.of(real), self.status(real))
+                }
+            if real != b"/":
+                found |= self.writers(real.rpartition(b"/")[0] or b"/")
+            known = self._writers[real] = frozenset(found)
+        return known
+
     def _keep(self, real: bytes, descriptor: int) -> None:
         self._open[real] = descriptor
         if len(self._open) > _MOST_OPEN:
@@ -202,7 +246,14 @@ class Places:
 
     def _opened(self, real: bytes, flags: int) -> int:
         above, _slash, name = real.rpartition(b"/")
-        descriptor = os.open(self._other_names.get(real, name), flags, dir_fd=self.of(above or b"/"))
+        dir_fd = self.of(above or b"/")
+        try:
+            descriptor = os.open(self._other_names.get(real, name), flags, dir_fd=dir_fd)
+        except OSError as error:
+            if error.errno in _GONE and real in self._identities:
+                raise PlaceChanged(real) from error
+            error.filename = real
+            raise
         try:
             self._check(real, os.fstat(descriptor))
         except OSError:
@@ -214,7 +265,7 @@ class Places:
         """Afterwards it is known that this directory is the one that the path stands for, or from now on it is that."""
         known = self._identities.setdefault(real, _identity(status))
         if known != _identity(status) or self._inodes.get(real, status.st_ino) != status.st_ino:
-            raise OSError(errno.ESTALE, "another directory has taken its place", real)
+            raise PlaceChanged(real)
 
     def _step(self, above: Resolved, name: bytes) -> tuple[Resolved, os.stat_result | None]:
         """What this name is in a directory that was found."""
@@ -222,7 +273,7 @@ class Places:
         if not above.is_directory:
             return Resolved(real, Kind.ABSENT), None
         try:
-            status = os.stat(name, dir_fd=self.of(above.real), follow_symlinks=False)
+            status = self.entry(above.real, name)
         except FileNotFoundError:
             return Resolved(real, Kind.ABSENT), None
         if stat.S_ISDIR(status.st_mode):

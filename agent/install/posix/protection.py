@@ -6,10 +6,10 @@ import contextlib
 import errno
 import fcntl
 import os
-import pwd
 import struct
 
 from agent.install.posix.mounts import mount_point
+from agent.user_names import user_name
 
 _GET_FLAGS = 0x80086601  # FS_IOC_GETFLAGS, where a long has 8 bytes
 _FLAGS = {0x10: ("immutable", "i"), 0x20: ("append-only", "a")}
@@ -52,12 +52,12 @@ def remedy_for(path: str, error: OSError) -> str:
 
 def own_name() -> str:
     """Whom this process runs as."""
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return f"the user {os.geteuid()}"
+    return user_name(os.geteuid())
 
 
+_WHO_REMOVES = (
+    "Find out which program removes or replaces it, such as a hook's background process or a cleaner"
+)
 _REMEDIES = {
     errno.EROFS: "Make it writable again (`mount -o remount,rw`, after a check when the kernel has found errors)",
     errno.EIO: "The disk or its server reports errors: see dmesg, and mend or replace it",
@@ -69,7 +69,8 @@ _REMEDIES = {
         " which of these it is"
     ),
     errno.EEXIST: "Another program has made it at the same time: find out which one",
-    errno.ESTALE: "Find out which program removes or replaces it, such as a hook's background process or a cleaner",
+    errno.EIDRM: _WHO_REMOVES,
+    errno.ESTALE: _WHO_REMOVES,
     errno.EMFILE: "The agent may open too few files: raise LimitNOFILE of its service",
     errno.ENFILE: "The host has too many open files: see which program holds them (lsof)",
     errno.ENOMEM: "The host or the service is short of memory: free some, or raise MemoryMax of the service",

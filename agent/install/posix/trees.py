@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEEPEST = 100  # levels of directories that are open at the same time
 
 
-def remove_tree(dir_fd: int, name: bytes) -> None:
-    """Afterwards nothing is there, whatever it was; links are removed, never followed."""
+class NotOurs(Exception):
+    """A directory that is not to be removed."""
+
+
+def remove_tree(dir_fd: int, name: bytes, is_ours: Callable[[os.stat_result], bool]) -> None:
+    """Afterwards nothing is there, whatever it was; links are removed, never followed.
+
+    Args:
+        dir_fd: of the directory where it is.
+        name: in that.
+        is_ours: whether a directory with this status may go, with all that is in it.
+
+    Raises:
+        NotOurs: it may not, and is as it was.
+        OSError: something can't be removed.
+    """
     if _unlinked(dir_fd, name):
         return
     top = os.open(name, _LIST, dir_fd=dir_fd)
     try:
+        if not is_ours(os.fstat(top)):
+            raise NotOurs
         while names := os.listdir(top):
             for inner in names:
                 _remove_in(top, os.fsencode(inner), top, _DEEPEST)
@@ -23,7 +43,7 @@ def remove_tree(dir_fd: int, name: bytes) -> None:
 
 
 def _remove_in(dir_fd: int, name: bytes, top: int, levels: int) -> None:
-    """The same; what is more than so many levels below is brought up to the top, for the next round."""
+    """Remove something in a tree; what is more than so many levels below is brought up to the top, for the next round."""
     if _unlinked(dir_fd, name):
         return
     if levels == 0:

@@ -6,7 +6,6 @@ import grp
 import os
 import pwd
 import stat
-from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,6 @@ from agent.install.model.directory import Standing
 from agent.install.model.failures import StepFailed
 from agent.install.model.steps import PlannedDirectory
 from agent.install.plan.conflicts import rule_of
-from agent.install.posix.places import Places
 from agent.install.preview.changes import Change, ChangeKind, FileSystem, ObjectKind, Preview
 from agent.install.records.manifest import decode_record, is_as_left
 
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from agent.install.model.request import InstallRequest
     from agent.install.model.steps import PlannedFiles
     from agent.install.plan.plan import InstallPlan
+    from agent.install.posix.places import Places
 
 _ADJUSTED = "only its mode, group, ACL or time is set"
 
@@ -40,10 +39,15 @@ class Comparison:
     """
 
     def __init__(
-        self, request: InstallRequest, plan: InstallPlan, originals: dict[int, Permission] | None
+        self,
+        request: InstallRequest,
+        plan: InstallPlan,
+        places: Places,
+        originals: dict[int, Permission] | None,
     ) -> None:
         self._request = request
         self._plan = plan
+        self._places = places
         self._originals = originals or {}
         self._is_for_other_user = originals is not None
         self._archive = os.fsencode(request.archive)
@@ -59,15 +63,14 @@ class Comparison:
         Raises:
             StepFailed: something can't be read.
         """
-        with closing(Places()) as places:
-            fresh = FreshDirectories(places)
-            previous, index = self._plan.previous.files, self._plan.index
-            comparer = Comparer(previous, index, places, fresh, for_other_user=self._is_for_other_user)
-            for step in self._plan.steps:
-                if isinstance(step, PlannedDirectory):
-                    self._changes.append(self._of_directory(step))
-                else:
-                    self._add_files(step, comparer)
+        fresh = FreshDirectories(self._places)
+        previous, index = self._plan.previous.files, self._plan.index
+        comparer = Comparer(previous, index, self._places, fresh, for_other_user=self._is_for_other_user)
+        for step in self._plan.steps:
+            if isinstance(step, PlannedDirectory):
+                self._changes.append(self._of_directory(step))
+            else:
+                self._add_files(step, comparer)
         self._changes += [_as_it_is(ChangeKind.RETAIN, path) for path in self._plan.retained]
         self._changes += [_as_it_is(ChangeKind.STAY, path, "changed by hand") for path in self._plan.kept]
         self._changes += [

@@ -6,6 +6,7 @@ import errno
 import grp
 import os
 import pwd
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from agent.errors import CommandFailure, HostNotReady
 from agent.install.attributes.permissions import unknown_name
 from agent.install.model.failures import StepFailed
 from agent.install.plan.conflicts import InstallConflicts
-from agent.install.plan.planner import plan_install
+from agent.install.plan.planner import places_of, plan_install
 from agent.install.posix.protection import remedy_for
 from agent.install.preview.changes import BlockedInstall
 from agent.install.preview.comparison import Comparison
@@ -40,7 +41,9 @@ def preview_install(request: InstallRequest) -> Preview | BlockedInstall:
     if plans_for_other_user(request.instructions_directory):
         request, originals = _without_owners(request)
     try:
-        return Comparison(request, plan_install(request), originals).preview()
+        with closing(places_of(request)) as places:
+            plan = plan_install(request, places)
+            return Comparison(request, plan, places, originals).preview()
     except InstallConflicts as failure:
         conflicts = sorted(failure.conflicts, key=lambda conflict: conflict.path)
         return BlockedInstall(rule=failure.rule, conflicts=tuple(conflicts), message=failure.message)

@@ -27,8 +27,8 @@ class Previous:
         files: of each directory the names of what Install put there.
         directories: those that Install created, → the path under which it did so.
         labels: path → the SELinux context that Install asked for, None when not known.
-        swapped: directories that Install created, and where a link stands by now that is not followed, → why not.
-        followed: the same where the link is followed, → the directory that it leads to, which is not ours.
+        followed: links that stand by now where Install created a directory, → the directory that they lead to, which is
+            not ours.
         untouched: those of the directories that hold the very names that Install left in them, and have the
             attributes that they had then, → their state.
         deployment_id: whose revision it is; empty when not known.
@@ -38,7 +38,6 @@ class Previous:
     files: PreviousFiles = field(default_factory=lambda: PreviousFiles(Sections(b"")))
     directories: dict[bytes, bytes] = field(default_factory=dict)
     labels: dict[bytes, SelinuxContext | None] = field(default_factory=dict)
-    swapped: dict[bytes, str] = field(default_factory=dict)
     followed: dict[bytes, bytes] = field(default_factory=dict)
     untouched: dict[bytes, bytes] = field(default_factory=dict)
     deployment_id: str = ""

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.install.posix.copying import SMALL_BYTES
-from agent.install.records.manifest import decode_record, file_fields, is_as_left, is_untouched, link_fields
+from agent.install.records.manifest import decode_record, file_fields, is_as_left, link_fields
 
 if TYPE_CHECKING:
+    from agent.install.posix.places import Places
     from agent.install.records.installed import Previous
     from agent.install.records.manifest import Record
     from agent.listings import Sections
@@ -36,7 +37,7 @@ class MovedDirectory:
     is_created: bool
 
 
-def add_moved(previous: Previous, sections: Sections, moved: list[MovedDirectory]) -> None:
+def add_moved(previous: Previous, sections: Sections, moved: list[MovedDirectory], places: Places) -> None:
     """Add what is ours in these directories, and those of them that are ours."""
     very_ones: set[bytes] = set()
     holding: set[bytes] = set()
@@ -44,12 +45,12 @@ def add_moved(previous: Previous, sections: Sections, moved: list[MovedDirectory
     for item in ordered:
         names = sections.of(item.path)
         above = item.path.rpartition(b"/")[0]
-        if above in very_ones or item.real in previous.untouched or _is_very_one(item.real, names):
+        if above in very_ones or item.real in previous.untouched or _is_very_one(item.real, names, places):
             very_ones.add(item.path)
             previous.files.add_section(item.real, item.path)
             continue
         for name, fields in names.items():
-            now = _fields_if_as_left(item.real.rstrip(b"/") + b"/" + name, fields)
+            now = _fields_if_as_left(item.real, name, fields, places)
             if now is not None:
                 previous.files.add_name(item.real, name, now)
                 holding.add(item.path)
@@ -60,29 +61,34 @@ def add_moved(previous: Previous, sections: Sections, moved: list[MovedDirectory
                 previous.directories[item.real] = item.path
 
 
-def _is_very_one(real: bytes, names: dict[bytes, bytes]) -> bool:
+def _is_very_one(real: bytes, names: dict[bytes, bytes], places: Places) -> bool:
     """Whether anything in this directory was not even copied."""
-    prefix = real.rstrip(b"/") + b"/"
     for name, fields in names.items():
         if not fields:
             continue
         try:
-            status = os.lstat(prefix + name)
+            status = places.entry(real, name)
         except OSError:
             continue
-        if is_untouched(decode_record(fields), status):
+        if _is_untouched(decode_record(fields), status):
             return True
     return False
 
 
-def _fields_if_as_left(path: bytes, fields: bytes) -> bytes | None:
-    """The fields of what is at this path now, if that is what the last Install has left; else None."""
+def _is_untouched(record: Record, status: os.stat_result) -> bool:
+    identity = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return identity == (record.inode, record.size, record.mtime_ns, record.ctime_ns)
+
+
+def _fields_if_as_left(real: bytes, name: bytes, fields: bytes, places: Places) -> bytes | None:
+    """The fields of what has this name in a directory now, if that is what the last Install has left; else None."""
     if not fields:
         return None
     record = decode_record(fields)
     try:
-        status = os.lstat(path)
-        if is_as_left(path, status, record):
+        dir_fd = places.of(real)
+        status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        if is_as_left(name, status, record, dir_fd=dir_fd):
             if record.is_link:
                 return link_fields(status, record.digest)
             return file_fields(status, record.digest, has_acl=record.has_acl) if record.digest else fields

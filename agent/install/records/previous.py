@@ -20,7 +20,7 @@ from agent.install.records.manifest import (
     take_mount_points,
 )
 from agent.install.records.moved import MovedDirectory, add_moved
-from agent.install.records.real_paths import NOT_THERE, RealPaths, TrustedLinks, trusted_links
+from agent.install.records.recorded_places import NOT_THERE, RecordedPlaces
 from agent.listings import Sections, stream_digest
 from agent.logs import get_logger
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from io import FileIO
     from pathlib import Path
 
+    from agent.install.posix.places import Places
     from agent.install.records.manifest import ManifestHeader
 
 log = get_logger()
@@ -83,12 +84,12 @@ def _has_installed(files: GroupFiles) -> bool:
     return files.instructions.exists() or files.manifest.exists()
 
 
-def previous_of(records: Records, directory: Path) -> Previous:
+def previous_of(records: Records, places: Places) -> Previous:
     """The same, beside what is there by now.
 
     Args:
         records: of the group.
-        directory: where they lie.
+        places: of this Install.
 
     Raises:
         OSError: something can't be looked at, so that nobody knows whether it is still there.
@@ -96,8 +97,8 @@ def previous_of(records: Records, directory: Path) -> Previous:
     if records.cleanup is None:
         return Previous(doubt=records.doubt)
     if records.header is None:
-        return _from_cleanup(records.cleanup, trusted_links(directory))
-    return _from_manifest(records.header, records.listed, trusted_links(directory))
+        return _from_cleanup(records.cleanup, places)
+    return _from_manifest(records.header, records.listed, places)
 
 
 def installed_deployment(instructions_directory: Path, group_id: str) -> str:
@@ -205,45 +206,45 @@ def _lines(content: bytes) -> Iterator[bytes]:
         start = end + 1
 
 
-def _from_manifest(header: ManifestHeader, listed: bytes, links: TrustedLinks) -> Previous:
+def _from_manifest(header: ManifestHeader, listed: bytes, places: Places) -> Previous:
     labels, lines = take_labels(listed)
     sections = Sections(lines)
     directories = sections.directories()
-    places = RealPaths({path: fields[2:] for fields, path in directories if fields.startswith(b"c")}, links)
+    created = {path: fields[2:] for fields, path in directories if fields.startswith(b"c")}
+    recorded = RecordedPlaces(created, places)
     previous = Previous(
         files=PreviousFiles(sections),
         labels=labels,
-        swapped=places.swapped,
-        followed=places.followed,
-        untouched=places.untouched,
+        followed=recorded.followed,
+        untouched=recorded.untouched,
         deployment_id=os.fsdecode(header.deployment_id),
     )
     moved: dict[bytes, MovedDirectory] = {}
     for fields, path in directories:
-        real, is_created = places.of(path), fields.startswith(b"c")
+        real, is_created = recorded.of(path), fields.startswith(b"c")
         if real is None:
             continue
-        if places.is_moved(path):
-            is_link = real in places.followed.values()
+        if recorded.is_moved(path):
+            is_link = real in recorded.followed.values()
             found = moved.setdefault(path, MovedDirectory(path=path, real=real, is_created=False))
             found.is_created = found.is_created or (is_created and not is_link)
             continue
         if is_created:
             previous.directories[real] = path
         previous.files.add_section(real, path)
-    add_moved(previous, sections, list(moved.values()))
+    add_moved(previous, sections, list(moved.values()), places)
     return previous
 
 
-def _from_cleanup(cleanup: bytes, links: TrustedLinks) -> Previous:
+def _from_cleanup(cleanup: bytes, places: Places) -> Previous:
     """Another agent's list says only paths; what they are, the list and the file system tell.
 
     What a directory held that was moved behind a link since, nobody can tell from what else is there.
     """
     above = _directories_above(cleanup)
     # Whatever stands there now: it was a directory when something was put below it.
-    places = RealPaths({path: b"" for path in _paths(cleanup) if path in above}, links)
-    previous = Previous(swapped=places.swapped, followed=places.followed)
+    recorded = RecordedPlaces({path: b"" for path in _paths(cleanup) if path in above}, places)
+    previous = Previous(followed=recorded.followed)
     for line in _lines(cleanup):
         if line.startswith(LABEL_PREFIX):
             previous.labels[line[len(LABEL_PREFIX) :]] = None
@@ -252,11 +253,11 @@ def _from_cleanup(cleanup: bytes, links: TrustedLinks) -> Previous:
             log.warning("cleanup_line_ignored", line=repr(line))
     for path in _paths(cleanup):
         directory, _slash, name = path.rpartition(b"/")
-        parent = places.of(directory)
-        if parent is None or places.is_moved(directory):
+        parent = recorded.of(directory)
+        if parent is None or recorded.is_moved(directory):
             continue
         try:
-            mode = os.lstat(parent.rstrip(b"/") + b"/" + name).st_mode
+            mode = places.entry(parent, name).st_mode
         except OSError as error:
             if error.errno not in NOT_THERE:
                 raise
@@ -264,8 +265,8 @@ def _from_cleanup(cleanup: bytes, links: TrustedLinks) -> Previous:
         if path not in above and not stat.S_ISDIR(mode):
             previous.files.add_name(parent, name)
             continue
-        real = places.of(path)
-        if real is not None and not places.is_moved(path):
+        real = recorded.of(path)
+        if real is not None and not recorded.is_moved(path):
             previous.directories[real] = path
     return previous
 

@@ -125,9 +125,11 @@ def install_request(
         group_id=specification.deployment_group_id,
         deployment_id=specification.deployment_id,
         file_exists_behavior=specification.known_file_exists_behavior,
+        agent_directories=(settings.root_dir, settings.log_dir, settings.state_directory),
         options=InstallOptions(
             follow_directory_symlinks=settings.follow_directory_symlinks,
             reject_symlink_permission_targets=settings.reject_symlink_permission_targets,
+            follow_links_of_others=settings.follow_links_of_others,
             processes=len(os.sched_getaffinity(0)),
             overlap_patience_s=_OVERLAP_PATIENCE_S,
             undo_patience_s=_UNDO_PATIENCE_S,

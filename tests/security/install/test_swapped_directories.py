@@ -11,7 +11,6 @@ from tests.security.install.attacker import (
     ROUNDS,
     SECURITY,
     THEIRS,
-    not_closed_yet,
     racing,
     step_of,
 )
@@ -37,10 +36,7 @@ DISALLOW, OVERWRITE, RETAIN = (
     FileExistsBehavior.RETAIN,
 )
 
-FOLLOWED = "what is at the destination is looked at once, and looked for again by its path"
 
-
-@not_closed_yet(FOLLOWED)
 def test_the_destination_is_exchanged_for_a_link(host: SharedHost, racer: Path) -> None:
     """Root would write, replace, give away and remove wherever the user wants it, whatever the rule for files."""
     victims = {DISALLOW: host.other_names, OVERWRITE: host.same_names, RETAIN: host.same_names}
@@ -56,7 +52,6 @@ def test_the_destination_is_exchanged_for_a_link(host: SharedHost, racer: Path) 
             check_round(host, user, request, revision, step_of(number))
 
 
-@not_closed_yet(FOLLOWED)
 def test_a_directory_that_install_has_made_is_exchanged_for_a_link(host: SharedHost, racer: Path) -> None:
     """It is root's, but it lies in the user's home, who may move it."""
     turns = [(revision, host.request(revision, WWW, durable=False)) for revision in (FIRST, SECOND)]

@@ -14,7 +14,7 @@ from tests.install.children import ended, start
 from tests.install.host import failure_of
 from tests.install.observers import at_step, both, failing_at
 from tests.install.trees import read_tree
-from tests.security.install.attacker import ROUNDS, SECURITY, STEPS, not_closed_yet, racing, step_of
+from tests.security.install.attacker import ROUNDS, SECURITY, STEPS, racing, step_of
 from tests.security.install.surroundings import (
     FIRST,
     GIVEN_AWAY,
@@ -64,7 +64,6 @@ def test_an_undo_meets_an_exchanged_directory(host: SharedHost, racer: Path) -> 
                 install(first)
 
 
-@not_closed_yet("what was moved away isn't put back, and the message says that it was")
 def test_the_message_says_what_was_not_put_back(host: SharedHost) -> None:
     """The previous revision isn't whole where the user has moved half of the new one away."""
     install(host.request(FIRST, WWW, durable=False))
@@ -92,7 +91,6 @@ def test_a_recovery_meets_an_exchanged_directory(host: SharedHost, racer: Path) 
             host.assert_nothing_else_has_changed()
 
 
-@not_closed_yet("the previous revision is looked for by its path")
 def test_a_clean_up_meets_an_exchanged_directory(host: SharedHost, racer: Path) -> None:
     """What only the previous revision had goes, by its name."""
     host.link_of_user(host.home / "link", host.same_files)
@@ -108,7 +106,7 @@ def test_a_clean_up_meets_an_exchanged_directory(host: SharedHost, racer: Path) 
 
 @pytest.mark.parametrize(
     "victim",
-    ["same_names", pytest.param("same_files", marks=not_closed_yet("clean-up follows a link of the user's"))],
+    ["same_names", "same_files"],
 )
 def test_a_clean_up_does_not_go_through_the_users_link(host: SharedHost, victim: str) -> None:
     """Where root has the very same files, they are not what the last Install has put there."""
@@ -118,7 +116,6 @@ def test_a_clean_up_does_not_go_through_the_users_link(host: SharedHost, victim:
     host.assert_nothing_else_has_changed()
 
 
-@not_closed_yet("after a take-over clean-up follows a link of the user's, and removes by name")
 @pytest.mark.parametrize("victim", ["same_names", "same_files"])
 @pytest.mark.parametrize("destination", [WWW, ELSEWHERE], ids=["same destination", "another destination"])
 def test_after_a_take_over_nothing_is_removed_through_the_users_link(
@@ -131,7 +128,6 @@ def test_after_a_take_over_nothing_is_removed_through_the_users_link(
     host.assert_nothing_else_has_changed()
 
 
-@not_closed_yet("after a take-over the list is followed by its paths")
 def test_after_a_take_over_the_list_meets_an_exchanged_directory(host: SharedHost, racer: Path) -> None:
     """The same at any moment."""
     host.link_of_user(host.home / "link", host.same_names)

@@ -1,0 +1,101 @@
+"""Where the directories of the last Install are now."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from agent.install.posix.places import Kind
+from agent.install.records.manifest import is_in_state
+from agent.logs import get_logger
+
+if TYPE_CHECKING:
+    from agent.install.posix.places import Places, Resolved
+
+log = get_logger()
+
+NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+"""Errors that say that there is nothing at a path; others say that nobody knows."""
+
+
+class RecordedPlaces:
+    """Real paths of the directories that records name.
+
+    A directory is where `Places` finds it. What lies behind a link that stands where Install had created a directory
+    has been moved, or is another one altogether.
+
+    Args:
+        created: the directories that Install created, all of them before any is looked at, → the state
+            that each was in then, empty when that is not known.
+        places: of this Install.
+
+    Attributes:
+        followed: real paths of links that stand where Install created a directory, → the directory that they lead to.
+        untouched: real paths of the created directories that are still in that state, → the state.
+    """
+
+    def __init__(self, created: dict[bytes, bytes], places: Places) -> None:
+        self._created = created
+        self._places = places
+        self._known: dict[bytes, bytes | None] = {b"/": b"/", b"": b"/"}
+        self._moved: set[bytes] = set()
+        self._refused: set[bytes] = set()
+        self.followed: dict[bytes, bytes] = {}
+        self.untouched: dict[bytes, bytes] = {}
+
+    def of(self, path: bytes) -> bytes | None:
+        """Real path of a directory; None when it is none any more, or behind a link that is not followed.
+
+        Raises:
+            OSError: that can't be told: a file server does not answer, or a disk has an error.
+        """
+        missing, at = [], path
+        while at not in self._known:
+            missing.append(at)
+            at = at.rpartition(b"/")[0]
+        for at in reversed(missing):
+            self._known[at] = self._look(at)
+        return self._known[path]
+
+    def is_moved(self, path: bytes) -> bool:
+        """Whether it is behind a link that stands where Install created a directory; to be asked after `of`."""
+        return path in self._moved
+
+    def _look(self, path: bytes) -> bytes | None:
+        above = path.rpartition(b"/")[0]
+        if self._known[above] is None:
+            return None
+        state = self._created.get(path)
+        try:
+            found, status = self._places.look(path)
+            if state and found.is_directory and status is None and not found.link:
+                status = self._places.status(found.real)
+        except OSError as error:
+            if error.errno not in NOT_THERE:
+                raise
+            return None
+        if not found.is_directory:
+            self._note_absent(path, found, is_created=state is not None)
+            return None
+        if found.link and state is not None:
+            log.info("created_directory_moved", path=os.fsdecode(path), now=os.fsdecode(found.real))
+            self.followed[found.link] = found.real
+            self._moved.add(path)
+        elif above in self._moved:
+            self._moved.add(path)
+        if state and status is not None and is_in_state(status, state):
+            self.untouched[found.real] = state
+        return found.real
+
+    def _note_absent(self, path: bytes, found: Resolved, *, is_created: bool) -> None:
+        """Say what stands where a directory was, unless that is nothing at all."""
+        if found.kind is Kind.LINK and found.real not in self._refused:
+            self._refused.add(found.real)
+            log.warning(
+                "recorded_directory_behind_link",
+                path=os.fsdecode(path),
+                not_followed=found.why_not or "it leads to no directory",
+            )
+        elif found.kind is Kind.OTHER and is_created:
+            log.warning("created_directory_is_gone", path=os.fsdecode(path), is_link=False)
