@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent.install import PlannedFiles, plan_install
 from agent.install.apply.disk_full import no_room_failure
-from agent.install.compare.findings import Staged, Todo
+from agent.install.compare.findings import Findings, PendingNames
 
 if TYPE_CHECKING:
     from tests.install.host import Host
@@ -26,11 +26,11 @@ def test_files_that_stay_need_no_room(host: Host) -> None:
     host.install({"app/large": "x" * 5000, "app/small": "1"})
     plan = plan_install(host.request({"app/large": "x" * 5000, "app/small": "two"}))
     files = next(step for step in plan.steps if isinstance(step, PlannedFiles))
-    todo = Todo(array("Q", bytes(8 * len(files.names))))
-    todo.add(files.names.index(b"small"), 0)
-    staged = [Staged([b""] * len(files.names), todo)]
+    pending = PendingNames(array("Q", bytes(8 * len(files.names))))
+    pending.add(files.names.index(b"small"), 0)
+    findings = [Findings([b""] * len(files.names), pending)]
 
-    assert "3 bytes and 1 inodes" == needed(no_room_failure(plan, str(host.dest), staged).message)
+    assert "3 bytes and 1 inodes" == needed(no_room_failure(plan, str(host.dest), findings).message)
     assert "5003 bytes and 2 inodes" == needed(no_room_failure(plan, str(host.dest)).message)
 
 

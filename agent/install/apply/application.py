@@ -15,7 +15,7 @@ from agent.install.apply.work_units import Parts, Tools
 from agent.install.attributes.of_new_directories import FreshDirectories, handed_down_at
 from agent.install.attributes.selinux import add_label
 from agent.install.compare.comparer import Comparer
-from agent.install.compare.findings import Staged, stage_broken_links
+from agent.install.compare.findings import Findings, stage_broken_links
 from agent.install.journal.entries import (
     FirstOnDisk,
     Label,
@@ -65,7 +65,7 @@ class Application:
         note: adds lines to the journal, between `touched` and `changes`.
 
     Attributes:
-        staged: what has become of each of the planned files, as far as this process knows.
+        findings: what has become of each of the planned files, as far as this process knows.
         directories_created: number of directories.
     """
 
@@ -82,7 +82,7 @@ class Application:
     ) -> None:
         self.plan = plan
         self._survey = survey
-        self.staged: list[Staged] = []
+        self.findings: list[Findings] = []
         self._token = token
         self._places = places
         self._observe = observer
@@ -116,20 +116,20 @@ class Application:
         self._stager = Stager(comparer, self._token, places, self._fresh, self._observe)
         unknown: list[tuple[int, list[int]]] = []
         for number, files in enumerate(self._files):
-            staged, positions = comparer.recognise(files, self._survey)
-            self.staged.append(staged)
+            findings, positions = comparer.recognise(files, self._survey)
+            self.findings.append(findings)
             if positions:
                 unknown.append((number, positions))
         count = sum(len(positions) for _, positions in unknown)
 
-        def compare(index: int) -> Staged:
+        def compare(index: int) -> Findings:
             number, positions = unknown[index]
-            return comparer.compare(self._files[number], self.staged[number], positions)
+            return comparer.compare(self._files[number], self.findings[number], positions)
 
         answers = do_all(compare, len(unknown), processes=processes_for(count, self._processes))
-        for (number, _), staged in zip(unknown, answers, strict=True):
-            self.staged[number] = staged
-        stage_broken_links(self.staged)
+        for (number, _), findings in zip(unknown, answers, strict=True):
+            self.findings[number] = findings
+        stage_broken_links(self.findings)
         self._compare_directories()
 
     def _compare_directories(self) -> None:
@@ -178,7 +178,7 @@ class Application:
             look=self._look_at,
         )
         parts = self._parts = Parts(
-            self.plan.steps, self.staged, changing, stager, tools, processes=self._processes
+            self.plan.steps, self.findings, changing, stager, tools, processes=self._processes
         )
         for directory, (device, line) in zip(changing, parts.look(), strict=True):
             try:
@@ -224,7 +224,7 @@ class Application:
             StepFailed: the rest was not tried.
         """
         parts = self._shared()
-        if self._is_durable and parts.todo >= MIN_FILES:
+        if self._is_durable and parts.pending >= MIN_FILES:
             self._disks.begin_writing()
         done = parts.stage(meanwhile)
         for step in reversed(self._new):
@@ -298,7 +298,7 @@ class Application:
             # Where hidden names are looked for, what is left of these is found again.
             forgotten=[item for item in forgotten if item[0] not in hiding],
             hiding=hiding,
-            is_any=any(item.replaced for item in self.staged)
+            is_any=any(item.replaced for item in self.findings)
             or any(step.directory.replaces for step in self._new),
             leaves_something=any(True for _entry in self._rest()),
         )
@@ -321,8 +321,8 @@ class Application:
 
     def overwritten(self) -> Iterator[bytes]:
         """Paths of files of ours that were replaced although somebody had changed them."""
-        for files, staged in zip(self._files, self.staged, strict=True):
-            yield from (files.prefix + files.names[position] for position in staged.overwritten)
+        for files, findings in zip(self._files, self.findings, strict=True):
+            yield from (files.prefix + files.names[position] for position in findings.overwritten)
 
     def has_changed(self, directory: Path) -> bool:
         """Whether it has changed something on the same file system."""
@@ -357,8 +357,8 @@ class Application:
                 yield step.directory.parent
         for step in self._to_give:
             yield step.directory
-        for files, staged in zip(self._files, self.staged, strict=True):
-            if staged.todo is None or staged.todo or staged.adjusted:
+        for files, findings in zip(self._files, self.findings, strict=True):
+            if findings.pending is None or findings.pending or findings.adjusted:
                 yield files.directory
 
     def _is_to_give_by_state(self, step: PlannedDirectory) -> bool | None:

@@ -14,24 +14,24 @@ from agent.install.posix.mounts import mount_point
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from agent.install.compare.findings import Staged
+    from agent.install.compare.findings import Findings
     from agent.install.model.steps import PlannedFiles
     from agent.install.plan.plan import InstallPlan
 
 
 def no_room_failure(
-    plan: InstallPlan, path: str, staged: Sequence[Staged] = (), *, is_quota: bool = False
+    plan: InstallPlan, path: str, findings: Sequence[Findings] = (), *, is_quota: bool = False
 ) -> HostNotReady:
     """The failure that says what is short, how much the whole Install needs, and how much is free.
 
     Args:
         plan: what was to be done, and has been put back.
         path: where the system said no; must not be empty.
-        staged: what was found out about the planned files, in the order of the plan; without it, all
+        findings: what was found out about the planned files, in the order of the plan; without it, all
             of them count, also those that are there already.
         is_quota: whether the system said that a quota is used up, and not the disk.
     """
-    needed_bytes, needed_inodes = _needed(plan, staged)
+    needed_bytes, needed_inodes = _needed(plan, findings)
     needs = f"This Install needs {_size(needed_bytes)} and {needed_inodes} inodes"
     place = path
     while place and not os.path.lexists(place):
@@ -58,11 +58,11 @@ def no_room_failure(
     return HostNotReady("install-disk-full", f"{what} {needs} {remedy} and deploy again.")
 
 
-def _needed(plan: InstallPlan, staged: Sequence[Staged]) -> tuple[int, int]:
+def _needed(plan: InstallPlan, findings: Sequence[Findings]) -> tuple[int, int]:
     """Bytes and inodes of all that is new; several names of one file need them once."""
     needed_bytes = needed_inodes = 0
     counted: set[tuple[int, int]] = set()
-    found = iter(staged)
+    found = iter(findings)
     for step in plan.steps:
         if isinstance(step, PlannedDirectory):
             needed_inodes += step.directory.standing is Standing.NEW
@@ -82,10 +82,10 @@ def _needed(plan: InstallPlan, staged: Sequence[Staged]) -> tuple[int, int]:
     return needed_bytes, needed_inodes
 
 
-def _names_to_write(files: PlannedFiles, staged: Staged | None) -> Iterable[bytes]:
-    if staged is None or staged.todo is None:
+def _names_to_write(files: PlannedFiles, findings: Findings | None) -> Iterable[bytes]:
+    if findings is None or findings.pending is None:
         return files.names
-    return [files.names[position] for position, _inode in staged.todo]
+    return [files.names[position] for position, _inode in findings.pending]
 
 
 def _size(size_bytes: int) -> str:

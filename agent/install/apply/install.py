@@ -385,7 +385,7 @@ def _failure(
     path = os.fsdecode(error.path) if isinstance(error, StepFailed) else _filename(reason)
     if reason.errno in {errno.ENOSPC, errno.EDQUOT}:
         is_quota = reason.errno == errno.EDQUOT
-        return no_room_failure(application.plan, path or place, application.staged, is_quota=is_quota)
+        return no_room_failure(application.plan, path or place, application.findings, is_quota=is_quota)
     where = path or place
     put_back = "Everything was put back, so the previous revision is whole."
     if swapped:
@@ -407,14 +407,14 @@ def _summary(application: Application, finished: Finish) -> InstallSummary:
         log.warning("changed_file_kept", path=os.fsdecode(path))
     for path in application.overwritten():
         log.warning("changed_file_replaced", path=os.fsdecode(path))
-    staged, repetition = application.staged, plan.repetition
+    findings, repetition = application.findings, plan.repetition
     return InstallSummary(
-        created=sum(item.created for item in staged),
-        replaced=sum(item.replaced for item in staged),
-        unchanged=sum(item.unchanged for item in staged) + (repetition.file_count if repetition else 0),
+        created=sum(item.created for item in findings),
+        replaced=sum(item.replaced for item in findings),
+        unchanged=sum(item.unchanged for item in findings) + (repetition.file_count if repetition else 0),
         retained=len(plan.retained),
         removed=finished.removed,
         kept=tuple(os.fsdecode(path) for path in [*plan.kept, *finished.kept, *finished.stuck]),
         directories_created=application.directories_created,
-        copied_bytes=sum(item.copied_bytes for item in staged),
+        copied_bytes=sum(item.copied_bytes for item in findings),
     )

@@ -19,7 +19,7 @@ from agent.listings import stream_digest
 if TYPE_CHECKING:
     from agent.install.attributes.of_new_directories import FreshDirectories, HandedDown
     from agent.install.compare.comparer import Comparer, DirectoryComparison
-    from agent.install.compare.findings import Staged
+    from agent.install.compare.findings import Findings
     from agent.install.model.attributes import Attributes
     from agent.install.model.request import Observer
     from agent.install.model.steps import PlannedFiles
@@ -54,27 +54,31 @@ class Stager:
         self._fresh = fresh
         self._observe = observer
 
-    def stage(self, files: PlannedFiles, staged: Staged) -> Staged:
+    def stage(self, files: PlannedFiles, findings: Findings) -> Findings:
         """Afterwards what is to be done waits under hidden names, and nothing else has changed.
 
         Args:
             files: what is planned.
-            staged: what `compare` has found.
+            findings: what `compare` has found.
 
         Raises:
             StepFailed: the rest was not tried.
         """
         position = 0
-        todo = ((number, 0) for number in range(len(files.names))) if staged.todo is None else staged.todo
+        pending = (
+            ((number, 0) for number in range(len(files.names)))
+            if findings.pending is None
+            else findings.pending
+        )
         try:
-            with self._begin(files, staged) as work:
-                for position, inode in todo:
+            with self._begin(files, findings) as work:
+                for position, inode in pending:
                     work.stage(position, inode)
         except OSError as error:
             raise failed_step(files, position, error) from error
-        return staged
+        return findings
 
-    def stage_linked(self, files: PlannedFiles, staged: Staged, links: Links) -> None:
+    def stage_linked(self, files: PlannedFiles, findings: Findings, links: Links) -> None:
         """Stage what `stage` has left: files with several names in the archive have several names again.
 
         Raises:
@@ -82,17 +86,17 @@ class Stager:
         """
         position = 0
         try:
-            with self._begin(files, staged) as work:
-                for position in staged.linked:
+            with self._begin(files, findings) as work:
+                for position in findings.linked:
                     work.stage_linked(position, links)
         except OSError as error:
             raise failed_step(files, position, error) from error
 
-    def _begin(self, files: PlannedFiles, staged: Staged) -> _Staging:
+    def _begin(self, files: PlannedFiles, findings: Findings) -> _Staging:
         return _Staging(
             files,
-            staged,
-            self._comparer.begin(files, staged),
+            findings,
+            self._comparer.begin(files, findings),
             token=self._token,
             places=self._places,
             fresh=self._fresh,
@@ -131,7 +135,7 @@ class _Staging:
     def __init__(
         self,
         files: PlannedFiles,
-        staged: Staged,
+        findings: Findings,
         comparison: DirectoryComparison,
         *,
         token: bytes,
@@ -140,7 +144,7 @@ class _Staging:
         observer: Observer,
     ) -> None:
         self._files = files
-        self._staged = staged
+        self._findings = findings
         self._comparison = comparison
         self._source_fd = comparison.source_fd
         self._real, self._prefix = files.directory.real, files.prefix
@@ -176,13 +180,13 @@ class _Staging:
             if not stat.S_ISREG(source.st_mode):
                 raise OSError(errno.EINVAL, "it is no longer a file in the archive")
             if source.st_nlink > 1:
-                self._staged.linked.append(position)
+                self._findings.linked.append(position)
                 return
             digest = self._comparison.digest_of_source(name, source)
             if (
                 digest is None
                 and inode
-                and self._staged.is_guess
+                and self._findings.is_guess
                 and self._is_there_after_all(position, name)
             ):
                 return
@@ -225,8 +229,8 @@ class _Staging:
         finally:
             os.close(target)
         if self._is_new:
-            self._staged.lines[position] = file_fields(status, digest, has_acl=has_acl)
-        self._staged.copied_bytes += source.st_size
+            self._findings.lines[position] = file_fields(status, digest, has_acl=has_acl)
+        self._findings.copied_bytes += source.st_size
         self._count(position, status.st_ino, inode, digest, has_acl=has_acl)
         return status.st_ino, digest, has_acl
 
@@ -246,11 +250,11 @@ class _Staging:
 
     def _count(self, position: int, inode: int, old_inode: int, digest: bytes, *, has_acl: bool) -> None:
         if old_inode:
-            self._staged.replaced += 1
+            self._findings.replaced += 1
         else:
-            self._staged.created += 1
+            self._findings.created += 1
         if not self._is_new:
-            self._staged.note_new(position, inode, old_inode, digest, is_link=False, has_acl=has_acl)
+            self._findings.note_new(position, inode, old_inode, digest, is_link=False, has_acl=has_acl)
 
     def _stage_link(self, position: int, name: bytes, inode: int) -> None:
         source = os.stat(name, dir_fd=self._source_fd, follow_symlinks=False)
@@ -260,13 +264,13 @@ class _Staging:
         place = name if self._is_new else new_name(self._token, self._files.number + position)
         status = copy_link(target, place, self._dir_fd, wanted)
         if inode:
-            self._staged.replaced += 1
+            self._findings.replaced += 1
         else:
-            self._staged.created += 1
+            self._findings.created += 1
         if self._is_new:
-            self._staged.lines[position] = link_fields(status, target)
+            self._findings.lines[position] = link_fields(status, target)
         else:
-            self._staged.note_new(position, status.st_ino, inode, target, is_link=True, has_acl=False)
+            self._findings.note_new(position, status.st_ino, inode, target, is_link=True, has_acl=False)
 
     def stage_linked(self, position: int, links: Links) -> None:
         """Stage a name of a file that has several: the first is copied, the others are linked to it."""
@@ -302,7 +306,7 @@ class _Staging:
         status = os.stat(place, dir_fd=self._dir_fd, follow_symlinks=False)
         self._count(position, status.st_ino, inode, first.digest, has_acl=first.has_acl)
         if self._is_new:
-            self._staged.lines[position] = file_fields(status, first.digest, has_acl=first.has_acl)
+            self._findings.lines[position] = file_fields(status, first.digest, has_acl=first.has_acl)
 
     def _linked(self, first: _FirstName, place: bytes) -> bool:
         """Give the first one's file another name; False where that is impossible, or would trust others.

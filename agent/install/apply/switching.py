@@ -17,7 +17,7 @@ from agent.install.records.manifest import file_fields, link_fields
 
 if TYPE_CHECKING:
     from agent.install.attributes.of_new_directories import FreshDirectories
-    from agent.install.compare.findings import Adjusted, NewFile, Staged
+    from agent.install.compare.findings import Adjusted, Findings, NewFile
     from agent.install.model.request import Observer
     from agent.install.model.steps import PlannedDirectory, PlannedFiles
     from agent.install.posix.places import Places
@@ -57,7 +57,7 @@ class Switcher:
         except OSError as error:
             raise StepFailed(directory.path, error) from error
 
-    def switch_files(self, files: PlannedFiles, staged: Staged) -> None:
+    def switch_files(self, files: PlannedFiles, findings: Findings) -> None:
         """Let these files take their places; the fields of all their manifest lines are known then.
 
         Raises:
@@ -66,23 +66,23 @@ class Switcher:
         position, prefix = 0, files.prefix
         try:
             dir_fd = self._places.of(files.directory.real)
-            for new in staged.new:
+            for new in findings.new:
                 position = new.position
                 name = files.names[position]
                 self._observe("rename", prefix + name)
                 self._take_place(dir_fd, name, files.number + position, replaces=bool(new.old_inode))
-                staged.lines[position] = _line_of(dir_fd, name, new)
-            for adjusted in staged.adjusted:
+                findings.lines[position] = _line_of(dir_fd, name, new)
+            for adjusted in findings.adjusted:
                 position = adjusted.position
-                self._adjust(dir_fd, files, staged, adjusted)
+                self._adjust(dir_fd, files, findings, adjusted)
         except OSError as error:
             raise failed_step(files, position, error) from error
 
-    def forget_replaced(self, files: PlannedFiles, staged: Staged) -> Forgotten:
+    def forget_replaced(self, files: PlannedFiles, findings: Findings) -> Forgotten:
         """Remove what these files have replaced."""
         forgotten = Forgotten([], [])
         directory = files.directory.real
-        new = staged.new.numbers() if isinstance(staged.new, NewFiles) else ()
+        new = findings.new.numbers() if isinstance(findings.new, NewFiles) else ()
         numbers = [files.number + position for position, _inode, old_inode in new if old_inode]
         if not numbers:
             return forgotten
@@ -122,7 +122,7 @@ class Switcher:
             os.rename(name, kept, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
         os.rename(hidden, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
 
-    def _adjust(self, dir_fd: int, files: PlannedFiles, staged: Staged, adjusted: Adjusted) -> None:
+    def _adjust(self, dir_fd: int, files: PlannedFiles, findings: Findings, adjusted: Adjusted) -> None:
         name = files.names[adjusted.position]
         self._observe("adjust", files.prefix + name)
         source = os.stat(files.source_directory + b"/" + name, follow_symlinks=False)
@@ -138,7 +138,7 @@ class Switcher:
             line = file_fields(os.fstat(descriptor), adjusted.digest, has_acl=has_acl)
         finally:
             os.close(descriptor)
-        staged.lines[adjusted.position] = line
+        findings.lines[adjusted.position] = line
 
 
 def _line_of(dir_fd: int, name: bytes, new: NewFile) -> bytes:

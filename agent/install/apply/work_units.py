@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from agent.install.apply.new_directories import NewDirectories
     from agent.install.apply.staging import Stager
     from agent.install.apply.switching import Switcher
-    from agent.install.compare.findings import Staged
+    from agent.install.compare.findings import Findings
     from agent.install.model.directory import Directory
     from agent.install.model.steps import Step
     from agent.install.posix.places import Places
@@ -36,7 +36,7 @@ T = TypeVar("T")
 _NOTHING = (0, 0, 0, 0)
 
 
-_Ready: TypeAlias = "tuple[bytes, tuple[int, int, int, int], Staged | None]"
+_Ready: TypeAlias = "tuple[bytes, tuple[int, int, int, int], Findings | None]"
 """A part that is staged: the journal's lines about what is new; numbers of files created, replaced and unchanged, and
 of bytes copied; and all of it, where the first process has to know more: of files that have several names, or are
 found to need other attributes only now."""
@@ -58,29 +58,29 @@ class Parts:
 
     Args:
         steps: of the plan.
-        staged: what has been found out about each of the planned files, in the order of the plan.
+        findings: what has been found out about each of the planned files, in the order of the plan.
         changing: the directories that are there and will change.
         stager: makes files ready.
         tools: do what else is to be done.
         processes: how many there may be, where there is much to be done.
 
     Attributes:
-        todo: number of names that are to be made ready.
+        pending: number of names that are to be made ready.
     """
 
     def __init__(
         self,
         steps: Sequence[Step],
-        staged: list[Staged],
+        findings: list[Findings],
         changing: list[Directory],
         stager: Stager,
         tools: Tools,
         *,
         processes: int,
     ) -> None:
-        self.todo = 0
+        self.pending = 0
         self._files = [step for step in steps if isinstance(step, PlannedFiles)]
-        self._staged = staged
+        self._findings = findings
         self._changing = changing
         self._stager: Stager | None = stager
         self._tools = tools
@@ -88,8 +88,8 @@ class Parts:
         self._journal: list[bytes] = []
         self._lines: dict[int, bytes] = {}
         self._divide(steps)
-        adjusted = sum(len(item.adjusted) for item in staged)
-        count = max(len(changing), self.todo + adjusted + len(tools.new))
+        adjusted = sum(len(item.adjusted) for item in findings)
+        count = max(len(changing), self.pending + adjusted + len(tools.new))
         with _all_modes():
             self._crew = Crew(
                 self._look,
@@ -126,16 +126,16 @@ class Parts:
             # What was listed of the previous revision and of the archive goes with it: that is large.
             stager, self._stager = self._stager, None
             links = Links()
-            for part, (journal, counts, staged) in zip(self._parts, answers, strict=True):
+            for part, (journal, counts, findings) in zip(self._parts, answers, strict=True):
                 if isinstance(part, PlannedDirectory):
                     self._journal.append(journal)
-                elif staged is None or stager is None:
+                elif findings is None or stager is None:
                     self._journal.append(journal)
-                    self._staged[part].count(*counts)
+                    self._findings[part].count(*counts)
                 else:
-                    self._staged[part] = staged
-                    if staged.linked:
-                        stager.stage_linked(self._files[part], staged, links)
+                    self._findings[part] = findings
+                    if findings.linked:
+                        stager.stage_linked(self._files[part], findings, links)
                     self._journal.append(self._journal_of(part))
         return done
 
@@ -148,7 +148,7 @@ class Parts:
         for part, lines in zip(self._parts, taken, strict=True):
             yield lines
             if not isinstance(part, PlannedDirectory):
-                yield from (encode(adjusted.was) for adjusted in self._staged[part].adjusted)
+                yield from (encode(adjusted.was) for adjusted in self._findings[part].adjusted)
 
     def states(self) -> dict[bytes, bytes]:
         """The states of the new directories that have no hidden names, by their real path."""
@@ -176,21 +176,23 @@ class Parts:
         for part, lines in zip(self._parts, answers, strict=True):
             if isinstance(part, PlannedDirectory):
                 continue
-            files, staged = self._files[part], self._staged[part]
-            if staged.linked:
-                self._tools.switcher.switch_files(files, staged)
+            files, findings = self._files[part], self._findings[part]
+            if findings.linked:
+                self._tools.switcher.switch_files(files, findings)
             else:
                 self._lines[part] = lines
         # What has several names changes whenever one of them does.
         for part in self._parts:
-            if not isinstance(part, PlannedDirectory) and self._staged[part].linked:
-                self._look_again(self._files[part], self._staged[part])
+            if not isinstance(part, PlannedDirectory) and self._findings[part].linked:
+                self._look_again(self._files[part], self._findings[part])
         return done
 
     def manifest_of(self, number: int) -> bytes:
         """The manifest lines of these planned files, once they have their places."""
         lines = self._lines.pop(number, None)
-        return encode_lines(self._staged[number].lines, self._files[number].names) if lines is None else lines
+        return (
+            encode_lines(self._findings[number].lines, self._files[number].names) if lines is None else lines
+        )
 
     def forget(self) -> list[tuple[bytes, Forgotten]]:
         """Remove what was replaced, but by files that have several names; what came of it, where that was something."""
@@ -206,8 +208,8 @@ class Parts:
         outer = {step.directory.real.rpartition(b"/")[0] or b"/" for step in self._tools.new.outer}
         linked = {
             files.directory.real
-            for files, staged in zip(self._files, self._staged, strict=True)
-            if staged.linked and files.directory.standing is not Standing.NEW
+            for files, findings in zip(self._files, self._findings, strict=True)
+            if findings.linked and files.directory.standing is not Standing.NEW
         }
         return outer | linked
 
@@ -220,10 +222,10 @@ class Parts:
                     self._parts.append(step)
                 continue
             number += 1
-            staged = self._staged[number]
-            todo = len(step.names) if staged.todo is None else len(staged.todo)
-            self.todo += todo
-            if todo or staged.adjusted:
+            findings = self._findings[number]
+            pending = len(step.names) if findings.pending is None else len(findings.pending)
+            self.pending += pending
+            if pending or findings.adjusted:
                 self._parts.append(number)
 
     def _look(self, number: int) -> tuple[int, bytes]:
@@ -238,24 +240,24 @@ class Parts:
         if isinstance(part, PlannedDirectory):
             new.make_inner(part.directory)
             return new.journal_of(part), _NOTHING, None
-        files, staged = self._files[part], self._staged[part]
+        files, findings = self._files[part], self._findings[part]
         if files.directory.standing is Standing.NEW:
             new.make_inner(files.directory)
-        adjusted_before = len(staged.adjusted)
-        if self._stager is not None and (staged.todo is None or staged.todo):
-            self._stager.stage(files, staged)
-        if staged.linked or len(staged.adjusted) > adjusted_before:
-            return b"", _NOTHING, staged
-        return self._journal_of(part), staged.counts(), None
+        adjusted_before = len(findings.adjusted)
+        if self._stager is not None and (findings.pending is None or findings.pending):
+            self._stager.stage(files, findings)
+        if findings.linked or len(findings.adjusted) > adjusted_before:
+            return b"", _NOTHING, findings
+        return self._journal_of(part), findings.counts(), None
 
     def _journal_of(self, number: int) -> bytes:
-        files, staged = self._files[number], self._staged[number]
+        files, findings = self._files[number], self._findings[number]
         real = files.directory.real
         if files.directory.standing is Standing.NEW:
             made = MadeFiles(self._tools.new.inode_of(files.directory), real, {})
-            return encode(made) + encode_new_files(files.names, staged.lines)
-        if isinstance(staged.new, NewFiles):
-            return encode_changes(files.number, real, files.names, staged.new.numbers())
+            return encode(made) + encode_new_files(files.names, findings.lines)
+        if isinstance(findings.new, NewFiles):
+            return encode_changes(files.number, real, files.names, findings.new.numbers())
         return b""
 
     def _state_of(self, number: int) -> bytes:
@@ -266,27 +268,27 @@ class Parts:
         part = self._parts[number]
         if isinstance(part, PlannedDirectory):
             return b""
-        files, staged = self._files[part], self._staged[part]
-        if staged.linked:
+        files, findings = self._files[part], self._findings[part]
+        if findings.linked:
             return b""  # the first process knows it
         if files.directory.standing is not Standing.NEW:
-            self._tools.switcher.switch_files(files, staged)
-        lines, staged.lines = staged.lines, []
+            self._tools.switcher.switch_files(files, findings)
+        lines, findings.lines = findings.lines, []
         return encode_lines(lines, files.names)
 
     def _forget(self, number: int) -> Forgotten | None:
         part = self._parts[number]
-        if isinstance(part, PlannedDirectory) or self._staged[part].linked:
+        if isinstance(part, PlannedDirectory) or self._findings[part].linked:
             return None
-        forgotten = self._tools.switcher.forget_replaced(self._files[part], self._staged[part])
+        forgotten = self._tools.switcher.forget_replaced(self._files[part], self._findings[part])
         return forgotten if any(forgotten) else None
 
-    def _look_again(self, files: PlannedFiles, staged: Staged) -> None:
+    def _look_again(self, files: PlannedFiles, findings: Findings) -> None:
         dir_fd = self._tools.places.of(files.directory.real)
-        for position in staged.linked:
+        for position in findings.linked:
             status = os.stat(files.names[position], dir_fd=dir_fd, follow_symlinks=False)
-            record = decode_record(staged.lines[position])
-            staged.lines[position] = file_fields(status, record.digest, has_acl=record.has_acl)
+            record = decode_record(findings.lines[position])
+            findings.lines[position] = file_fields(status, record.digest, has_acl=record.has_acl)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from agent.archive_index import ArchiveIndex, digest_in, identity_of
 from agent.install.attributes.of_files import has_capabilities, may_give_group, wanted_of
-from agent.install.compare.findings import AdjustedFiles, LinkedName, Staged, Todo
+from agent.install.compare.findings import AdjustedFiles, Findings, LinkedName, PendingNames
 from agent.install.compare.survey import UNCHANGED, UNKNOWN, Survey, look_in, names_of, states_in
 from agent.install.model.failures import failed_step
 from agent.install.posix.acl import ACCESS, read_acl
@@ -61,35 +61,35 @@ class Comparer:
         self._knows_group = not for_other_user
         self._is_root = os.geteuid() == 0
 
-    def recognise(self, files: PlannedFiles, survey: Survey | None = None) -> tuple[Staged, list[int]]:
+    def recognise(self, files: PlannedFiles, survey: Survey | None = None) -> tuple[Findings, list[int]]:
         """What can be told at once, and the positions of the names that `compare` has to look at.
 
         Args:
             files: what is planned.
             survey: may have seen it.
         """
-        staged = Staged([b""] * len(files.names))
+        findings = Findings([b""] * len(files.names))
         if not files.replaces:
-            return staged, []
-        staged.todo = ()
+            return findings, []
+        findings.pending = ()
         source, real = files.source_directory, files.directory.real
         known, entries = self._previous.of(real), self._index.of(source)
         if not known or not entries or not self._hands_nothing_down(files.directory):
-            return staged, list(range(len(files.names)))
+            return findings, list(range(len(files.names)))
         if survey is not None and survey.has(source, real):
             found = survey.of(source, real)
         else:
             found = look_in(source, real, entries, known, is_root=self._is_root)
         names, attributes = names_of(entries), files.attributes
         if found is None and names == files.names and not attributes:
-            staged.lines = [known[name] for name in names]
-            staged.unchanged = len(names)
-            return staged, []
+            findings.lines = [known[name] for name in names]
+            findings.unchanged = len(names)
+            return findings, []
         if found is not None and names == files.names and not attributes:
             states = states_in(found)
             if not (states.count(UNKNOWN) or states.count(UNCHANGED)):
-                staged.todo, staged.is_guess = Todo(states), True
-                return staged, []
+                findings.pending, findings.is_guess = PendingNames(states), True
+                return findings, []
         state_of = (
             dict.fromkeys(names, UNCHANGED)
             if found is None
@@ -101,12 +101,12 @@ class Comparer:
             if state == UNKNOWN or name in attributes:
                 unknown.append(position)
             elif state == UNCHANGED:
-                staged.lines[position] = known[name]
-                staged.unchanged += 1
+                findings.lines[position] = known[name]
+                findings.unchanged += 1
             else:
-                staged.note_todo(position, state)
-                staged.is_guess = True
-        return staged, unknown
+                findings.note_pending(position, state)
+                findings.is_guess = True
+        return findings, unknown
 
     def _hands_nothing_down(self, directory: Directory) -> bool:
         """Whether new files get no ACL there, and no other group than anywhere: then a status tells all about one."""
@@ -116,7 +116,7 @@ class Comparer:
             return False  # a closer look will say why
         return handed_down.default_acl is None and (self._is_root or handed_down.gid == os.getegid())
 
-    def compare(self, files: PlannedFiles, staged: Staged, unknown: Iterable[int]) -> Staged:
+    def compare(self, files: PlannedFiles, findings: Findings, unknown: Iterable[int]) -> Findings:
         """What is there already of these, and what is still to be done; nothing is changed.
 
         Raises:
@@ -124,14 +124,14 @@ class Comparer:
         """
         position = 0
         try:
-            with self.begin(files, staged) as work:
+            with self.begin(files, findings) as work:
                 for position in unknown:
                     work.compare(position)
         except OSError as error:
             raise failed_step(files, position, error) from error
-        return staged
+        return findings
 
-    def begin(self, files: PlannedFiles, staged: Staged) -> DirectoryComparison:
+    def begin(self, files: PlannedFiles, findings: Findings) -> DirectoryComparison:
         """A closer look at these files; a context.
 
         Raises:
@@ -140,7 +140,7 @@ class Comparer:
         real = files.directory.real
         return DirectoryComparison(
             files,
-            staged,
+            findings,
             known=self._previous.of(real) if files.replaces else {},
             entries=self._index.of(files.source_directory),
             handed_down=self._fresh.handed_down(files.directory),
@@ -155,7 +155,7 @@ class DirectoryComparison:
 
     Args:
         files: what is planned.
-        staged: takes what is found out.
+        findings: takes what is found out.
         known: name → fields of the manifest line, of what the last Install has left there.
         entries: name → fields of the archive's index.
         handed_down: what new files get from the directory where they go.
@@ -171,7 +171,7 @@ class DirectoryComparison:
     def __init__(
         self,
         files: PlannedFiles,
-        staged: Staged,
+        findings: Findings,
         *,
         known: dict[bytes, bytes],
         entries: dict[bytes, bytes],
@@ -181,7 +181,7 @@ class DirectoryComparison:
         knows_group: bool,
     ) -> None:
         self._files = files
-        self._staged = staged
+        self._findings = findings
         self._known = known
         self._entries = entries
         self._handed_down = handed_down
@@ -211,15 +211,15 @@ class DirectoryComparison:
         name = self._files.names[position]
         there = self.status(name) if self._files.may_replace(name) else None
         if there is None:
-            self._staged.note_todo(position, 0)
+            self._findings.note_pending(position, 0)
             return
         if self.is_there(position, name, there):
             return
         if stat.S_ISDIR(there.st_mode) and name in self._known:
             raise OSError(errno.EISDIR, "somebody has put a directory in the place of this file")
         if self._is_changed(name, there):
-            self._staged.overwritten.append(position)
-        self._staged.note_todo(position, there.st_ino)
+            self._findings.overwritten.append(position)
+        self._findings.note_pending(position, there.st_ino)
 
     def _is_changed(self, name: bytes, there: os.stat_result) -> bool:
         """Whether somebody has changed what the previous Install has left there."""
@@ -239,7 +239,7 @@ class DirectoryComparison:
         is_same = self._is_same(position, name, source, there)
         if is_same and source.st_nlink > 1:
             linked = LinkedName(position, source.st_ino, source.st_nlink, there.st_ino)
-            self._staged.kept_links.append(linked)
+            self._findings.kept_links.append(linked)
         return is_same
 
     def _is_same(self, position: int, name: bytes, source: os.stat_result, there: os.stat_result) -> bool:
@@ -256,8 +256,8 @@ class DirectoryComparison:
             and digest == digest_if_untouched(fields, there)
         ):
             # The usual case: nothing has been read.
-            self._staged.lines[position] = fields
-            self._staged.unchanged += 1
+            self._findings.lines[position] = fields
+            self._findings.unchanged += 1
             return True
         if (
             not stat.S_ISREG(there.st_mode)
@@ -313,8 +313,8 @@ class DirectoryComparison:
         try:
             acl = read_acl(descriptor, ACCESS)
             if acl == wanted.access_acl and wanted.is_met_by(there):
-                self._staged.unchanged += 1
-                self._staged.lines[position] = file_fields(there, digest, has_acl=acl is not None)
+                self._findings.unchanged += 1
+                self._findings.lines[position] = file_fields(there, digest, has_acl=acl is not None)
                 return True
             if there.st_nlink > 1:
                 return False  # its other names are none of our business
@@ -326,10 +326,10 @@ class DirectoryComparison:
                 return False  # they would go, and could not be put back; a fresh file has the group already
         finally:
             os.close(descriptor)
-        self._staged.unchanged += 1
-        adjusted = self._staged.adjusted
+        self._findings.unchanged += 1
+        adjusted = self._findings.adjusted
         if not isinstance(adjusted, AdjustedFiles):
-            adjusted = self._staged.adjusted = AdjustedFiles(self._files.directory.real, self._files.names)
+            adjusted = self._findings.adjusted = AdjustedFiles(self._files.directory.real, self._files.names)
         adjusted.append(position, there, acl, digest)
         return True
 
@@ -342,8 +342,8 @@ class DirectoryComparison:
         target = os.readlink(name, dir_fd=self.source_fd)
         if os.readlink(name, dir_fd=self.dir_fd) != target:
             return False
-        self._staged.lines[position] = link_fields(there, target)
-        self._staged.unchanged += 1
+        self._findings.lines[position] = link_fields(there, target)
+        self._findings.unchanged += 1
         return True
 
     def status(self, name: bytes) -> os.stat_result | None:

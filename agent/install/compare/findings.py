@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 _DIGEST_LENGTH = 2 * DIGEST_BYTES  # in hexadecimal
 
 
-def stage_broken_links(all_staged: list[Staged]) -> None:
+def stage_broken_links(all_findings: list[Findings]) -> None:
     """Afterwards names of one file of the archive are to be staged, unless all are there, and are one file.
 
     Copies would fill the disk; and where there should be copies, a write to one would change the other.
     """
-    groups: dict[int, list[tuple[Staged, LinkedName]]] = {}
-    for staged in all_staged:
-        for name in staged.kept_links:
-            groups.setdefault(name.source, []).append((staged, name))
+    groups: dict[int, list[tuple[Findings, LinkedName]]] = {}
+    for findings in all_findings:
+        for name in findings.kept_links:
+            groups.setdefault(name.source, []).append((findings, name))
     for group in groups.values():
-        if len(group) == group[0][1].names and len({name.inode for _staged, name in group}) == 1:
+        if len(group) == group[0][1].names and len({name.inode for _findings, name in group}) == 1:
             continue
-        for staged, name in group:
-            staged.lines[name.position] = b""
-            staged.unchanged -= 1
-            staged.note_todo(name.position, name.inode)
+        for findings, name in group:
+            findings.lines[name.position] = b""
+            findings.unchanged -= 1
+            findings.note_pending(name.position, name.inode)
 
 
 class NewFile(NamedTuple):
@@ -158,7 +158,7 @@ class AdjustedFiles:
 _DONE, _NOTHING_THERE = 0, 2**64 - 1
 
 
-class Todo:
+class PendingNames:
     """Names that have to be staged: positions, and the inodes of what they replace, 0 where nothing is.
 
     Args:
@@ -198,14 +198,14 @@ class LinkedName(NamedTuple):
 
 
 @dataclass(slots=True)
-class Staged:
+class Findings:
     """What has become of planned files.
 
     There is one for each directory, and it goes from one process to another, so most of it is made when it is needed.
 
     Attributes:
         lines: for each name the fields of its manifest line; empty while it waits for the switch.
-        todo: names that are not there yet as they are to be; None = all.
+        pending: names that are not there yet as they are to be; None = all.
         is_guess: whether some of them are there only because the archive's index says that they are different.
         new: files that wait under hidden names.
         adjusted: files that wait for other attributes.
@@ -217,7 +217,7 @@ class Staged:
     """
 
     lines: list[bytes]
-    todo: Todo | tuple[()] | None = None
+    pending: PendingNames | tuple[()] | None = None
     new: NewFiles | tuple[NewFile, ...] = ()
     adjusted: AdjustedFiles | tuple[Adjusted, ...] = ()
     overwritten: list[int] = field(default_factory=list)
@@ -229,11 +229,11 @@ class Staged:
     copied_bytes: int = 0
     is_guess: bool = False
 
-    def note_todo(self, position: int, inode: int) -> None:
+    def note_pending(self, position: int, inode: int) -> None:
         """This name is to be staged, and replaces that."""
-        if not isinstance(self.todo, Todo):
-            self.todo = Todo(array("Q", bytes(8 * len(self.lines))))
-        self.todo.add(position, inode)
+        if not isinstance(self.pending, PendingNames):
+            self.pending = PendingNames(array("Q", bytes(8 * len(self.lines))))
+        self.pending.add(position, inode)
 
     def note_new(
         self, position: int, inode: int, old_inode: int, digest: bytes, *, is_link: bool, has_acl: bool
@@ -255,15 +255,15 @@ class Staged:
     def __getstate__(self) -> tuple[object, ...]:
         """Plain values, and few: the usual way takes ten times as long."""
         new = (self.new.rows, self.new.digests) if isinstance(self.new, NewFiles) else None
-        todo = self.todo.numbers if isinstance(self.todo, Todo) else self.todo
+        pending = self.pending.numbers if isinstance(self.pending, PendingNames) else self.pending
         lists = (self.overwritten, self.linked, self.kept_links)
         others = (self.adjusted, lists) if self.adjusted or any(lists) else None
-        return (self.lines, new, todo, self.counts(), self.is_guess, others)
+        return (self.lines, new, pending, self.counts(), self.is_guess, others)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.lines, new, todo, counts, self.is_guess, others = state
+        self.lines, new, pending, counts, self.is_guess, others = state
         self.new = () if new is None else NewFiles(*new)
-        self.todo = Todo(todo) if isinstance(todo, array) else todo
+        self.pending = PendingNames(pending) if isinstance(pending, array) else pending
         self.count(*counts)
         self.adjusted, lists = others or ((), ([], [], []))
         self.overwritten, self.linked, self.kept_links = lists
