@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from agent.appspec import Permission
     from agent.install import Conflict
-    from agent.install.plan.conflicts import Rule
+    from agent.install.plan.rule import Rule
     from agent.install.preview.changes import BlockedInstall, Change
 
 

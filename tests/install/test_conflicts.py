@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.install import Conflict, InstallConflicts, plan_install
-from agent.install.plan.conflicts import Cause, rule_of
+from agent.install.plan.rule import Cause, rule_of
 from agent.protocol import FileExistsBehavior
 from tests.install.host import FILES
 

@@ -28,8 +28,12 @@ class PermissionProblem(Exception):
     """An entry of `permissions` can't be applied; the message says which, and why."""
 
 
-def resolve_attributes(permission: Permission) -> Attributes:
+def resolve_attributes(permission: Permission, number: int) -> Attributes:
     """The entry with its users and groups looked up.
+
+    Args:
+        permission: the entry.
+        number: its place in the section.
 
     Raises:
         PermissionProblem: one of them does not exist, or only root may give files to them.
@@ -40,6 +44,7 @@ def resolve_attributes(permission: Permission) -> Attributes:
     _check_allowed(permission, uid, gid, where)
     entries = [_named_entry(entry, where) for entry in permission.acls]
     return Attributes(
+        number=number,
         permission=permission,
         mode=None if permission.mode is None else int(permission.mode, 8),
         uid=uid,

@@ -11,8 +11,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attributes:
-    """What one entry of `permissions` gives to its objects; None means: as it would be without it."""
+    """What one entry of `permissions` gives to its objects; None means: as it would be without it.
 
+    Attributes:
+        number: of the entry, which tells it apart from the others of its section.
+    """
+
+    number: int
     permission: Permission
     mode: int | None
     uid: int | None

@@ -1,4 +1,4 @@
-"""What stands in the way of an Install, all of it at once."""
+"""What stands in the way of an Install, all of it at once, in words. `rule` decides what does."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import functools
 import os
 import time
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING
 
 from agent.errors import CommandFailure
+from agent.install.plan.rule import Cause, rule_of
 from agent.logs import get_logger
-from agent.protocol import FileExistsBehavior
 from agent.user_names import known_user_name
 
 if TYPE_CHECKING:
@@ -19,43 +18,12 @@ if TYPE_CHECKING:
 
     from agent.install.compare.other_groups import OtherGroups
     from agent.install.model.request import InstallRequest
+    from agent.install.plan.rule import Rule
 
 log = get_logger()
 
 _MOST_LISTED = 20
 _MOST_LOGGED = 1000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """What is done with files that the group has not installed.
-
-    Attributes:
-        is_of_appspec: the AppSpec says so; else the deployment does, or nobody, and it is the default.
-    """
-
-    behavior: FileExistsBehavior
-    is_of_appspec: bool
-
-    @property
-    def set_by(self) -> str:
-        """Who made it, in words."""
-        if self.is_of_appspec:
-            return "the AppSpec"
-        if self.behavior is not FileExistsBehavior.DISALLOW:
-            return "the deployment"
-        # A deployment that says it in so many words is not told from one that says nothing.
-        return "default (neither the AppSpec nor the deployment asks for another)"
-
-
-class Cause(Enum):
-    """Why something can't be installed where it is to go."""
-
-    RULE = "the rule for files that the group did not install; another one would let it"
-    KIND = "a file where a directory must be, or the other way round"
-    LINK = "a link that is not followed"
-    AGENT = "what is there is the agent's own"
-    APPSPEC = "the AppSpec wants two things there"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,15 +89,6 @@ class InstallConflicts(CommandFailure):
         super().__init__("install-conflicts", _message(rule, conflicts, doubt))
         self.rule = rule
         self.conflicts = tuple(conflicts)
-
-
-def rule_of(request: InstallRequest) -> Rule:
-    """The rule for files that are there already: the AppSpec's own wins over the deployment's."""
-    own = request.appspec.file_exists_behavior
-    return Rule(
-        behavior=request.file_exists_behavior if own is None else own,
-        is_of_appspec=own is not None,
-    )
 
 
 def conflicts_of(

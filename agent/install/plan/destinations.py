@@ -7,7 +7,8 @@ import stat
 from typing import TYPE_CHECKING
 
 from agent.install.model.directory import Directory, Standing
-from agent.install.posix.places import Kind, PlaceChanged
+from agent.install.plan.rule import Action, Cause, Found, Wanted, decide
+from agent.install.posix.places import Kind, PlaceChanged, Resolved
 from agent.install.records.manifest import decode_record, is_as_left, lasting_state
 from agent.listings import clock_ns
 
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.install.compare.other_groups import OtherGroups
-    from agent.install.posix.places import Places, Resolved
+    from agent.install.posix.places import Places
     from agent.install.records.installed import Previous
+    from agent.protocol import FileExistsBehavior
 
 _NONE: set[bytes] = set()
 _MOST_BLOCKERS = 100
@@ -30,20 +32,21 @@ class Impassable(Exception):
     Attributes:
         path: as the AppSpec spells it.
         found: what is there.
-        is_agents_own: it is a directory of the agent's, or lies in one; else it is no directory, and not ours.
+        cause: what the rule has answered.
     """
 
-    def __init__(self, path: bytes, found: Resolved, *, is_agents_own: bool = False) -> None:
+    def __init__(self, path: bytes, found: Resolved, cause: Cause) -> None:
         super().__init__(os.fsdecode(path))
         self.path = path
         self.found = found
-        self.is_agents_own = is_agents_own
+        self.cause = cause
 
 
 class Destinations:
-    """Looks at each directory once.
+    """Looks at each directory once, and asks the rule about it.
 
     Args:
+        behavior: for what the group did not install.
         previous: what is ours.
         others: the other groups.
         places: of this Install.
@@ -56,11 +59,13 @@ class Destinations:
 
     def __init__(
         self,
+        behavior: FileExistsBehavior,
         previous: Previous,
         others: OtherGroups,
         places: Places,
         agent_directories: Iterable[Path] = (),
     ) -> None:
+        self._behavior = behavior
         self._previous = previous
         self._others = others
         self._places = places
@@ -89,6 +94,12 @@ class Destinations:
             self.by_real.setdefault(known.real, known)
             self._by_path[path] = known
         return known
+
+    def is_agents(self, real: bytes) -> bool:
+        """Whether this directory is one that the agent keeps its own things in."""
+        if real in self._agents_own:
+            return True
+        return bool(self._agents_identities) and self._places.identity(real) in self._agents_identities
 
     def ours_in(self, real: bytes) -> set[bytes]:
         """Names of the directories in this one that are ours, and would be gone when our files were."""
@@ -135,25 +146,46 @@ class Destinations:
         above, _slash, name = path.rpartition(b"/")
         parent = self.directory(above)
         real = parent.real.rstrip(b"/") + b"/" + name
+        found, resolved = self._found(parent, real, name)
+        decision = decide(found, Wanted.DIRECTORY, self._behavior)
+        if isinstance(decision, Cause):
+            raise Impassable(path, resolved, decision)
+        if decision is not Action.KEEP:
+            is_replaced = decision is Action.REPLACE
+            return Directory(path, real, Standing.NEW, replaces=is_replaced, parent=parent)
+        if found is Found.LINK_TO_DIRECTORY:
+            return self.directory(resolved.real)._replace(path=path)
+        standing = Standing.OURS if found is Found.OUR_DIRECTORY else Standing.FOREIGN
+        return Directory(path, real, standing, replaces=False, parent=parent)
+
+    def _found(self, parent: Directory, real: bytes, name: bytes) -> tuple[Found, Resolved]:
+        """What is where a directory must be, in a directory that was found or will be made."""
         if real in self._agents_own:
-            raise Impassable(path, self._places.resolve(real), is_agents_own=True)
+            return Found.AGENTS_DIRECTORY, self._places.resolve(real)
         if parent.standing is Standing.NEW:
-            return Directory(path, real, Standing.NEW, replaces=False, parent=parent)
-        if real in self.states:
-            # It was looked at just now.
-            return Directory(path, real, Standing.OURS, replaces=False, parent=parent)
-        found = self._places.resolve(real)
-        if found.kind is Kind.ABSENT:
-            return Directory(path, real, Standing.NEW, replaces=False, parent=parent)
-        if found.is_directory and not found.link:
-            if self._agents_identities and self._places.identity(real) in self._agents_identities:
-                raise Impassable(path, found, is_agents_own=True)
-            return Directory(path, real, Standing.FOREIGN, replaces=False, parent=parent)
-        if self._previous.owns(parent.real, name):
-            return Directory(path, real, Standing.NEW, replaces=True, parent=parent)
-        if found.is_directory:
-            return self.directory(found.real)._replace(path=path)
-        raise Impassable(path, found)
+            return Found.NOTHING, Resolved(real, Kind.ABSENT)
+        if real in self.states:  # it was looked at just now
+            return Found.OUR_DIRECTORY, Resolved(real, Kind.DIRECTORY)
+        resolved = self._places.resolve(real)
+        if resolved.is_directory and not resolved.link:
+            return self._of_directory(real), resolved
+        if resolved.kind is not Kind.ABSENT and self._previous.owns(parent.real, name):
+            return Found.OUR_FILE, resolved
+        return _of_anything_else(resolved), resolved
+
+    def _of_directory(self, real: bytes) -> Found:
+        if self.is_agents(real):
+            return Found.AGENTS_DIRECTORY
+        return Found.OUR_DIRECTORY_IN_USE if real in self._previous.directories else Found.FOREIGN_DIRECTORY
+
+
+def _of_anything_else(resolved: Resolved) -> Found:
+    """What that is which is no directory of this path, and not ours."""
+    if resolved.kind is Kind.ABSENT:
+        return Found.NOTHING
+    if resolved.is_directory:
+        return Found.LINK_TO_DIRECTORY
+    return Found.LINK_NOT_FOLLOWED if resolved.why_not else Found.FOREIGN_FILE
 
 
 def vanishing_directories(previous: Previous, places: Places) -> dict[bytes, bytes]:

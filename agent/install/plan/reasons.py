@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from agent.install.posix.places import Resolved
 
 
+AGENTS_OWN = "the agent's own"
+
 _MOST_LISTED = 20
 
 
@@ -60,47 +62,38 @@ class Origins:
 
     def __init__(self, archive: bytes) -> None:
         self._archive = archive
-        self._mapping: FileMapping | None = None
         self._files: dict[bytes, list[_Files]] = {}
         self._directories: dict[bytes, tuple[FileMapping, bytes]] = {}
 
-    def begin(self, mapping: FileMapping) -> None:
-        """What is added from now on comes from this entry."""
-        self._mapping = mapping
+    def add_files(
+        self, mapping: FileMapping, directory: Directory, names: list[bytes], source: bytes
+    ) -> None:
+        """For this entry these names, of that directory of the archive, go there."""
+        self._files.setdefault(directory.real, []).append(_Files(mapping, directory, source, names))
 
-    def add_files(self, directory: Directory, names: list[bytes], source: bytes) -> None:
-        """These names, of that directory of the archive, go there."""
-        self._files.setdefault(directory.real, []).append(_Files(self._now, directory, source, names))
+    def add_directory(self, mapping: FileMapping, directory: Directory) -> None:
+        """For this entry this directory is needed."""
+        self._directories.setdefault(directory.real, (mapping, directory.path))
 
-    def add_directory(self, directory: Directory) -> None:
-        """This directory is needed."""
-        self._directories.setdefault(directory.real, (self._now, directory.path))
-
-    def twice(self, directory: Directory, name: bytes, source: bytes) -> str:
-        """Why this name of that directory of the archive can't go there: something else is planned in its place."""
-        asked = Origin(self._now, source + b"/" + name, directory.inner(name))
+    def twice(self, mapping: FileMapping, directory: Directory, name: bytes, source: bytes) -> str:
+        """Why this name of that directory of the archive can't go there for an entry: something else is planned there."""
+        asked = Origin(mapping, source + b"/" + name, directory.inner(name))
         known = self._named(directory.real, name)
         if known:
             return self._of_two_files(known[0], asked)
-        mapping, path = self._directories[directory.real.rstrip(b"/") + b"/" + name]
-        return self._of_file_and_directory(asked, Origin(mapping, b"", path))
+        other, path = self._directories[directory.real.rstrip(b"/") + b"/" + name]
+        return self._of_file_and_directory(asked, Origin(other, b"", path))
 
     def again(self, directory: Directory, name: bytes) -> str:
-        """The same of a name that was added twice."""
+        """Why a name that was added twice can't go there."""
         known = self._named(directory.real, name)
         return self._of_two_files(known[0], known[-1])
 
-    def file_and_directory(self, directory: Directory) -> str:
-        """Why this directory can't be made: a file is planned in its place."""
+    def file_and_directory(self, mapping: FileMapping, directory: Directory) -> str:
+        """Why this directory can't be made for an entry: a file was added in its place."""
         above, _slash, name = directory.real.rpartition(b"/")
         file = self._named(above or b"/", name)[0]
-        return self._of_file_and_directory(file, Origin(self._now, b"", directory.path))
-
-    @property
-    def _now(self) -> FileMapping:
-        if self._mapping is None:
-            raise AssertionError("`begin` comes first")
-        return self._mapping
+        return self._of_file_and_directory(file, Origin(mapping, b"", directory.path))
 
     def _of_two_files(self, one: Origin, other: Origin) -> str:
         text = f"the AppSpec installs it twice: from {self._told(one)} and from {self._told(other)}"
@@ -146,14 +139,23 @@ def no_directory(found: Resolved, status: os.stat_result) -> str:
 
 
 def there_already(path: bytes, status: os.stat_result) -> str:
-    """What is there that this group has not installed.
+    """What is there that this group has not installed, where a file must be.
 
     Args:
         path: without links above it.
         status: of what is there.
     """
+    if stat.S_ISDIR(status.st_mode):
+        return "a directory where a file must be"
     reason = f"{kind_of(status)} that is there already"
     return f"{reason}, {_leading(path)}" if stat.S_ISLNK(status.st_mode) else reason
+
+
+def not_as_left(path: bytes) -> str:
+    """Why something in a directory of ours, which the AppSpec spells like that, keeps it from giving way to a file."""
+    return (
+        f"it is in the directory {os.fsdecode(path)}, where a file must be, and is not as this group left it"
+    )
 
 
 def kind_of(status: os.stat_result) -> str:

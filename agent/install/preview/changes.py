@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agent.appspec import Permission
-    from agent.install.plan.conflicts import Conflict, Rule
+    from agent.install.plan.conflicts import Conflict
+    from agent.install.plan.rule import Rule
 
 
 class ChangeKind(Enum):

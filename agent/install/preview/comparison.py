@@ -14,7 +14,7 @@ from agent.install.compare.comparer import Comparer
 from agent.install.model.directory import Standing
 from agent.install.model.failures import StepFailed
 from agent.install.model.steps import PlannedDirectory
-from agent.install.plan.conflicts import rule_of
+from agent.install.plan.rule import rule_of
 from agent.install.preview.changes import Change, ChangeKind, FileSystem, ObjectKind, Preview
 from agent.install.records.manifest import decode_record, is_as_left
 

@@ -101,3 +101,11 @@ def test_not_through_a_link_either(used: SharedHost) -> None:
     appspec = "files: [{source: app, destination: '@DEST@/alias'}]"
     request = used.request({"app/new-cleanup": "/etc/passwd\n"}, appspec, durable=False)
     assert_refused(request, used, f"{used.dest}/alias")
+
+
+def test_a_file_does_not_take_the_place_of_what_the_agent_keeps(used: SharedHost) -> None:
+    """To remove that, as is right for a directory of others, would be bad advice."""
+    appspec = "files: [{source: app, destination: '@BASE@'}]"
+    overwrite = FileExistsBehavior.OVERWRITE
+    request = used.request({"app/root": "a file"}, appspec, behavior=overwrite, durable=False)
+    assert_refused(request, used, f"{used.base}/root (it is the agent's own)")
