@@ -1,13 +1,15 @@
-"""Install beside `cp -a` and `rsync -a --delete`: the same trees, the same file system, in turns.
+"""Install beside `cp -a` and `rsync -a --delete`: the same trees, the same file systems, in turns.
 
-    python bench/install.py [--rounds 5] [--trees 10000x4k,django] [--image ext4] [--directory /dev/shm]
+    python bench/install.py [--rounds 5] [--trees 10000x4k,django] [--on directory,ext4] [--beside CHECKOUT]
 
 Every revision is a tar that is unpacked anew, as a deployment does it; Install runs in a forked
 process with the options of a worker, and waits for the disk as a worker does. Four cases, one
 after the other: fresh, nothing changed, 1 % changed (of a single file: 1 % of its bytes), everything
-changed. Seconds are those of the whole process, from its start to its end. `x cp -a` and `x rsync`
-are ours divided by theirs, of the minimums, of the CPU seconds in brackets; `cp -a` always copies
-into an empty place, `rsync` brings the previous revision up to date. Peak memory is that of the
+changed. `cp -a` always copies into an empty place, `rsync` brings the previous revision up to date.
+With `--beside`, the Install of another checkout takes its turns, too.
+
+Seconds are those of the whole process, from its start to its end; CPU is that of all its processes, by the file.
+`x cp -a` divides by what `cp -a` took: the minimums, then the medians, then the CPU. Peak memory is that of the
 largest process above what it had when it was forked. In an extra run another process looks at 64
 destinations all the time, and the result is compared with the archive. On an image, `no sync` is
 the minimum of extra runs that do not wait for the disk.
@@ -19,35 +21,30 @@ import argparse
 import contextlib
 import multiprocessing
 import os
-import resource
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections import defaultdict
 from dataclasses import dataclass, field
-from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from agent.appspec import read_appspec
-from agent.bundle import ArchiveLimits
-from agent.bundle.unpack import unpack_bundle
-from agent.deployments.layout import DeploymentRoot
-from agent.install import InstallOptions, InstallRequest, install
-from agent.protocol import BundleType
+from bench.installer import Installer
+from bench.taken import Taken, spawned
 from bench.trees import TREES, Case, Revisions, make_revisions, remove
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-GROUP = "bench"
+CHECKOUT = Path(__file__).resolve().parent.parent
+DIRECTORY = "directory"
 MAKE_FILE_SYSTEM = {
     # Inodes for small files, and no thread that goes on making the file system while we measure.
     "ext4": ["mkfs.ext4", "-q", "-F", "-i", "4096", "-E", "lazy_itable_init=0,lazy_journal_init=0"],
@@ -55,25 +52,10 @@ MAKE_FILE_SYSTEM = {
     "btrfs": ["mkfs.btrfs", "-q", "-f"],
 }
 
+# Who brings the revision to its place.
+OURS, BESIDE, COPY, RSYNC = "ours", "beside", "cp -a", "rsync"
 
-class Method(Enum):
-    """Who brings the revision to its place."""
-
-    OURS = "ours"
-    COPY = "cp -a"
-    RSYNC = "rsync"
-
-
-AIMS = {Case.FRESH: "1.0", Case.SAME: "0.3", Case.ALL: "1.5"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
-    """What one process took; `peak_kib` is 0 when it is not known."""
-
-    wall_s: float
-    cpu_s: float
-    peak_kib: int = 0
+AIMS = {Case.FRESH: "1.0", Case.SAME: "0.3", Case.FEW: "0.4", Case.ALL: "1.3"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,75 +72,60 @@ class Gap:
 
 @dataclass
 class Figures:
-    """Everything that was measured of one tree."""
+    """Everything that was measured of one tree, on one file system."""
 
-    taken: dict[tuple[Case, Method], list[Taken]] = field(default_factory=lambda: defaultdict(list))
+    taken: dict[tuple[Case, str], list[Taken]] = field(default_factory=lambda: defaultdict(list))
     unsynced: dict[Case, list[Taken]] = field(default_factory=lambda: defaultdict(list))
     gaps: dict[Case, Gap] = field(default_factory=dict)
 
 
 class Place:
-    """A file system with a deployment root, and three destinations."""
+    """A file system where everybody has a directory."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, installers: dict[str, Installer]) -> None:
         self._path = path
-        self._root = DeploymentRoot(path=path / "root")
-        self.destinations = {method: path / method.name.lower() for method in Method}
+        self._installers = installers
+        self._tools = [COPY, RSYNC] if shutil.which("rsync") else [COPY]
+        self.methods = [*installers, *self._tools]
 
-    def unpack(self, bundle: Path, deployment_id: str) -> Path:
-        """The deployment archive of a new deployment, as DownloadBundle leaves it."""
-        directory = self._root.deployment(GROUP, deployment_id)
-        directory.path.mkdir(parents=True)
-        unpack_bundle(bundle, BundleType.TAR, directory.archive, ArchiveLimits(), ())
-        return directory.archive
+    def unpack(self, bundle: Path, case: Case) -> dict[str, Path]:
+        """The deployment archive of a new deployment, of each who installs."""
+        return {
+            name: installer.unpack(bundle, f"d-{case.name}") for name, installer in self._installers.items()
+        }
 
-    def install(self, archive: Path, *, durable: bool = True) -> Taken:
-        """Install in a process of its own."""
-        self._root.instructions.mkdir(exist_ok=True)
-        request = InstallRequest(
-            appspec=read_appspec(archive, "appspec.yml"),
-            archive=archive,
-            instructions_directory=self._root.instructions,
-            group_id=GROUP,
-            deployment_id=archive.parent.name,
-            options=InstallOptions(processes=len(os.sched_getaffinity(0)), durable=durable),
-        )
-        self._settle()
-        return forked(lambda: install(request))
-
-    def run(self, method: Method, archive: Path) -> Taken:
-        """Let one of the three do its work."""
-        destination = self.destinations[method]
-        if method is Method.OURS:
-            return self.install(archive)
-        self._settle()
-        if method is Method.RSYNC:
-            return spawned(["rsync", "-a", "--delete", f"{archive}/tree/", f"{destination}/"])
-        taken = spawned(["cp", "-a", f"{archive}/tree", str(destination)])
+    def run(self, method: str, archives: dict[str, Path], *, durable: bool = True) -> Taken:
+        """Let one of them do its work."""
+        # Nobody waits for what somebody else has written.
+        subprocess.run(["sync", "-f", self._path], check=True)
+        if method in self._installers:
+            return self._installers[method].install(archives[method], durable=durable)
+        tree, destination = archives[OURS] / "tree", self._path / method
+        if method == RSYNC:
+            return spawned(["rsync", "-a", "--delete", f"{tree}/", f"{destination}/"])
+        taken = spawned(["cp", "-a", str(tree), str(destination)])
         remove(destination)
         return taken
 
-    def keep_only(self, archive: Path) -> None:
-        """Remove all other archives."""
-        remove(*(path for path in self._root.group(GROUP).iterdir() if path != archive.parent))
-
     def clear(self) -> None:
         """Remove everything, and give an image's blocks back."""
-        remove(self._root.path, *self.destinations.values())
+        places = [self._path / method for method in self._tools]
+        for name in self._installers:
+            places += (self._path / name).iterdir()
+        remove(*places)
         subprocess.run(["fstrim", self._path], check=False, stderr=subprocess.DEVNULL)
-
-    def _settle(self) -> None:
-        """Nobody waits for what somebody else has written."""
-        subprocess.run(["sync", "-f", self._path], check=True)
 
 
 def main() -> None:
     """Measure and print."""
     options = _options()
-    if options.image and not options.in_namespace:
+    has_images = any(kind in MAKE_FILE_SYSTEM for kind in options.on.split(","))
+    if has_images and os.geteuid() == 0 and not options.in_namespace:
         again = [sys.executable, str(Path(__file__).resolve()), *sys.argv[1:], "--in-namespace"]
         os.execvp("unshare", ["unshare", "--mount", "--propagation", "private", *again])  # noqa: S606
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if not shutil.which("rsync"):
+        print("rsync is left out, which is not there")
     with tempfile.TemporaryDirectory(prefix="bench-install-", dir=options.directory) as scratch:
         for name in options.trees.split(","):
             measure(name, Path(scratch), options)
@@ -168,60 +135,78 @@ def measure(name: str, scratch: Path, options: argparse.Namespace) -> None:
     """All cases of one tree."""
     path = scratch / "place"
     path.mkdir()
-    revisions = make_revisions(name, scratch, path / Method.OURS.name.lower(), options.downloads)
-    place = Place(path)
-    figures = Figures()
-    with file_system(options.image, path, 10 * revisions.size_bytes + 2**30):
-        for number in range(options.rounds):
-            _take_turns(place, revisions, number, figures)
-            if options.image:
-                _without_sync(place, revisions, figures)
-        _watch(place, revisions, figures)
-    where = f"on {options.image} in an image" if options.image else f"below {options.directory}"
-    print(f"{name}: {len(revisions.files)} files, {revisions.size_bytes / 2**20:.0f} MiB, {where}")
-    show(figures)
+    checkouts = {OURS: CHECKOUT} | ({BESIDE: options.beside} if options.beside else {})
+    with contextlib.ExitStack() as stack:
+        installers = {who: Installer(where, path / who, f"{who}.yml") for who, where in checkouts.items()}
+        for installer in installers.values():
+            stack.callback(installer.close)
+        destinations = {f"{who}.yml": installer.destination for who, installer in installers.items()}
+        revisions = make_revisions(name, scratch, destinations, options.downloads)
+        for kind in options.on.split(","):
+            if kind != DIRECTORY and os.geteuid():
+                print(f"{name} on {kind} is left out: only root can mount an image\n")
+                continue
+            size_bytes = (6 + 4 * len(installers)) * revisions.size_bytes + 2**30
+            with file_system(kind, path, size_bytes):
+                for who in installers:
+                    (path / who).mkdir()
+                figures = _measured(Place(path, installers), revisions, installers, kind, options.rounds)
+                remove(*(path / who for who in installers))
+            where = f"below {options.directory}" if kind == DIRECTORY else f"on {kind} in an image"
+            count = len(revisions.files)
+            print(f"{name}: {count} files, {revisions.size_bytes / 2**20:.0f} MiB, {where}")
+            show(figures, count)
     path.rmdir()
     remove(*revisions.bundles.values())
 
 
+def _measured(
+    place: Place, revisions: Revisions, installers: dict[str, Installer], kind: str, rounds: int
+) -> Figures:
+    figures = Figures()
+    for number in range(rounds):
+        _take_turns(place, revisions, number, figures)
+        if kind != DIRECTORY:
+            _without_sync(place, revisions, figures)
+    _watch(place, revisions, installers[OURS].destination, figures)
+    return figures
+
+
 def _take_turns(place: Place, revisions: Revisions, number: int, figures: Figures) -> None:
-    methods = list(Method)
-    turn = number % len(methods)
+    turn = number % len(place.methods)
     for case in Case:
-        archive = place.unpack(revisions.bundles[case], f"d-{case.name}")
-        for method in methods[turn:] + methods[:turn]:
-            figures.taken[case, method].append(place.run(method, archive))
-        place.keep_only(archive)
+        archives = place.unpack(revisions.bundles[case], case)
+        for method in place.methods[turn:] + place.methods[:turn]:
+            figures.taken[case, method].append(place.run(method, archives))
     place.clear()
 
 
 def _without_sync(place: Place, revisions: Revisions, figures: Figures) -> None:
     for case in Case:
-        archive = place.unpack(revisions.bundles[case], f"d-{case.name}")
-        figures.unsynced[case].append(place.install(archive, durable=False))
-        place.keep_only(archive)
+        archives = place.unpack(revisions.bundles[case], case)
+        figures.unsynced[case].append(place.run(OURS, archives, durable=False))
     place.clear()
 
 
-def _watch(place: Place, revisions: Revisions, figures: Figures) -> None:
+def _watch(place: Place, revisions: Revisions, destination: Path, figures: Figures) -> None:
     """Once more, with the reinstalls watched; and each result is what the archive holds."""
-    destination = place.destinations[Method.OURS]
     for case in Case:
-        archive = place.unpack(revisions.bundles[case], f"d-{case.name}")
+        archives = place.unpack(revisions.bundles[case], case)
+        install = partial(place.run, OURS, archives)
         if case is Case.FRESH:
-            place.install(archive)
+            install()
         else:
             paths = [f"{destination}/{name}" for name in revisions.sample(case)]
-            figures.gaps[case] = watched(paths, partial(place.install, archive))
-        subprocess.run(["diff", "-rq", "--no-dereference", archive / "tree", destination], check=True)
-        place.keep_only(archive)
+            figures.gaps[case] = watched(paths, install)
+        tree = archives[OURS] / "tree"
+        subprocess.run(["diff", "-rq", "--no-dereference", tree, destination], check=True)
     place.clear()
 
 
 @contextlib.contextmanager
-def file_system(kind: str | None, path: Path, size_bytes: int) -> Iterator[None]:
-    """A new file system at `path`, in a file beside it; or, when there is no kind, whatever is there."""
-    if kind is None:
+def file_system(kind: str, path: Path, size_bytes: int) -> Iterator[None]:
+    """A new file system at `path`, in a file beside it; or whatever is there."""
+    if kind == DIRECTORY:
         yield
         return
     image = path.with_suffix(".image")
@@ -235,51 +220,6 @@ def file_system(kind: str | None, path: Path, size_bytes: int) -> Iterator[None]
         # Lazy: after an interruption somebody may still be busy there, and nobody else sees this mount.
         subprocess.run(["umount", "--lazy", path], check=True)
         image.unlink()
-
-
-def spawned(command: list[str]) -> Taken:
-    """What a tool takes."""
-    start = time.perf_counter()
-    return _ended(os.posix_spawnp(command[0], command, os.environ), command[0], start)
-
-
-def forked(work: Callable[[], object]) -> Taken:
-    """What `work` takes in a forked process."""
-    reader, writer = os.pipe()
-    start = time.perf_counter()
-    pid = os.fork()
-    if pid == 0:
-        _work(work, writer)
-    os.close(writer)
-    taken_before = int(os.read(reader, 32) or b"0")
-    os.close(reader)
-    return _ended(pid, "install", start, taken_before)
-
-
-def _work(work: Callable[[], object], writer: int) -> NoReturn:
-    status = 1
-    try:
-        os.write(writer, b"%d" % resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-        work()
-        status = 0
-    except BaseException:  # noqa: BLE001 - nothing may escape into the copy of the caller
-        traceback.print_exc()
-    finally:
-        os._exit(status)
-
-
-def _ended(pid: int, name: str, start: float, rss_kib: int | None = None) -> Taken:
-    try:
-        _, status, usage = os.wait4(pid, 0)
-    except BaseException:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        raise
-    wall = time.perf_counter() - start
-    if status:
-        sys.exit(f"{name} failed: {os.waitstatus_to_exitcode(status)}")
-    peak = 0 if rss_kib is None else usage.ru_maxrss - rss_kib
-    return Taken(wall_s=wall, cpu_s=usage.ru_utime + usage.ru_stime, peak_kib=peak)
 
 
 def watched(paths: list[str], work: Callable[[], object]) -> Gap:
@@ -318,33 +258,42 @@ def _look(paths: list[str], stopped: Any, answers: Any) -> None:
     answers.send(Gap(longest_s=longest, interval_s=(end - start) / looks))
 
 
-def show(figures: Figures) -> None:
-    """One table."""
-    columns = f"{'min':>9}{'median':>9}{'cpu':>9}{'x cp -a':>15}{'aim':>5}{'x rsync':>15}{'peak':>11}"
-    print(f"  {'seconds':26}{columns}{'no sync':>9}  missing")
+def show(figures: Figures, count: int) -> None:
+    """One table; `count` files were installed."""
+    print(f"  {'':18} {'':7}{'seconds':>15} {'CPU of':>9} {'x cp -a':>20}")
+    columns = f"{'min':>8}{'median':>8}{'a file':>9}{'min':>8}{'median':>8}{'CPU':>6}{'aim':>6}"
+    print(f"  {'':18} {'':7}{columns}{'peak':>11}{'no sync':>9}  missing")
     for case in Case:
-        ours, copy, rsync = (figures.taken[case, method] for method in Method)
-        ratios = f"{_ratio(ours, copy):>15}{AIMS.get(case, ''):>5}{_ratio(ours, rsync):>15}"
-        peak = f"{max(taken.peak_kib for taken in ours) / 1024:+.1f} MiB"
-        unsynced = [taken.wall_s for taken in figures.unsynced[case]]
-        no_sync = f"{min(unsynced):.3f}" if unsynced else "-"
-        gap = figures.gaps.get(case, "-")
-        print(f"  {case.value:20}{'ours':6}{_times(ours)}{ratios}{peak:>11}{no_sync:>9}  {gap}")
-        for method in (Method.COPY, Method.RSYNC):
-            print(f"  {'':20}{method.value:6}{_times(figures.taken[case, method])}")
+        label = case.value
+        copy = figures.taken[case, COPY]
+        for method in (OURS, BESIDE, COPY, RSYNC):
+            taken = figures.taken[case, method]
+            if not taken:
+                continue
+            line = f"  {label:18} {method:7}{_times(taken, count)}"
+            label = ""
+            if method != COPY:
+                line += f"{_ratios(taken, copy)}{AIMS[case] if method == OURS else '':>6}"
+            if method in {OURS, BESIDE}:
+                line += f"{max(one.peak_kib for one in taken) / 1024:+7.1f} MiB"
+            if method == OURS:
+                unsynced = [one.wall_s for one in figures.unsynced[case]]
+                line += f"{f'{min(unsynced):.3f}' if unsynced else '-':>9}  {figures.gaps.get(case, '-')}"
+            print(line)
     print(flush=True)
 
 
-def _times(taken: list[Taken]) -> str:
+def _times(taken: list[Taken], count: int) -> str:
     wall = [one.wall_s for one in taken]
-    cpu = min(one.cpu_s for one in taken)
-    return f"{min(wall):9.3f}{statistics.median(wall):9.3f}{cpu:9.3f}"
+    cpu = min(one.cpu_s for one in taken) / count
+    return f"{min(wall):8.3f}{statistics.median(wall):8.3f}{f'{cpu * 1e6:.1f} us':>9}"
 
 
-def _ratio(ours: list[Taken], theirs: list[Taken]) -> str:
-    wall = min(taken.wall_s for taken in ours) / min(taken.wall_s for taken in theirs)
-    cpu = min(taken.cpu_s for taken in ours) / max(min(taken.cpu_s for taken in theirs), 1e-6)
-    return f"{wall:.2f} ({cpu:.2f})"
+def _ratios(ours: list[Taken], theirs: list[Taken]) -> str:
+    wall, other = ([one.wall_s for one in taken] for taken in (ours, theirs))
+    cpu, other_cpu = (min(one.cpu_s for one in taken) for taken in (ours, theirs))
+    medians = statistics.median(wall) / statistics.median(other)
+    return f"{min(wall) / min(other):8.2f}{medians:8.2f}{cpu / max(other_cpu, 1e-6):6.2f}"
 
 
 def _options() -> argparse.Namespace:
@@ -353,10 +302,14 @@ def _options() -> argparse.Namespace:
     )
     directory = Path("/dev/shm")  # noqa: S108 - where a disk does not count
     downloads = Path.home() / ".cache" / "codedeploy-host-agent-bench"
-    parser.add_argument("--directory", type=Path, default=directory, help="room for ten times the tree")
+    kinds = f"some of {','.join([DIRECTORY, *MAKE_FILE_SYSTEM])}; all but the first are new images, for which root is needed"
+    parser.add_argument("--directory", type=Path, default=directory, help="room for twenty times the tree")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--trees", default=TREES, help=f"some of {TREES}; any count x size will do")
-    parser.add_argument("--image", choices=MAKE_FILE_SYSTEM, help="measure on this file system; needs root")
+    parser.add_argument("--on", default=f"{DIRECTORY},ext4", help=kinds)
+    parser.add_argument(
+        "--beside", type=Path, metavar="CHECKOUT", help="another checkout, to be measured as well"
+    )
     parser.add_argument("--downloads", type=Path, default=downloads, help="where Django and headers are kept")
     parser.add_argument("--in-namespace", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()

@@ -50,14 +50,22 @@ class Revisions:
         return sorted({*_spread(self.changed[case], 32), *_spread(self.files, 32)})
 
 
-def make_revisions(name: str, scratch: Path, destination: Path, downloads: Path) -> Revisions:
-    """The bundles of a tree. Size is preserved where the content changes, so that it tells nothing."""
+def make_revisions(name: str, scratch: Path, destinations: dict[str, Path], downloads: Path) -> Revisions:
+    """The bundles of a tree. Size is preserved where the content changes, so that it tells nothing.
+
+    Args:
+        name: of the tree.
+        scratch: where there is room for all of them.
+        destinations: name of an AppSpec in each bundle → where that one installs the tree.
+        downloads: where that is kept which has to be downloaded.
+    """
     source = scratch / "source"
     tree = source / "tree"
     tree.mkdir(parents=True)
     fill(name, tree, downloads)
-    appspec = f"version: 0.0\nos: linux\nfiles:\n  - source: tree\n    destination: {destination}\n"
-    (source / "appspec.yml").write_text(appspec)
+    for appspec, destination in destinations.items():
+        text = f"version: 0.0\nos: linux\nfiles:\n  - source: tree\n    destination: {destination}\n"
+        (source / appspec).write_text(text)
     paths = sorted(path for path in tree.rglob("*") if path.is_file() and not path.is_symlink())
     changed: dict[Case, list[Path]] = {Case.SAME: [], Case.FEW: paths[::100], Case.ALL: paths}
     bundles = {Case.FRESH: _packed(source, scratch / "first.tar")}
