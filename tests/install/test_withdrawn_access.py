@@ -187,6 +187,23 @@ def test_what_the_operator_changes_above_reaches_all_with_the_next_deployment(
     assert access(fresh) == access(host)
 
 
+@pytest.mark.parametrize("after", ABOVE)
+def test_so_it_does_where_files_lie_in_the_operators_own_directory(
+    place: Path, after: Callable[[Path], None]
+) -> None:
+    """A directory that was there keeps its attributes, and its files get what it hands down."""
+    hosts = Host(place / "fresh"), Host(place / "host")
+    tree = {"app/kept": {"content": "k", "mode": SECRET}, "app/run": {"content": "r", "mode": 0o755}}
+    for host in hosts:
+        host.write({"app/of-others": "o"})
+    install_until_known(hosts[1], tree)
+    for host in hosts:
+        after(host.dest / "app")
+        host.install(tree, durable=False)
+
+    assert access(hosts[0]) == access(hosts[1])
+
+
 @pytest.mark.parametrize("shape", ["file", "directory"])
 def test_an_acl_that_was_set_by_hand_goes_with_the_next_deployment(place: Path, shape: str) -> None:
     """From what is kept as from what is replaced, from files as from directories."""

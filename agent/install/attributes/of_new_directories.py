@@ -152,9 +152,9 @@ class FreshDirectories:
     def __init__(self, places: Places) -> None:
         self._places = places
         self.differing: set[bytes] = set()
-        self._known: dict[bytes, WantedDirectory] = {}
+        self._made: dict[bytes, _Made] = {}
         self._handed_down: dict[bytes, HandedDown] = {}
-        self._uid, self._gid = os.geteuid(), os.getegid()
+        self._uid = os.geteuid()
 
     def of(self, directory: Directory) -> WantedDirectory:
         """For this directory.
@@ -162,13 +162,7 @@ class FreshDirectories:
         Raises:
             OSError: what is above can't be looked at.
         """
-        parent = directory.parent
-        if parent is None:
-            return WantedDirectory(self._uid, self._gid, _MODE, None, None)
-        known = self._known.get(parent.real)
-        if known is None:
-            known = self._known[parent.real] = self._made_in(parent)
-        return known
+        return self._made_beside(directory).wanted
 
     def made_with(self, directory: Directory) -> int:
         """The mode to make this directory with, where the umask is 0.
@@ -184,19 +178,35 @@ class FreshDirectories:
         Raises:
             OSError: it, or what is above it, can't be looked at.
         """
+        if directory.standing is not Standing.FOREIGN:
+            return self._made_beside(directory).handed_down
         known = self._handed_down.get(directory.real)
         if known is None:
-            if directory.standing is Standing.FOREIGN:
-                known = handed_down_at(self._places.of(directory.real))
-            else:
-                wanted = self.of(directory)
-                known = handed_down(wanted.mode, wanted.gid, wanted.default_acl)
-            self._handed_down[directory.real] = known
+            known = self._handed_down[directory.real] = handed_down_at(self._places.of(directory.real))
         return known
 
-    def _made_in(self, parent: Directory) -> WantedDirectory:
+    def _made_beside(self, directory: Directory) -> _Made:
+        """What this directory would get, and hand down; it is the same for all beside it."""
+        parent = directory.parent
+        if parent is None:
+            raise ValueError("nobody makes the root directory")
+        known = self._made.get(parent.real)
+        if known is None:
+            known = self._made[parent.real] = self._made_in(parent)
+        return known
+
+    def _made_in(self, parent: Directory) -> _Made:
         above = self.handed_down(parent)
         mode, access = _MODE, None
         if above.default_acl is not None:
             mode, access = mode_without(above.default_acl), or_none(above.default_acl)
-        return WantedDirectory(self._uid, above.gid, mode | above.setgid, access, above.default_acl)
+        mode |= above.setgid
+        wanted = WantedDirectory(self._uid, above.gid, mode, access, above.default_acl)
+        return _Made(wanted, handed_down(mode, above.gid, above.default_acl))
+
+
+class _Made(NamedTuple):
+    """What a directory would get that is made now, and what it would hand down."""
+
+    wanted: WantedDirectory
+    handed_down: HandedDown

@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from agent.archive_index import DIRECTORY, LINK, identity_of
 from agent.install.attributes.of_files import wanted_of
-from agent.install.attributes.of_new_directories import FreshDirectories, handed_down_at
+from agent.install.attributes.of_new_directories import (
+    FreshDirectories,
+    HandedDown,
+    handed_down,
+    handed_down_at,
+)
 from agent.install.model.directory import Directory, Standing
 from agent.install.model.failures import StepFailed
 from agent.install.posix.acl import ACCESS, DEFAULT, place_acl
@@ -33,7 +38,6 @@ from agent.listings import DIGEST_BYTES, Sections, unescape
 
 if TYPE_CHECKING:
     from agent.archive_index import ArchiveIndex
-    from agent.install.attributes.of_new_directories import HandedDown
     from agent.install.compare.other_groups import OtherGroups
     from agent.install.compare.survey import Survey
     from agent.install.model.request import InstallRequest
@@ -211,24 +215,38 @@ def _real_path(path: bytes, places: Places) -> bytes:
     return found.real
 
 
-def _attributes_of_created(recorded: _RecordedDirectories, places: Places) -> bytes:
-    """What the states of all directories end with that Install has created, if it would create them so now.
+class _Created(NamedTuple):
+    """All directories that Install has created, if it would create them now.
+
+    Attributes:
+        attributes: what their states end with.
+        handed_down: what they hand down.
+    """
+
+    attributes: bytes
+    handed_down: HandedDown
+
+
+def _as_created_now(recorded: _RecordedDirectories, places: Places) -> _Created:
+    """The same.
 
     Raises:
         OSError: what is above them can't be looked at.
-        _DifferentError: that differs.
+        _DifferentError: one would be different from another, or have ACLs.
     """
-    tails = set()
+    created = set()
     fresh = FreshDirectories(places)
     for path in recorded.tops:  # the others take after these
         real = recorded.reals[path]
         above = real.rpartition(b"/")[0] or b"/"
         parent = Directory(above, above, Standing.FOREIGN, replaces=False, parent=None)
-        wanted = fresh.of(Directory(path, real, Standing.OURS, replaces=False, parent=parent))
+        directory = Directory(path, real, Standing.OURS, replaces=False, parent=parent)
+        wanted = fresh.of(directory)
         _require(not wanted.has_acls)
-        tails.add(attributes_in_state(wanted.mode, wanted.uid, wanted.gid))
-    _require(len(tails) <= 1)
-    return b"".join(tails)
+        attributes = attributes_in_state(wanted.mode, wanted.uid, wanted.gid)
+        created.add(_Created(attributes, fresh.handed_down(directory)))
+    _require(len(created) <= 1)
+    return created.pop() if created else _Created(b"", handed_down(0, 0, None))
 
 
 class _Checks:
@@ -241,7 +259,7 @@ class _Checks:
     def __init__(
         self, recorded: _RecordedDirectories, sections: Sections, index: ArchiveIndex, places: Places
     ) -> None:
-        self._attributes = _attributes_of_created(recorded, places)
+        self._created = _as_created_now(recorded, places)
         self._places = places
         self._recorded = recorded
         self._sections = sections
@@ -294,14 +312,14 @@ class _Checks:
         text = self._index.text(source)
         lines: list[bytes] = []
         is_root, is_escaped, lstat = self._is_root, b"%" in text, os.lstat
-        handed_down = handed_down_at(real_fd)
-        _require(handed_down.default_acl is None)
-        gid = handed_down.gid
+        inherited = self._created.handed_down if place.state is not None else handed_down_at(real_fd)
+        _require(inherited.default_acl is None)
+        gid = inherited.gid
         for line in text.split(b"\n")[:-1]:
             fields = line.split(b" ")
             if len(fields) < _FIELDS_OF_FILE:
                 if fields[0] == LINK:
-                    lines.append(self._checked_link(fields[1], source_fd, real_fd, handed_down))
+                    lines.append(self._checked_link(fields[1], source_fd, real_fd, inherited))
                 else:
                     self._check_directory(place, line)
                 continue
@@ -337,11 +355,13 @@ class _Checks:
             return
         if place.state == _STATE_UNKNOWN:
             _require(self._names(place.real) == _names_in(text))
-            _require(attributes_in_state(status.st_mode, status.st_uid, status.st_gid) == self._attributes)
+            _require(
+                attributes_in_state(status.st_mode, status.st_uid, status.st_gid) == self._created.attributes
+            )
             dir_fd = self._places.of(place.real)
             _require(place_acl(dir_fd, ACCESS) is None and place_acl(dir_fd, DEFAULT) is None)
         else:
-            _require(is_in_state(status, place.state) and place.state.endswith(self._attributes))
+            _require(is_in_state(status, place.state) and place.state.endswith(self._created.attributes))
 
     def _names(self, real: bytes) -> set[bytes]:
         """All that is in this directory."""
@@ -356,11 +376,11 @@ class _Checks:
         if not self._index.lists_all(source, status):
             _require(_names_in(text) == set(os.listdir(source)))
 
-    def _checked_link(self, spelled: bytes, source_fd: int, real_fd: int, handed_down: HandedDown) -> bytes:
+    def _checked_link(self, spelled: bytes, source_fd: int, real_fd: int, inherited: HandedDown) -> bytes:
         """What would be listed of a link that is as it would be now."""
         name = unescape(spelled)
         there = os.lstat(name, dir_fd=real_fd)
-        wanted = wanted_of(os.lstat(name, dir_fd=source_fd), None, handed_down, is_root=self._is_root)
+        wanted = wanted_of(os.lstat(name, dir_fd=source_fd), None, inherited, is_root=self._is_root)
         _require(stat.S_ISLNK(there.st_mode) and wanted.is_met_by_link(there))
         return b"%b %b" % (link_fields(there, os.readlink(name, dir_fd=source_fd)), spelled)
 
