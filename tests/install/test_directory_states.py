@@ -302,6 +302,7 @@ def test_what_comes_while_a_directory_is_looked_at_is_seen_the_next_time(
 
     def is_overlooked() -> bool:
         host.install(TREE, durable=False)
+        os.utime(place)  # so that it is looked at in any case
         request = host.request(NEXT, durable=False)
         with monkeypatch.context() as patch:
             patch.setattr(os, "fstat", touch_and_look)
