@@ -564,11 +564,13 @@ def test_an_ordinary_user_plans_what_root_would_install(open_host: Host) -> None
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 def test_an_unknown_owner_is_a_problem_for_every_user(open_host: Host) -> None:
     """It is what plans are for."""
-    entry = f"permissions:\n  - {{object: {open_host.destination}, owner: no-such-user}}\n"
+    mistakes = "owner: no-such-user, group: no-such-group, acls: ['u:nobody-here:r']"
+    entry = f"permissions:\n  - {{object: {open_host.destination}, {mistakes}, type: [file]}}\n"
     revision = open_host.revision({"a": "1"}, entry)
     for done in (plan_as_nobody(open_host, revision), open_host.plan(revision)):
         assert (1, "") == (done.returncode, done.stdout)
-        assert "there is no user 'no-such-user' on this host" in done.stderr
+        for name in ("user 'no-such-user'", "group 'no-such-group'", "user 'nobody-here'"):
+            assert f"there is no {name} on this host" in done.stderr
         assert "[permissions-invalid]" in done.stderr
 
 

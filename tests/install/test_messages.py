@@ -51,6 +51,16 @@ def test_an_unknown_name_comes_with_object_line_and_what_to_do(host: Host, entry
     assert "on this host; create it before Install, such as in a BeforeInstall script" in message
 
 
+def test_all_that_is_wrong_with_one_entry_is_said_at_once(host: Host) -> None:
+    """Whoever prepares a host runs one command for all users and groups that it lacks, and not one for each deployment."""
+    entry = "owner: no-owner, group: no-group, acls: ['u:no-one:rw', 'g:no-team:r'], type: [file, directory]"
+    message = message_of(
+        host, {"app/a": "1"}, FILES + f"\npermissions:\n  - {{object: '@DEST@/app', {entry}}}"
+    )
+    for name in ("user 'no-owner'", "group 'no-group'", "user 'no-one'", "group 'no-team'"):
+        assert f"there is no {name} on this host" in message
+
+
 @needs_mounts
 def test_without_inodes_the_message_does_not_ask_for_space(host: Host) -> None:
     """Whoever looks finds a disk that is half empty."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import grp
 import os
-import pwd
 import re
 from typing import TYPE_CHECKING
 
@@ -13,9 +11,10 @@ from agent.install.attributes.of_files import may_give_group
 from agent.install.model.attributes import Attributes, NamedEntry
 from agent.install.posix.protection import own_name
 from agent.logs import get_logger
+from agent.user_names import group_id, user_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from agent.appspec import AclEntry, Permission
     from agent.install.model.directory import Directory
@@ -24,25 +23,36 @@ if TYPE_CHECKING:
 log = get_logger()
 
 
-class PermissionProblem(Exception):
-    """An entry of `permissions` can't be applied; the message says which, and why."""
+class PermissionProblems(Exception):
+    """An entry of `permissions` can't be applied; `problems` has a sentence for each thing that is wrong with it."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
 
 
-def resolve_attributes(permission: Permission, number: int) -> Attributes:
+def resolve_attributes(permission: Permission, number: int, *, for_other_user: bool = False) -> Attributes:
     """The entry with its users and groups looked up.
 
     Args:
         permission: the entry.
         number: its place in the section.
+        for_other_user: somebody else will install: whom they may give files to is not known, and no owner and group
+            are among the attributes.
 
     Raises:
-        PermissionProblem: one of them does not exist, or only root may give files to them.
+        PermissionProblems: some of them do not exist, or only root may give files to them.
     """
     where = f"permissions of {permission.object} (AppSpec line {permission.line})"
-    uid = None if permission.owner is None else _user_id(permission.owner, f"owner in {where}")
-    gid = None if permission.group is None else _group_id(permission.group, f"group in {where}")
-    _check_allowed(permission, uid, gid, where)
-    entries = [_named_entry(entry, where) for entry in permission.acls]
+    names = _Names()
+    uid = names.user(permission.owner, f"owner in {where}")
+    gid = names.group(permission.group, f"group in {where}")
+    if for_other_user:
+        uid = gid = None
+    entries = [names.entry(entry, f"acls of {where}") for entry in permission.acls]
+    problems = [*names.problems, *_not_allowed(permission, uid, gid, where)]
+    if problems:
+        raise PermissionProblems(problems)
     return Attributes(
         number=number,
         permission=permission,
@@ -54,51 +64,46 @@ def resolve_attributes(permission: Permission, number: int) -> Attributes:
     )
 
 
-def _named_entry(entry: AclEntry, where: str) -> NamedEntry:
-    if not entry.name:
-        return NamedEntry(entry=entry, id=None)
-    look_up = _user_id if entry.kind is AclKind.USER else _group_id
-    return NamedEntry(entry=entry, id=look_up(entry.name, f"acls of {where}"))
+class _Names:
+    """Looks up names of users and groups, and keeps what is wrong with them; None stays None."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+
+    def user(self, name: str | None, where: str) -> int | None:
+        return self._known(user_id, name, where, "user")
+
+    def group(self, name: str | None, where: str) -> int | None:
+        return self._known(group_id, name, where, "group")
+
+    def entry(self, entry: AclEntry, where: str) -> NamedEntry:
+        find = self.user if entry.kind is AclKind.USER else self.group
+        return NamedEntry(entry=entry, id=find(entry.name or None, where))
+
+    def _known(
+        self, find: Callable[[str], int | None], name: str | None, where: str, kind: str
+    ) -> int | None:
+        if name is None:
+            return None
+        found = find(name)
+        if found is None:
+            self.problems.append(
+                f"{where}: there is no {kind} {name!r} on this host; create it before Install, such as in a BeforeInstall script"
+            )
+        return found
 
 
-def _user_id(name: str, where: str) -> int:
-    try:
-        return pwd.getpwnam(name).pw_uid
-    except KeyError:
-        return _number(name, where, "user")
-
-
-def _group_id(name: str, where: str) -> int:
-    try:
-        return grp.getgrnam(name).gr_gid
-    except KeyError:
-        return _number(name, where, "group")
-
-
-def _number(name: str, where: str, kind: str) -> int:
-    # The largest value means "leave as it is" to the kernel.
-    if name.isascii() and name.isdigit() and int(name) < 0xFFFFFFFF:
-        return int(name)
-    raise unknown_name(where, kind, name)
-
-
-def unknown_name(where: str, kind: str, name: str) -> PermissionProblem:
-    """There is no such user or group."""
-    return PermissionProblem(
-        f"{where}: there is no {kind} {name!r} on this host; create it before Install, such as in a BeforeInstall script"
-    )
-
-
-def _check_allowed(permission: Permission, uid: int | None, gid: int | None, where: str) -> None:
+def _not_allowed(permission: Permission, uid: int | None, gid: int | None, where: str) -> Iterator[str]:
+    """Whom we may not give files to, in sentences."""
     if os.geteuid() == 0:
         return
     if uid is not None and uid != os.geteuid():
-        raise PermissionProblem(
+        yield (
             f"{where}: only root may give files to {permission.owner!r}, and the agent runs as {own_name()}; leave the"
             " owner out, or run the agent as root"
         )
     if not may_give_group(gid):
-        raise PermissionProblem(
+        yield (
             f"{where}: only root may give files to the group {permission.group!r}, of which the agent's user"
             f" {own_name()} is no member; make it one, or run the agent as root"
         )

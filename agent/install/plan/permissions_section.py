@@ -6,7 +6,12 @@ import os
 from typing import TYPE_CHECKING
 
 from agent.errors import HostNotReady
-from agent.install.attributes.permissions import Assignment, PermissionProblem, log_unused, resolve_attributes
+from agent.install.attributes.permissions import (
+    Assignment,
+    PermissionProblems,
+    log_unused,
+    resolve_attributes,
+)
 from agent.install.attributes.selinux import labels_to_set
 from agent.install.model.steps import PlannedDirectory
 from agent.install.plan.reasons import listed
@@ -18,8 +23,16 @@ if TYPE_CHECKING:
     from agent.install.posix.places import Places
 
 
-def assign_attributes(request: InstallRequest, section: PlannedSection, places: Places) -> bool:
+def assign_attributes(
+    request: InstallRequest, section: PlannedSection, places: Places, *, for_other_user: bool = False
+) -> bool:
     """Afterwards each step of the section has what `permissions` gives to it. Returns whether that is anything.
+
+    Args:
+        request: has the section.
+        section: as planned.
+        places: of this Install.
+        for_other_user: as for `plan_install`.
 
     Raises:
         HostNotReady: `permissions-invalid`.
@@ -29,9 +42,9 @@ def assign_attributes(request: InstallRequest, section: PlannedSection, places: 
     resolved = []
     for number, permission in enumerate(request.appspec.permissions):
         try:
-            resolved.append(resolve_attributes(permission, number))
-        except PermissionProblem as problem:
-            problems.append(str(problem))
+            resolved.append(resolve_attributes(permission, number, for_other_user=for_other_user))
+        except PermissionProblems as found:
+            problems += found.problems
     assignment = Assignment(resolved, section.names, places)
     refuses_links = request.options.reject_symlink_permission_targets
     used = _assign(section, assignment, problems, refuses_links=refuses_links)

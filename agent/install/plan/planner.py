@@ -50,6 +50,7 @@ def plan_install(
     *,
     survey: Survey | None = None,
     trusts_states: bool = True,
+    for_other_user: bool = False,
 ) -> InstallPlan:
     """The plan; nothing is changed.
 
@@ -58,6 +59,8 @@ def plan_install(
         places: from `places_of`, for whoever goes on with the plan; everything is resolved once, and now.
         survey: begun as early as possible.
         trusts_states: whether directories of ours are not listed that are in the state that they were left in.
+        for_other_user: somebody else will install, who may give files to others than we; the plan gives no owners and
+            groups, but names them.
 
     Raises:
         InstallConflicts: something is in the way.
@@ -69,15 +72,22 @@ def plan_install(
     """
     if places is None:
         with closing(places_of(request)) as own:
-            return plan_install(request, own, survey=survey, trusts_states=trusts_states)
-    plan = _plan(request, places, survey, trusts_states=trusts_states)
+            return plan_install(
+                request, own, survey=survey, trusts_states=trusts_states, for_other_user=for_other_user
+            )
+    plan = _plan(request, places, survey, trusts_states=trusts_states, for_other_user=for_other_user)
     for path, group_id in plan.given_up.items():
         log.warning("file_of_other_group_kept", path=os.fsdecode(path), group_id=group_id)
     return plan
 
 
 def _plan(
-    request: InstallRequest, places: Places, survey: Survey | None, *, trusts_states: bool
+    request: InstallRequest,
+    places: Places,
+    survey: Survey | None,
+    *,
+    trusts_states: bool,
+    for_other_user: bool,
 ) -> InstallPlan:
     files = GroupFiles(directory=request.instructions_directory, group_id=request.group_id)
     others = OtherGroups(files.directory, files.group_id, places)
@@ -99,7 +109,7 @@ def _plan(
         section = plan_section(request, previous, index, others, places)
         others.check_overlap(lambda parent, name: section.needs(parent, name) or previous.owns(parent, name))
         _raise_problems(request, section, previous, others)
-        has_attributes = assign_attributes(request, section, places)
+        has_attributes = assign_attributes(request, section, places, for_other_user=for_other_user)
         removals, kept, given_up = planned_removals(
             previous, section.names, section.destinations, others, places
         )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import grp
 import os
-import pwd
 import stat
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -17,6 +15,7 @@ from agent.install.model.steps import PlannedDirectory
 from agent.install.plan.rule import rule_of
 from agent.install.preview.changes import Change, ChangeKind, FileSystem, ObjectKind, Preview
 from agent.install.records.manifest import decode_record, is_as_left
+from agent.user_names import group_id, user_id
 
 if TYPE_CHECKING:
     from agent.appspec import Permission
@@ -34,8 +33,10 @@ class Comparison:
     """A plan beside what is there. For one use.
 
     Args:
-        originals: by the identity (`id`) of an entry of `permissions` in the request, the one to speak of instead,
-            whose owners this user may not give. None where this user is the one who installs.
+        request: what the plan was made for.
+        plan: of it.
+        places: that were resolved for it.
+        for_other_user: somebody else will install, so that the plan gives no owners and groups.
     """
 
     def __init__(
@@ -43,13 +44,13 @@ class Comparison:
         request: InstallRequest,
         plan: InstallPlan,
         places: Places,
-        originals: dict[int, Permission] | None,
+        *,
+        for_other_user: bool,
     ) -> None:
         self._request = request
         self._plan = plan
         self._places = places
-        self._originals = originals or {}
-        self._is_for_other_user = originals is not None
+        self._for_other_user = for_other_user
         self._archive = os.fsencode(request.archive)
         self._changes: list[Change] = []
         self._file_systems: dict[int, FileSystem] = {}
@@ -65,7 +66,7 @@ class Comparison:
         """
         fresh = FreshDirectories(self._places)
         previous, index = self._plan.previous.files, self._plan.index
-        comparer = Comparer(previous, index, self._places, fresh, for_other_user=self._is_for_other_user)
+        comparer = Comparer(previous, index, self._places, fresh, for_other_user=self._for_other_user)
         for step in self._plan.steps:
             if isinstance(step, PlannedDirectory):
                 self._changes.append(self._of_directory(step))
@@ -99,13 +100,8 @@ class Comparison:
                 change = replace(change, note=_ADJUSTED)
             self._changes.append(change)
 
-    def _permission(self, attributes: Attributes | None) -> Permission | None:
-        if attributes is None:
-            return None
-        return self._originals.get(id(attributes.permission), attributes.permission)
-
     def _of_file(self, files: PlannedFiles, name: bytes, *, is_same: bool) -> Change:
-        permission = self._permission(files.attributes.get(name))
+        permission = _permission(files.attributes.get(name))
         self._files.add(files.directory.real.rstrip(b"/") + b"/" + name)
         kind, note = self._kind_and_note(files, name, permission, is_same=is_same)
         room = self._file_system(files.directory)
@@ -130,7 +126,7 @@ class Comparison:
             self._file_system(directory).needed_inodes += 1
         if directory.replaces:
             kind, note = ChangeKind.REPLACE, "a file of this group gives way"
-        permission = self._permission(step.attributes)
+        permission = _permission(step.attributes)
         return Change(
             kind=kind, object=ObjectKind.DIRECTORY, path=directory.path, permission=permission, note=note
         )
@@ -143,7 +139,7 @@ class Comparison:
         if status is None:
             return ChangeKind.ADD, ""
         if is_same:
-            return _kind_by_owner(status, permission if self._originals else None)
+            return _kind_by_owner(status, permission if self._for_other_user else None)
         if stat.S_ISDIR(status.st_mode):
             return ChangeKind.REPLACE, "a directory of this group gives way"
         fields = self._plan.previous.files.of(real).get(name)
@@ -196,6 +192,10 @@ class Comparison:
                 self._changes.append(_as_it_is(ChangeKind.STAY, path, "not empty"))
 
 
+def _permission(attributes: Attributes | None) -> Permission | None:
+    return None if attributes is None else attributes.permission
+
+
 def _status(path: bytes) -> os.stat_result | None:
     try:
         return os.lstat(path)
@@ -235,8 +235,8 @@ def _kind_by_owner(status: os.stat_result, permission: Permission | None) -> tup
     if permission is None:
         return ChangeKind.KEEP, ""
     owner, group = permission.owner, permission.group
-    uid = status.st_uid if owner is None else int(owner) if owner.isdigit() else pwd.getpwnam(owner).pw_uid
-    gid = status.st_gid if group is None else int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+    uid = status.st_uid if owner is None else user_id(owner)
+    gid = status.st_gid if group is None else group_id(group)
     if (uid, gid) == (status.st_uid, status.st_gid):
         return ChangeKind.KEEP, ""
     if uid != status.st_uid or status.st_mode & (stat.S_IWGRP | stat.S_ISUID | stat.S_ISGID):

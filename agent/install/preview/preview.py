@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import errno
-import grp
 import os
-import pwd
 from contextlib import closing
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agent.errors import CommandFailure, HostNotReady
-from agent.install.attributes.permissions import unknown_name
+from agent.errors import CommandFailure
 from agent.install.model.failures import StepFailed
 from agent.install.plan.conflicts import InstallConflicts
 from agent.install.plan.planner import places_of, plan_install
@@ -22,7 +18,6 @@ from agent.install.preview.comparison import Comparison
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agent.appspec import Permission
     from agent.install.model.request import InstallRequest
     from agent.install.preview.changes import Preview
 
@@ -37,13 +32,11 @@ def preview_install(request: InstallRequest) -> Preview | BlockedInstall:
         CommandFailure: as `plan_install`, but for conflicts.
         PermissionError: this user may not look at something.
     """
-    originals: dict[int, Permission] | None = None
-    if plans_for_other_user(request.instructions_directory):
-        request, originals = _without_owners(request)
     try:
+        for_other_user = plans_for_other_user(request.instructions_directory)
         with closing(places_of(request)) as places:
-            plan = plan_install(request, places)
-            return Comparison(request, plan, places, originals).preview()
+            plan = plan_install(request, places, for_other_user=for_other_user)
+            return Comparison(request, plan, places, for_other_user=for_other_user).preview()
     except InstallConflicts as failure:
         conflicts = sorted(failure.conflicts, key=lambda conflict: conflict.path)
         return BlockedInstall(rule=failure.rule, conflicts=tuple(conflicts), message=failure.message)
@@ -76,32 +69,3 @@ def _refused(path: bytes, error: OSError) -> OSError | CommandFailure:
         f" {remedy_for(where, error)}, and plan again."
     )
     return CommandFailure("install-failed", message)
-
-
-def _without_owners(request: InstallRequest) -> tuple[InstallRequest, dict[int, Permission]]:
-    """The request without what only root may give, and whose ids (`id`) lead to the entries as they were.
-
-    Raises:
-        CommandFailure: `permissions-invalid`; there is no such user or group.
-    """
-    problems: list[str] = []
-    originals: dict[int, Permission] = {}
-    stripped = []
-    for permission in request.appspec.permissions:
-        for name, find, kind_of_name, kind in (
-            (permission.owner, pwd.getpwnam, "owner", "user"),
-            (permission.group, grp.getgrnam, "group", "group"),
-        ):
-            if name is not None and not name.isdigit():
-                try:
-                    find(name)
-                except KeyError:
-                    where = f"{kind_of_name} in permissions of {permission.object} (AppSpec line {permission.line})"
-                    problems.append(str(unknown_name(where, kind, name)))
-        without = replace(permission, owner=None, group=None)
-        originals[id(without)] = permission
-        stripped.append(without)
-    if problems:
-        message = f"The permissions section can't be applied, and nothing was changed: {'; '.join(problems)}."
-        raise HostNotReady("permissions-invalid", message)
-    return replace(request, appspec=replace(request.appspec, permissions=tuple(stripped))), originals
