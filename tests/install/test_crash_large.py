@@ -125,7 +125,7 @@ def test_a_kill_at_random_moments_of_a_large_install_leaves_one_whole_revision(h
         delivered = now.as_delivered()
         assert [] == differences(alternation.delivered[alternation.now], delivered)
         plan = plan_install(alternation.requests[alternation.now])
-        assert ([], []) == (plan.removals, plan.kept)
+        assert ([], []) == (plan.removals, plan.edited)
         before = now
     assert killed > KILLS // 3
     assert {"old", "new"} == set(outcomes)

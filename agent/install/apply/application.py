@@ -203,7 +203,7 @@ class Application:
 
     def _losing_directories(self) -> set[bytes]:
         """Directories from which something of the previous revision goes."""
-        emptied = {path.rpartition(b"/")[0] or b"/" for path in self.plan.leftover_directories}
+        emptied = {path.rpartition(b"/")[0] or b"/" for path in self.plan.outdated_directories}
         return emptied | {removal.directory for removal in self.plan.removals}
 
     def _look_at(self, directory: Directory) -> tuple[int, bytes]:
@@ -256,7 +256,7 @@ class Application:
         for removal in self.plan.removals:
             record = decode_record(removal.record) if removal.record else None
             yield Leftover(removal.directory, removal.name, record)
-        yield from (LeftoverDirectory(path) for path in self.plan.leftover_directories)
+        yield from (LeftoverDirectory(path) for path in self.plan.outdated_directories)
         yield from (LeftoverLabel(path) for path in self.plan.previous.labels if path not in labelled)
 
     def switch(self, meanwhile: Callable[[], T]) -> T:
@@ -439,5 +439,5 @@ class Application:
 
 def _keeping(plan: InstallPlan) -> set[bytes]:
     """Directories that may hold something afterwards that is not ours any more."""
-    paths = [*plan.kept, *plan.given_up, *plan.leftover_directories]
+    paths = [*plan.edited, *plan.shared, *plan.outdated_directories]
     return {path.rpartition(b"/")[0] or b"/" for path in paths} | {item.directory for item in plan.removals}

@@ -403,7 +403,7 @@ def _failure(
 
 def _summary(application: Application, finished: Finish) -> InstallSummary:
     plan = application.plan
-    for path in plan.kept:
+    for path in plan.edited:
         log.warning("changed_file_kept", path=os.fsdecode(path))
     for path in application.overwritten():
         log.warning("changed_file_replaced", path=os.fsdecode(path))
@@ -412,9 +412,9 @@ def _summary(application: Application, finished: Finish) -> InstallSummary:
         created=sum(item.created for item in findings),
         replaced=sum(item.replaced for item in findings),
         unchanged=sum(item.unchanged for item in findings) + (repetition.file_count if repetition else 0),
-        retained=len(plan.retained),
+        retained=len(plan.foreign),
         removed=finished.removed,
-        kept=tuple(os.fsdecode(path) for path in [*plan.kept, *finished.kept, *finished.stuck]),
+        kept=tuple(os.fsdecode(path) for path in [*plan.edited, *finished.kept, *finished.stuck]),
         directories_created=application.directories_created,
         copied_bytes=sum(item.copied_bytes for item in findings),
     )

@@ -60,10 +60,10 @@ def _all_permission_instructions(plan: InstallPlan) -> Iterator[dict[str, Any]]:
         if isinstance(step, PlannedFiles):
             prefix = step.prefix
             for name, attributes in step.attributes.items():
-                _, files, _ = by_entry.setdefault(id(attributes), (attributes, {}, []))
+                _, files, _ = by_entry.setdefault(attributes.number, (attributes, {}, []))
                 files.setdefault(prefix, []).append(name)
         elif step.attributes is not None:
-            _, _, directories = by_entry.setdefault(id(step.attributes), (step.attributes, {}, []))
+            _, _, directories = by_entry.setdefault(step.attributes.number, (step.attributes, {}, []))
             directories.append(step.directory.path)
     for attributes, files, directories in by_entry.values():
         own = tuple(entry for entry in attributes.permission.acls if not entry.is_default)

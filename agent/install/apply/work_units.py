@@ -214,11 +214,11 @@ class Parts:
         return outer | linked
 
     def _divide(self, steps: Sequence[Step]) -> None:
-        inner = {id(step) for step in self._tools.new.inner}
+        inner = {step.number for step in self._tools.new.inner}
         number = -1
         for step in steps:
             if isinstance(step, PlannedDirectory):
-                if id(step) in inner:
+                if step.number in inner:
                     self._parts.append(step)
                 continue
             number += 1

@@ -23,11 +23,11 @@ class InstallPlan:
 
     Attributes:
         steps: what is created, replaced, or ours already, in the order of the AppSpec.
-        retained: paths of others that stay, because of RETAIN.
+        foreign: paths of others that stay, because of RETAIN.
         removals: files of the previous revision that go.
-        kept: files of the previous revision that somebody changed, so they stay.
-        given_up: those that another group has installed there, too, so they stay; and which group that is.
-        leftover_directories: directories that earlier Installs created and this one does not
+        edited: files of the previous revision that somebody changed, so they stay.
+        shared: those that another group has installed there, too, so they stay; and which group that is.
+        outdated_directories: directories that earlier Installs created and this one does not
             need: they go if they are empty then, innermost first.
         has_attributes: whether `permissions` gives anything to any of it.
         previous: what the plan is based on.
@@ -40,11 +40,11 @@ class InstallPlan:
     """
 
     steps: list[Step]
-    retained: list[bytes]
+    foreign: list[bytes]
     removals: list[Removal]
-    kept: list[bytes]
-    given_up: dict[bytes, str]
-    leftover_directories: list[bytes]
+    edited: list[bytes]
+    shared: dict[bytes, str]
+    outdated_directories: list[bytes]
     has_attributes: bool
     previous: Previous = field(repr=False)
     index: ArchiveIndex = field(repr=False)

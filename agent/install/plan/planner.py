@@ -76,7 +76,7 @@ def plan_install(
                 request, own, survey=survey, trusts_states=trusts_states, for_other_user=for_other_user
             )
     plan = _plan(request, places, survey, trusts_states=trusts_states, for_other_user=for_other_user)
-    for path, group_id in plan.given_up.items():
+    for path, group_id in plan.shared.items():
         log.warning("file_of_other_group_kept", path=os.fsdecode(path), group_id=group_id)
     return plan
 
@@ -110,7 +110,7 @@ def _plan(
         others.check_overlap(lambda parent, name: section.needs(parent, name) or previous.owns(parent, name))
         _raise_problems(request, section, previous, others)
         has_attributes = assign_attributes(request, section, places, for_other_user=for_other_user)
-        removals, kept, given_up = planned_removals(
+        removals, edited, shared = planned_removals(
             previous, section.names, section.destinations, others, places
         )
     except OSError as error:
@@ -121,14 +121,14 @@ def _plan(
         )
         failure = PlanOvertaken if isinstance(error, PlaceChanged) else CommandFailure
         raise failure("install-failed", message) from error
-    leftover = [real for real in previous.directories if real not in section.destinations.by_real]
+    outdated = [real for real in previous.directories if real not in section.destinations.by_real]
     return InstallPlan(
         steps=section.steps,
-        retained=section.clearance.foreign,
+        foreign=section.clearance.foreign,
         removals=removals,
-        kept=kept,
-        given_up=given_up,
-        leftover_directories=sorted(leftover, key=len, reverse=True),
+        edited=edited,
+        shared=shared,
+        outdated_directories=sorted(outdated, key=len, reverse=True),
         has_attributes=has_attributes,
         previous=previous,
         index=index,
@@ -155,11 +155,11 @@ def _raise_problems(
 def _plan_of_nothing(repetition: Repetition, index: ArchiveIndex, asked: bytes) -> InstallPlan:
     return InstallPlan(
         steps=[],
-        retained=[],
+        foreign=[],
         removals=[],
-        kept=[],
-        given_up={},
-        leftover_directories=[],
+        edited=[],
+        shared={},
+        outdated_directories=[],
         has_attributes=False,
         previous=Previous(),
         index=index,

@@ -35,13 +35,13 @@ class Removals(NamedTuple):
 
     Attributes:
         removals: these go.
-        kept: paths of what somebody has changed, so that it stays.
-        given_up: path → another group that has installed the same there, so that it stays, and is that one's.
+        edited: paths of what somebody has changed, so that it stays.
+        shared: path → another group that has installed the same there, so that it stays, and is that one's.
     """
 
     removals: list[Removal]
-    kept: list[bytes]
-    given_up: dict[bytes, str]
+    edited: list[bytes]
+    shared: dict[bytes, str]
 
 
 def planned_removals(
@@ -53,7 +53,7 @@ def planned_removals(
 ) -> Removals:
     """What goes, and what stays all the same, as does what can't be looked at."""
     removals: list[Removal] = []
-    kept: list[bytes] = []
+    edited: list[bytes] = []
     for directory in previous.files.directories():
         names, planned = previous.files.of(directory), planned_names.get(directory)
         if planned is not None and names.keys() <= planned:
@@ -78,8 +78,8 @@ def planned_removals(
             if is_ours:
                 removals.append(Removal(directory, name, fields))
             else:
-                kept.append(path)
-    given_up = others.owners_of({removal.path for removal in removals})
-    if given_up:
-        removals = [removal for removal in removals if removal.path not in given_up]
-    return Removals(removals, kept, given_up)
+                edited.append(path)
+    shared = others.owners_of({removal.path for removal in removals})
+    if shared:
+        removals = [removal for removal in removals if removal.path not in shared]
+    return Removals(removals, edited, shared)

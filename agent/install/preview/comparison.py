@@ -72,11 +72,11 @@ class Comparison:
                 self._changes.append(self._of_directory(step))
             else:
                 self._add_files(step, comparer)
-        self._changes += [_as_it_is(ChangeKind.RETAIN, path) for path in self._plan.retained]
-        self._changes += [_as_it_is(ChangeKind.STAY, path, "changed by hand") for path in self._plan.kept]
+        self._changes += [_as_it_is(ChangeKind.RETAIN, path) for path in self._plan.foreign]
+        self._changes += [_as_it_is(ChangeKind.STAY, path, "changed by hand") for path in self._plan.edited]
         self._changes += [
             _as_it_is(ChangeKind.STAY, path, f"deployment group {group_id} has installed it, too")
-            for path, group_id in self._plan.given_up.items()
+            for path, group_id in self._plan.shared.items()
         ]
         self._add_removals()
         self._changes.sort(key=lambda change: change.path)
@@ -182,7 +182,7 @@ class Comparison:
     def _add_removals(self) -> None:
         going = {removal.path for removal in self._plan.removals}
         self._changes += [_as_it_is(ChangeKind.REMOVE, path) for path in going]
-        for path in self._plan.leftover_directories:
+        for path in self._plan.outdated_directories:
             if path in self._files or not os.path.isdir(path):
                 continue
             if _is_empty_without(path, going):
