@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from agent.install.apply.install import install, recover_install
+from agent.install.apply.install import install
+from agent.install.apply.recovery import recover_install
 from agent.install.model.request import InstallOptions, InstallRequest, InstallSummary
 from agent.install.model.steps import PlannedDirectory, PlannedFiles
 from agent.install.plan.conflicts import Conflict, InstallConflicts

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.deployments.group_files import GroupFiles
-    from agent.install.apply.application import Application
     from agent.install.model.request import InstallRequest
     from agent.install.plan.plan import InstallPlan
 
@@ -82,7 +81,8 @@ def stage_manifest(
     files: GroupFiles,
     token: str,
     request: InstallRequest,
-    application: Application,
+    plan: InstallPlan,
+    listed: Iterable[bytes],
     *,
     cleanup: StagedRecord,
     instructions: StagedRecord,
@@ -94,13 +94,12 @@ def stage_manifest(
         files: the group's.
         token: of this Install.
         request: what was to be installed.
-        application: the Install, when everything has its place.
+        plan: of this Install.
+        listed: what `manifest_lines` says of it.
         cleanup: what it is to fit.
         instructions: the same.
         syncs: whether all three are to be on the disk then.
     """
-    plan = application.plan
-    listed = _manifest(application) if plan.repetition is None else iter((plan.repetition.listed,))
     header = ManifestHeader(
         cleanup=cleanup.digest,
         cleanup_state=cleanup.state,
@@ -197,22 +196,33 @@ def _cleanup(plan: InstallPlan) -> Iterator[bytes]:
             yield LABEL_PREFIX + path + b"\n"
 
 
-def _manifest(application: Application) -> Iterator[bytes]:
-    """All but the header."""
+def manifest_lines(
+    plan: InstallPlan, lines_of: Callable[[int], bytes], state_of: Callable[[PlannedDirectory], bytes]
+) -> Iterator[bytes]:
+    """The manifest but for its header, as lines. To be made when everything has its place.
+
+    Args:
+        plan: of the Install.
+        lines_of: the lines of the planned files with this number, which is asked for once, in order.
+        state_of: the state of a directory of ours, empty when it is not known.
+    """
+    if plan.repetition is not None:
+        yield plan.repetition.listed
+        return
     place = b""
     numbers = count()
-    for step in application.plan.steps:
+    for step in plan.steps:
         if isinstance(step, PlannedDirectory):
             place = step.directory.path
-            yield b"d c %b %b\n" % (application.state_to_record(step) or b"-", escape(place))
+            yield b"d c %b %b\n" % (state_of(step) or b"-", escape(place))
             continue
         if step.directory.path != place:
             place = step.directory.path
             yield b"d - - %b\n" % escape(place)
-        yield application.manifest_of(next(numbers))
-    for path, attributes, _ in application.plan.attributes():
+        yield lines_of(next(numbers))
+    for path, attributes, _ in plan.attributes():
         context = attributes.permission.context
         if context is not None:
             fields = (context.type, context.user or "-", context.range or "-")
             yield b"s " + " ".join(fields).encode() + b" " + escape(path) + b"\n"
-    yield encode_mount_points(application.plan.mount_points)
+    yield encode_mount_points(plan.mount_points)

@@ -18,6 +18,10 @@ Observer: TypeAlias = "Callable[[str, bytes], None]"
 """Told before each change: what kind it is, and the path. It may raise to make that step fail."""
 
 
+def unobserved(_kind: str, _path: bytes) -> None:
+    """Nobody watches."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstallOptions:
     """What the administrator of the host decides.

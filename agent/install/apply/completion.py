@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from agent.install.apply.hidden_names import GONE, Forgotten, HiddenNames, log_stuck, sync_changes
 from agent.install.apply.journal_places import places_of_journal
@@ -24,7 +24,7 @@ from agent.install.records.manifest import is_as_left
 from agent.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
 
     from agent.install.journal.entries import Entry
     from agent.install.journal.journal import Journal
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 log = get_logger()
 
 
-class Finish(NamedTuple):
-    """What came of cleaning up after an Install that has succeeded.
+class Completion(NamedTuple):
+    """What came of completing an Install.
 
     Attributes:
         removed: number of files and links of the previous revision that went.
@@ -64,65 +64,70 @@ class Replaced(NamedTuple):
     leaves_something: bool
 
 
-def finish(
-    journal: Journal,
-    observer: Observer,
-    *,
-    replaced: Replaced | None = None,
-    sync: Callable[[], None] | None = None,
-    durable: bool = True,
-) -> Finish:
+class CarriedOut(Protocol):
+    """An Install that this very process has carried out, so that it knows what the journal would tell, and more."""
+
+    def forget(self) -> Replaced | None:
+        """Remove the files that were replaced. None when it is not known what is left of them."""
+
+    def sync(self) -> None:
+        """Afterwards all that was changed is on the disk. It may raise OSError."""
+
+
+def complete(
+    journal: Journal, observer: Observer, *, carried_out: CarriedOut | None = None, durable: bool = True
+) -> Completion:
     """Afterwards what only the previous revision had is gone, and all hidden names, as far as that is possible.
 
     Args:
         journal: of the Install.
         observer: told before each removal.
-        replaced: what is known; otherwise the journal tells it.
-        sync: waits until everything is on the disk; otherwise the journal tells which disks these are.
+        carried_out: the Install, if this process has carried it out; otherwise the journal tells what there is to do.
         durable: wait until that is on the disk.
 
     Raises:
         OSError: the disk does not take it.
     """
+    replaced = None if carried_out is None else carried_out.forget()
     with closing(places_of_journal(journal)) as places:
-        finishing = _Finishing(journal, places, observer)
+        completing = _Completing(journal, places, observer)
         if replaced is None:
-            has_hidden = finishing.forget_hidden(b"h")
+            has_hidden = completing.forget_hidden(b"h")
         else:
             has_hidden = replaced.is_any
-            finishing.forget_in(replaced.hiding)
+            completing.forget_in(replaced.hiding)
             for directory, forgotten in replaced.forgotten:
-                finishing.take_over(directory, forgotten)
+                completing.take_over(directory, forgotten)
         if replaced is None or replaced.leaves_something:
-            finishing.remove_leftovers()
-        if durable and (finishing.has_removed or has_hidden):
+            completing.remove_leftovers()
+        if durable and (completing.has_removed or has_hidden):
             # A journal that is gone, and old files that are back, would be a host with files that nobody owns.
-            if sync is None:
+            if carried_out is None:
                 sync_changes(journal, places)
             else:
-                sync()
-    return Finish(finishing.removed, finishing.kept, finishing.stuck)
+                carried_out.sync()
+    return Completion(completing.removed, completing.kept, completing.stuck)
 
 
 def forget(journal: Journal, observer: Observer) -> list[str]:
     """Afterwards the hidden names are gone, and all else is as it is; those that could not be removed are listed."""
     with closing(places_of_journal(journal)) as places:
-        finishing = _Finishing(journal, places, observer)
-        finishing.forget_hidden(b"th")
-    return [os.fsdecode(path) for path in finishing.stuck]
+        completing = _Completing(journal, places, observer)
+        completing.forget_hidden(b"th")
+    return [os.fsdecode(path) for path in completing.stuck]
 
 
 class _Changed(Exception):
     """Somebody has changed this file since Install wrote it."""
 
 
-class _Finishing:
+class _Completing:
     """Removing what is left of the previous revision.
 
     Attributes:
         removed: number of files and links of the previous revision that went.
         has_removed: whether anything went that had its own name still.
-        kept, stuck: as in `Finish`.
+        kept, stuck: as in `Completion`.
     """
 
     def __init__(self, journal: Journal, places: Places, observer: Observer) -> None:
@@ -155,9 +160,9 @@ class _Finishing:
     def remove_leftovers(self) -> None:
         """Remove what has its own name still."""
         for entry in self._journal.entries(b"xDb"):
-            self._finish(entry, path_of(entry))
+            self._complete(entry, path_of(entry))
 
-    def _finish(self, entry: Entry, path: bytes) -> None:
+    def _complete(self, entry: Entry, path: bytes) -> None:
         """Do what is left to do about this entry, which is at that path now."""
         above, _slash, name = path.rpartition(b"/")
         try:
@@ -195,7 +200,7 @@ class _Finishing:
         for entry in self._journal.entries(b"xD"):
             path = path_of(entry)
             if path.startswith(was + b"/"):
-                self._finish(entry, place + path[len(was) :])
+                self._complete(entry, place + path[len(was) :])
         if len(self.stuck) > stuck_before:
             return  # for the next time
         dir_fd = self._places.of(directory)

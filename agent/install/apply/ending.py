@@ -1,0 +1,97 @@
+"""The two ends of an Install, with its journal and the group's records: it is undone, or it is completed."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from agent.errors import CommandFailure
+from agent.install.apply.completion import complete
+from agent.install.apply.failures import not_completed, records_not_removed, undo_failed
+from agent.install.apply.publishing import discard_records, publish_records
+from agent.install.apply.undo import undo
+from agent.install.journal.journal import Journal
+from agent.logs import get_logger
+
+if TYPE_CHECKING:
+    from agent.deployments.group_files import GroupFiles
+    from agent.install.apply.completion import CarriedOut, Completion
+    from agent.install.model.request import Observer
+
+log = get_logger()
+
+_UNDO_PAUSE_S = 0.5
+
+
+def undo_install(group: GroupFiles, observer: Observer, *, cause: str = "") -> set[bytes]:
+    """Afterwards everything is as it was before the Install that has left a journal, and that is gone.
+
+    Args:
+        group: whose Install it is.
+        observer: told before each change.
+        cause: why that is done, for the message of a failure: a sentence and a blank.
+
+    Returns:
+        Directories that are out of reach, as `Undone` has them.
+
+    Raises:
+        CommandFailure: `install-undo-incomplete`, `install-journal-unreadable`.
+    """
+    journal = Journal(group.journal)
+    done = undo(journal, observer)
+    if done.failures:
+        raise undo_failed(cause, done.failures)
+    try:
+        discard_records(group, journal.token.decode())
+        group.journal.unlink()
+    except OSError as error:
+        raise records_not_removed(group, cause, error) from error
+    return done.swapped
+
+
+def undo_patiently(group: GroupFiles, observer: Observer, *, cause: str, patience_s: float) -> set[bytes]:
+    """Undo, if there is a journal; what the system refuses is tried again for so long: only a short moment may be bad.
+
+    The other arguments, the answer and the errors are those of `undo_install`.
+    """
+    end = time.monotonic() + patience_s
+    while group.journal.exists():
+        try:
+            return undo_install(group, observer, cause=cause)
+        except CommandFailure:
+            if time.monotonic() >= end:
+                raise
+        time.sleep(_UNDO_PAUSE_S)
+    return set()
+
+
+def complete_install(
+    group: GroupFiles, observer: Observer, carried_out: CarriedOut | None = None, *, durable: bool = True
+) -> Completion:
+    """Publish the records of a committed Install, and remove the old files; after a crash, the next one does so again.
+
+    While some of them can't be removed, the journal stays, so that it is tried again.
+
+    Args:
+        group: whose Install it is.
+        observer: told before each change.
+        carried_out: the Install, if this process has carried it out; otherwise its journal tells all.
+        durable: wait until what is removed is gone from the disk, too.
+
+    Raises:
+        CommandFailure: `install-not-completed`, `install-journal-unreadable`.
+    """
+    journal = Journal(group.committed_journal)
+    try:
+        observer("publish", os.fsencode(group.manifest))
+        publish_records(group, journal.token.decode())
+        observer("published", os.fsencode(group.manifest))
+        completion = complete(journal, observer, carried_out=carried_out, durable=durable)
+        if not completion.stuck:
+            group.committed_journal.unlink()
+    except OSError as error:
+        raise not_completed(group, error) from error
+    for path in completion.kept:
+        log.warning("changed_file_kept", path=os.fsdecode(path))
+    return completion
