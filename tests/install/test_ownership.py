@@ -102,6 +102,32 @@ def test_a_claim_of_which_only_the_path_is_known_counts(both: Host) -> None:
     assert (both.dest / "app/lib").exists()
 
 
+def test_a_list_that_can_not_be_read_is_not_taken_for_no_claim(both: Host) -> None:
+    """The other group's application would lose its library because of a disk error in a list."""
+    both.install({"app/lib": "same", "app/a": "a"})
+    unreadable = both.instructions / f"{OTHER}-cleanup"
+    unreadable.symlink_to(unreadable.name)  # from itself to itself, so that even root can't open it
+
+    failure = failure_of(lambda: both.install({"app/a": "a"}))
+
+    assert failure is not None
+    assert f"{unreadable} can't be looked at" in failure.message
+    assert (both.dest / "app/lib").exists()
+
+
+def test_conflicts_are_said_although_a_list_can_not_be_read(both: Host) -> None:
+    """What is in the way is in the way, whoever has put it there."""
+    both.write({"app/a": "theirs"})
+    unreadable = both.instructions / f"{OTHER}-cleanup"
+    unreadable.parent.mkdir(parents=True)
+    unreadable.symlink_to(unreadable.name)
+
+    failure = failure_of(lambda: both.install({"app/a": "a"}))
+
+    assert failure is not None
+    assert "install-conflicts" == failure.error_id
+
+
 def test_the_plan_says_which_group_keeps_a_file(both: Host) -> None:
     """So that nobody wonders why it is still there."""
     both.install({"app/lib": "same", "app/a": "a"})

@@ -64,7 +64,7 @@ def stage_instructions(
         return StagedRecord(repetition.header.instructions, state)
     digest = InstructionsDigest(archive)
     state = _write(place, _digested(instructions_of(plan), digest.update), syncs=syncs)
-    return StagedRecord(digest.told(), state)
+    return StagedRecord(digest.hexdigest(), state)
 
 
 def stage_cleanup(files: GroupFiles, token: str, plan: InstallPlan, *, syncs: bool) -> StagedRecord:

@@ -39,7 +39,7 @@ class Wanted(NamedTuple):
         return there.st_mode == self.mode_shown | stat.S_IFREG and self.is_met_by_link(there)
 
     def is_met_by_link(self, there: os.stat_result) -> bool:
-        """The same for a link, which has no mode of its own."""
+        """Whether this is a link with all that but the mode, which links have not."""
         return (
             there.st_mtime_ns == self.mtime_ns
             and (self.uid is None or there.st_uid == self.uid)

@@ -80,6 +80,9 @@ class OtherGroups:
 
         Args:
             paths: without links, but for the last component.
+
+        Raises:
+            OSError: the records of one of them can't be read, so that nobody knows what it claims.
         """
         claims: dict[bytes, list[Claim]] = {}
         if not paths:
@@ -94,13 +97,18 @@ class OtherGroups:
             except FileNotFoundError:
                 pass  # nobody claims anything there any more
             except OSError as error:
-                log.warning("claims_unreadable", group_id=files.group_id, error=error.strerror or str(error))
+                error.filename = error.filename or os.fspath(files.cleanup)
+                raise
             for listed, real in found.items():
                 claims.setdefault(real, []).append(Claim(files.group_id, records.get(listed)))
         return claims
 
     def owners_of(self, paths: set[bytes]) -> dict[bytes, str]:
-        """Path → another group whose file is there, too, untouched; paths of ours alone are left out."""
+        """Path → another group whose file is there, too, untouched; paths of ours alone are left out.
+
+        Raises:
+            OSError: as `claims_on`.
+        """
         owners: dict[bytes, str] = {}
         for path, claims in self.claims_on(paths).items():
             for claim in claims:
@@ -193,7 +201,12 @@ def _listed(
             parent, _slash, name = path.rpartition(b"/")
             if name not in names or not path.startswith(b"/"):
                 continue
-            real = places.resolve(parent).real.rstrip(b"/") + b"/" + name
+            try:
+                real = places.resolve(parent).real.rstrip(b"/") + b"/" + name
+            except OSError as error:
+                # All that matters could be looked at, so it does not lie there.
+                log.warning("claim_not_resolved", path=os.fsdecode(path), error=error.strerror or str(error))
+                continue
             if real in paths:
                 yield path, real
 

@@ -191,7 +191,7 @@ def _pairs(
     request: InstallRequest, index: ArchiveIndex, previous: PreviousFiles
 ) -> Iterator[tuple[bytes, bytes]]:
     archive = os.fsencode(request.archive)
-    reals = dict(previous.places())
+    reals = dict(previous.spellings())
     for mapping in request.appspec.files:
         for path, source in placement_of(archive, mapping).sources_of(reals).items():
             if index.knows(source):

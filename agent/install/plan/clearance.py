@@ -130,9 +130,8 @@ class Clearance:
         """What is where a file is to go."""
         if self.has_met(directory.real, name):
             return Occupant(Found.MET_BEFORE)
-        try:
-            status = self._places.entry(directory.real, name)
-        except FileNotFoundError:
+        status = self._places.find(directory.real, name)
+        if status is None:
             return Occupant(Found.NOTHING)
         if stat.S_ISDIR(status.st_mode):
             return self._directory_as_occupant(directory.real.rstrip(b"/") + b"/" + name, status)
@@ -163,7 +162,7 @@ class Clearance:
         elif occupant.found is Found.AGENTS_DIRECTORY:
             self._add(directory, name, f"it is {AGENTS_OWN}", cause)
         else:
-            self._add(directory, name, there_already(real, status), cause, status)
+            self._add(directory, name, there_already(real, status, self._places), cause, status)
 
     def _add(
         self,
@@ -185,7 +184,7 @@ class Clearance:
             where = "it is" if asked == error.path else f"it lies in {os.fsdecode(error.path)}, which is"
             return Obstacle(path=asked, reason=f"{where} {AGENTS_OWN}", cause=cause, real=real)
         status = self._status(real)
-        reason = no_directory(error.found, status)
+        reason = no_directory(error.found, status, self._places)
         return Obstacle(path=error.path, reason=reason, cause=cause, real=real, status=status)
 
     def _status(self, real: bytes) -> os.stat_result:

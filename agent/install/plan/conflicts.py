@@ -16,7 +16,7 @@ from agent.user_names import known_user_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from agent.install.compare.other_groups import OtherGroups
+    from agent.install.compare.other_groups import Claim, OtherGroups
     from agent.install.model.request import InstallRequest
     from agent.install.plan.rule import Rule
 
@@ -103,7 +103,7 @@ def conflicts_of(
         doubt: a sentence about why some of it may be the group's own.
     """
     once = {(obstacle.path, obstacle.reason): obstacle for obstacle in obstacles}
-    claims = others.claims_on({obstacle.real for obstacle in once.values() if obstacle.real})
+    claims = _claims(others, {obstacle.real for obstacle in once.values() if obstacle.real})
     groups = {
         obstacle.path: claims[obstacle.real][0].group_id
         for obstacle in once.values()
@@ -115,6 +115,15 @@ def conflicts_of(
     described = [_described(conflict) for conflict in conflicts[:_MOST_LOGGED]]
     log.warning("install_conflicts", count=len(conflicts), conflicts=described)
     return InstallConflicts(rule_of(request), conflicts, doubt)
+
+
+def _claims(others: OtherGroups, paths: set[bytes]) -> dict[bytes, list[Claim]]:
+    """What other groups have installed there, as far as that is known: the conflicts are the same without it."""
+    try:
+        return others.claims_on(paths)
+    except OSError as error:
+        log.warning("claims_unreadable", path=error.filename, error=error.strerror or str(error))
+        return {}
 
 
 def _conflict(obstacle: Obstacle, groups: dict[bytes, str], user_name: Callable[[int], str]) -> Conflict:

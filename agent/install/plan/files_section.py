@@ -83,7 +83,7 @@ def plan_section(
         OSError: something can't be looked at.
     """
     behavior = rule_of(request).behavior
-    origins = Origins(os.fsencode(request.archive))
+    origins = Origins(os.fsencode(request.archive), places)
     agents_own = (request.instructions_directory, *request.agent_directories)
     destinations = Destinations(behavior, previous, others, places, agents_own)
     clearance = Clearance(behavior, previous, destinations, places, origins)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from agent.errors import CommandFailure
 from agent.install.model.directory import Standing
 from agent.install.posix.mounts import is_mounted, is_volatile
+from agent.install.posix.places import NOT_THERE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from agent.deployments.group_files import GroupFiles
     from agent.install.model.directory import Directory
     from agent.install.model.steps import Step
+    from agent.install.posix.places import Places
     from agent.install.records.installed import Previous
     from agent.install.records.previous import Records
 
@@ -45,16 +47,17 @@ def _mount_point(directory: Directory, known: dict[bytes, bytes]) -> bytes:
     return point
 
 
-def check_mounted(files: GroupFiles, records: Records, previous: Previous) -> None:
+def check_mounted(files: GroupFiles, records: Records, previous: Previous, places: Places) -> None:
     """Afterwards no file system is missing that all went to that the last Install has put below its mount point.
 
     Without it, the next revision would go to the disk below, and be hidden as soon as the file system is back.
 
     Raises:
         CommandFailure: `install-destination-unmounted`.
+        OSError: that can't be told.
     """
     for point in records.mount_points:
-        if _is_bare(point) and not _holds_any(point, previous):
+        if _is_bare(point) and not _holds_any(point, previous, places):
             where = os.fsdecode(point)
             message = (
                 f"The last Install of this group put files on the file system that was mounted at {where}. None is mounted"
@@ -70,17 +73,18 @@ def _is_bare(point: bytes) -> bool:
     """Whether there is a directory on which nothing is mounted."""
     try:
         return stat.S_ISDIR(os.lstat(point).st_mode) and not is_mounted(point)
-    except OSError:
+    except OSError as error:
+        if error.errno not in NOT_THERE:
+            raise
         return False
 
 
-def _holds_any(point: bytes, previous: Previous) -> bool:
+def _holds_any(point: bytes, previous: Previous, places: Places) -> bool:
     """Whether anything is there that the last Install has made."""
     if any(real.startswith(point + b"/") for real in previous.directories):
         return True
     for real in previous.files.directories():
-        if real == point or real.startswith(point + b"/"):
-            prefix = real + b"/"
-            if any(os.path.lexists(prefix + name) for name in previous.files.of(real)):
-                return True
+        is_below = real == point or real.startswith(point + b"/")
+        if is_below and any(places.find(real, name) is not None for name in previous.files.of(real)):
+            return True
     return False

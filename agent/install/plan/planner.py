@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agent.archive_index import ArchiveIndex
@@ -101,9 +102,9 @@ def _plan(
             return _plan_of_nothing(repetition, index, asked)
     try:
         previous = previous_of(records, places)
-        check_mounted(files, records, previous)
+        check_mounted(files, records, previous, places)
         if not trusts_states:
-            previous.untouched.clear()
+            previous = replace(previous, untouched={})
         if survey is not None:
             survey.begin(request, index, previous.files)
         section = plan_section(request, previous, index, others, places)

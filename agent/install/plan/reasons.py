@@ -6,14 +6,14 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.install.posix.places import Kind
+from agent.install.posix.places import NOT_THERE, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agent.appspec import FileMapping
     from agent.install.model.directory import Directory
-    from agent.install.posix.places import Resolved
+    from agent.install.posix.places import Places, Resolved
 
 
 AGENTS_OWN = "the agent's own"
@@ -58,10 +58,12 @@ class Origins:
 
     Args:
         archive: path of the archive.
+        places: of this Install.
     """
 
-    def __init__(self, archive: bytes) -> None:
+    def __init__(self, archive: bytes, places: Places) -> None:
         self._archive = archive
+        self._places = places
         self._files: dict[bytes, list[_Files]] = {}
         self._directories: dict[bytes, tuple[FileMapping, bytes]] = {}
 
@@ -97,14 +99,14 @@ class Origins:
 
     def _of_two_files(self, one: Origin, other: Origin) -> str:
         text = f"the AppSpec installs it twice: from {self._told(one)} and from {self._told(other)}"
-        return text + _through_links(one.path, other.path)
+        return text + _through_links(self._places, one.path, other.path)
 
     def _of_file_and_directory(self, file: Origin, directory: Origin) -> str:
         text = (
             f"the AppSpec installs a file there, from {self._told(file)}, and needs a directory there, for"
             f" {self._told(directory)}"
         )
-        return text + _through_links(file.path, directory.path)
+        return text + _through_links(self._places, file.path, directory.path)
 
     def _named(self, real: bytes, name: bytes) -> list[Origin]:
         """All that have this name."""
@@ -118,37 +120,37 @@ class Origins:
         return origin.told(self._archive)
 
 
-def no_directory(found: Resolved, status: os.stat_result) -> str:
+def no_directory(found: Resolved, status: os.stat_result, places: Places) -> str:
     """Why there can't be a directory here.
 
     Args:
         found: what was there when it was resolved.
         status: of what is there now.
+        places: of this Install.
     """
     if found.kind is not Kind.LINK:
         return f"{kind_of(status)} where a directory must be"
     reason = "a link where a directory must be"
-    try:
-        target = os.fsdecode(os.readlink(found.real))
-    except OSError:
+    target = _target(found.real, places)
+    if target is None:
         return f"{reason}; somebody has replaced it since it was looked at"
     if found.why_not:
         return f"{reason}: it leads to {target}, and it is not followed, because {found.why_not}"
-    end = "no directory" if os.path.exists(found.real) else "not there (is its file system mounted?)"
-    return f"{reason}: it leads to {target}, which is {end}"
+    return f"{reason}: it leads to {target}, which is {_end_of(found.real, places)}"
 
 
-def there_already(path: bytes, status: os.stat_result) -> str:
+def there_already(path: bytes, status: os.stat_result, places: Places) -> str:
     """What is there that this group has not installed, where a file must be.
 
     Args:
         path: without links above it.
         status: of what is there.
+        places: of this Install.
     """
     if stat.S_ISDIR(status.st_mode):
         return "a directory where a file must be"
     reason = f"{kind_of(status)} that is there already"
-    return f"{reason}, {_leading(path)}" if stat.S_ISLNK(status.st_mode) else reason
+    return f"{reason}, {_leading(path, places)}" if stat.S_ISLNK(status.st_mode) else reason
 
 
 def not_as_left(path: bytes) -> str:
@@ -165,24 +167,48 @@ def kind_of(status: os.stat_result) -> str:
     return "a file" if stat.S_ISREG(status.st_mode) else "a special file"
 
 
-def _through_links(*paths: bytes) -> str:
+def _through_links(places: Places, *paths: bytes) -> str:
     """The links on the way to these paths, which lead to one place."""
     links: dict[bytes, str] = {}
     for path in paths:
-        above = os.path.dirname(path)
-        while above != b"/":
-            if os.path.islink(above):
-                links[above] = f"{os.fsdecode(above)} is a link, {_leading(above)}"
-            above = os.path.dirname(above)
+        above = path.rpartition(b"/")[0]
+        while above:
+            link = places.resolve(above).link
+            if link:
+                links[above] = f"{os.fsdecode(above)} is a link, {_leading(link, places)}"
+            above = above.rpartition(b"/")[0]
     return "".join(f"; {text}" for text in links.values())
 
 
-def _leading(link: bytes) -> str:
-    """Where a link leads, in words."""
-    target, own = os.fsdecode(os.readlink(link)), os.path.realpath(os.path.dirname(link))
-    real = os.path.realpath(link)
-    if real == own:
+def _leading(link: bytes, places: Places) -> str:
+    """Where a link leads, in words; its path is without links above it."""
+    target, own = _target(link, places), link.rpartition(b"/")[0] or b"/"
+    if target is None:
+        return "which somebody has replaced since it was looked at"
+    end = places.resolve(link)
+    if end.real == own:
         return f"to its own directory ({target})"
-    if own.startswith(real.rstrip(b"/") + b"/"):
+    if end.is_directory and own.startswith(end.real.rstrip(b"/") + b"/"):
         return f"to a directory above itself ({target})"
     return f"to {target}"
+
+
+def _target(link: bytes, places: Places) -> str | None:
+    """What is written in a link; None where none is there any more."""
+    above, _slash, name = link.rpartition(b"/")
+    try:
+        return os.fsdecode(os.readlink(name, dir_fd=places.of(above or b"/")))
+    except OSError:
+        return None
+
+
+def _end_of(link: bytes, places: Places) -> str:
+    """What is where a link leads that leads to no directory."""
+    above, _slash, name = link.rpartition(b"/")
+    try:
+        os.stat(name, dir_fd=places.of(above or b"/"))
+    except OSError as error:
+        if error.errno in NOT_THERE:
+            return "not there (is its file system mounted?)"
+        return f"not to be looked at ({error.strerror})"
+    return "no directory"

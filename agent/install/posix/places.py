@@ -28,7 +28,8 @@ _MOST_OPEN = 128
 _MOST_LINKS = 40
 
 
-_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+"""Errors that say that there is nothing at a path; others say that nobody knows."""
 
 
 class PlaceChanged(OSError):
@@ -170,6 +171,20 @@ class Places:
             error.filename = directory.rstrip(b"/") + b"/" + name
             raise
 
+    def find(self, directory: bytes, name: bytes) -> os.stat_result | None:
+        """Status of what has this name in a directory, a link or not, as it is now; None when nothing has.
+
+        Raises:
+            OSError: that can't be told, or the directory is not the one any more that was found. It names the whole path.
+        """
+        try:
+            return os.stat(name, dir_fd=self.of(directory), follow_symlinks=False)
+        except OSError as error:
+            if error.errno in NOT_THERE:
+                return None
+            error.filename = directory.rstrip(b"/") + b"/" + name
+            raise
+
     def is_made(self, real: bytes, status: os.stat_result) -> None:
         """We have just made this directory: no other one is taken for it."""
         self._identities[real] = _identity(status)
@@ -250,7 +265,7 @@ class Places:
         try:
             descriptor = os.open(self._other_names.get(real, name), flags, dir_fd=dir_fd)
         except OSError as error:
-            if error.errno in _GONE and real in self._identities:
+            if error.errno in NOT_THERE and real in self._identities:
                 raise PlaceChanged(real) from error
             error.filename = real
             raise

@@ -43,17 +43,17 @@ class InstructionsDigest:
         """Add something that is made of whole instructions."""
         self._digest.update(piece.replace(self._old, self._new))
 
-    def told(self) -> bytes:
-        """The digest, in hexadecimal."""
+    def hexdigest(self) -> bytes:
+        """Of all that was added."""
         return self._digest.hexdigest().encode()
 
 
 def instructions_digest(stream: BinaryIO, archive: bytes) -> bytes:
-    """The same of a file."""
+    """What `InstructionsDigest` tells of the content of a file that is about this archive."""
     digest = InstructionsDigest(archive)
     for piece in _whole_instructions(stream):
         digest.update(piece)
-    return digest.told()
+    return digest.hexdigest()
 
 
 def _whole_instructions(stream: BinaryIO) -> Iterator[bytes]:

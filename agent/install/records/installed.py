@@ -84,7 +84,7 @@ class PreviousFiles:
         yield from self._paths
         yield from self._others.keys() - self._paths.keys()
 
-    def places(self) -> Iterator[tuple[bytes, bytes]]:
+    def spellings(self) -> Iterator[tuple[bytes, bytes]]:
         """Path and real path of all directories of which more than names may be known."""
         for real, paths in self._paths.items():
             for path in paths:

@@ -170,7 +170,7 @@ def is_in_state(status: os.stat_result, state: bytes) -> bool:
 
 
 def lasting_state(status: os.stat_result, looked_ns: int) -> bytes:
-    """The same, for the next Install; empty where the directory may change again, and look as if it had not.
+    """What `directory_state` tells, for the next Install; empty where it may change again, and look as if it had not.
 
     Args:
         status: of the directory.

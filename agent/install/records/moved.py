@@ -7,7 +7,6 @@ a single file proves to be the very one, the directory is the very one, too, and
 
 from __future__ import annotations
 
-import os
 import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,6 +15,8 @@ from agent.install.posix.copying import SMALL_BYTES
 from agent.install.records.manifest import decode_record, file_fields, is_as_left, link_fields
 
 if TYPE_CHECKING:
+    import os
+
     from agent.install.posix.places import Places
     from agent.install.records.installed import Previous
     from agent.install.records.manifest import Record
@@ -38,15 +39,19 @@ class MovedDirectory:
 
 
 def add_moved(previous: Previous, sections: Sections, moved: list[MovedDirectory], places: Places) -> None:
-    """Add what is ours in these directories, and those of them that are ours."""
-    very_ones: set[bytes] = set()
+    """Add what is ours in these directories, and those of them that are ours.
+
+    Raises:
+        OSError: something in them can't be looked at.
+    """
+    originals: set[bytes] = set()
     holding: set[bytes] = set()
     ordered = sorted(moved, key=lambda item: len(item.path))
     for item in ordered:
         names = sections.of(item.path)
         above = item.path.rpartition(b"/")[0]
-        if above in very_ones or item.real in previous.untouched or _is_very_one(item.real, names, places):
-            very_ones.add(item.path)
+        if above in originals or item.real in previous.untouched or _is_original(item.real, names, places):
+            originals.add(item.path)
             previous.files.add_section(item.real, item.path)
             continue
         for name, fields in names.items():
@@ -55,22 +60,19 @@ def add_moved(previous: Previous, sections: Sections, moved: list[MovedDirectory
                 previous.files.add_name(item.real, name, now)
                 holding.add(item.path)
     for item in reversed(ordered):
-        if item.path in very_ones or item.path in holding:
+        if item.path in originals or item.path in holding:
             holding.add(item.path.rpartition(b"/")[0])
             if item.is_created:
                 previous.directories[item.real] = item.path
 
 
-def _is_very_one(real: bytes, names: dict[bytes, bytes], places: Places) -> bool:
-    """Whether anything in this directory was not even copied."""
+def _is_original(real: bytes, names: dict[bytes, bytes], places: Places) -> bool:
+    """Whether anything in this directory was not even copied, so that it is the very one of the last Install."""
     for name, fields in names.items():
         if not fields:
             continue
-        try:
-            status = places.entry(real, name)
-        except OSError:
-            continue
-        if _is_untouched(decode_record(fields), status):
+        status = places.find(real, name)
+        if status is not None and _is_untouched(decode_record(fields), status):
             return True
     return False
 
@@ -84,17 +86,18 @@ def _fields_if_as_left(real: bytes, name: bytes, fields: bytes, places: Places) 
     """The fields of what has this name in a directory now, if that is what the last Install has left; else None."""
     if not fields:
         return None
-    record = decode_record(fields)
-    try:
-        dir_fd = places.of(real)
-        status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-        if is_as_left(name, status, record, dir_fd=dir_fd):
-            if record.is_link:
-                return link_fields(status, record.digest)
-            return file_fields(status, record.digest, has_acl=record.has_acl) if record.digest else fields
-        return fields if _is_alike(record, status) else None
-    except OSError:
+    record, status = decode_record(fields), places.find(real, name)
+    if status is None:
         return None
+    try:
+        is_left = is_as_left(name, status, record, dir_fd=places.of(real))
+    except FileNotFoundError:
+        return None
+    if not is_left:
+        return fields if _is_alike(record, status) else None
+    if record.is_link:
+        return link_fields(status, record.digest)
+    return file_fields(status, record.digest, has_acl=record.has_acl) if record.digest else fields
 
 
 def _is_alike(record: Record, status: os.stat_result) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from agent.deployments.group_files import GroupFiles
 from agent.errors import HostNotReady
+from agent.files import is_there
 from agent.install.records.install_json import instructions_digest
 from agent.install.records.installed import Previous, PreviousFiles
 from agent.install.records.manifest import (
@@ -20,7 +21,7 @@ from agent.install.records.manifest import (
     take_mount_points,
 )
 from agent.install.records.moved import MovedDirectory, add_moved
-from agent.install.records.recorded_places import NOT_THERE, RecordedPlaces
+from agent.install.records.recorded_places import RecordedPlaces
 from agent.listings import Sections, stream_digest
 from agent.logs import get_logger
 
@@ -81,11 +82,11 @@ def read_records(files: GroupFiles) -> Records:
 
 def _has_installed(files: GroupFiles) -> bool:
     """Whether anything but the cleanup file tells of an Install of this group."""
-    return files.instructions.exists() or files.manifest.exists()
+    return is_there(files.instructions) or is_there(files.manifest)
 
 
 def previous_of(records: Records, places: Places) -> Previous:
-    """The same, beside what is there by now.
+    """What the records tell, beside what is there by now.
 
     Args:
         records: of the group.
@@ -256,13 +257,10 @@ def _from_cleanup(cleanup: bytes, places: Places) -> Previous:
         parent = recorded.of(directory)
         if parent is None or recorded.is_moved(directory):
             continue
-        try:
-            mode = places.entry(parent, name).st_mode
-        except OSError as error:
-            if error.errno not in NOT_THERE:
-                raise
+        status = places.find(parent, name)
+        if status is None:
             continue
-        if path not in above and not stat.S_ISDIR(mode):
+        if path not in above and not stat.S_ISDIR(status.st_mode):
             previous.files.add_name(parent, name)
             continue
         real = recorded.of(path)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from typing import TYPE_CHECKING
 
-from agent.install.posix.places import Kind
+from agent.install.posix.places import NOT_THERE, Kind
 from agent.install.records.manifest import is_in_state
 from agent.logs import get_logger
 
@@ -14,9 +13,6 @@ if TYPE_CHECKING:
     from agent.install.posix.places import Places, Resolved
 
 log = get_logger()
-
-NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
-"""Errors that say that there is nothing at a path; others say that nobody knows."""
 
 
 class RecordedPlaces:

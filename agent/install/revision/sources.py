@@ -184,7 +184,7 @@ def _check_dangling(archive: bytes, path: bytes, mapping: FileMapping) -> None:
 
 
 def _in_archive(archive: bytes, path: bytes) -> bytes:
-    """The same directory, without links but for those on the way to the archive."""
+    """The path of a directory of the archive without links, but for those on the way to the archive."""
     below = os.path.relpath(os.path.realpath(path), os.path.realpath(archive))
     return archive if below == b"." else archive + b"/" + below
 
