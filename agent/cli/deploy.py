@@ -31,9 +31,7 @@ from agent.deployments import JobStore
 from agent.deployments.group import group_lock_file
 from agent.errors import CommandFailure
 from agent.files import lock_holder
-from agent.install.plan.conflicts import InstallConflicts
-from agent.install.preview.changes import BlockedInstall
-from agent.install.preview.preview import preview_install
+from agent.install import BlockedInstall, InstallConflicts, preview_install
 from agent.logs import Level, LogSink, command_log, stderr_log
 from agent.protocol import FileExistsBehavior
 from agent.specification import DeploymentSpecification

@@ -38,8 +38,7 @@ from agent.deployments import JobStore
 from agent.deployments.group import check_group_id
 from agent.deployments.group_files import GroupFiles
 from agent.errors import CommandFailure, IdentityError
-from agent.install.preview.changes import Preview
-from agent.install.preview.preview import plans_for_other_user, preview_install
+from agent.install import Preview, plans_for_other_user, preview_install
 from agent.logs import Level, command_log, stderr_log
 from agent.protocol import DOWNLOAD_BUNDLE, FileExistsBehavior
 from agent.specification import DeploymentSpecification
@@ -53,7 +52,7 @@ if TYPE_CHECKING:
 
     from agent.appspec import AppSpec
     from agent.deployments import DeploymentDirectory
-    from agent.install.preview.changes import BlockedInstall
+    from agent.install import BlockedInstall
     from agent.worker.context import HostContext
 
 _POSSIBLE, _IMPOSSIBLE, _BAD_INPUT = 0, 1, 2

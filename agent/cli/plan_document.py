@@ -7,15 +7,14 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from agent.cli.terminal_text import readable
-from agent.install.preview.changes import ChangeKind, Preview
+from agent.install import ChangeKind, Preview
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agent.appspec import Permission
     from agent.errors import CommandFailure, IdentityError
-    from agent.install import Conflict
-    from agent.install.preview.changes import BlockedInstall, Change, FileSystem
+    from agent.install import BlockedInstall, Change, Conflict, FileSystem
     from agent.specification import DeploymentSpecification
 
 _FORMAT = 1

@@ -7,16 +7,13 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from agent.cli.terminal_text import readable, shell_word
-from agent.install.plan.conflicts import advice_on, summary_of
-from agent.install.preview.changes import ChangeKind, ObjectKind, Preview
+from agent.install import ChangeKind, ObjectKind, Preview, advice_on, summary_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from agent.appspec import Permission
-    from agent.install import Conflict
-    from agent.install.plan.rule import Rule
-    from agent.install.preview.changes import BlockedInstall, Change
+    from agent.install import BlockedInstall, Change, Conflict, Rule
 
 
 def plan_lines(answer: Preview | BlockedInstall, notes: Sequence[str]) -> Iterator[str]:

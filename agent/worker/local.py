@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
     from agent.deployments import CommandResult
-    from agent.install.preview.changes import BlockedInstall
+    from agent.install import BlockedInstall
     from agent.specification import DeploymentSpecification
     from agent.worker.context import HostContext
 

@@ -16,10 +16,7 @@ from typing import TYPE_CHECKING
 from agent.appspec import read_appspec, require_effect
 from agent.deployments.pointers import write_pointer
 from agent.errors import CommandFailure, HostNotReady, IdentityError
-from agent.install.model.failures import StepFailed
-from agent.install.plan.conflicts import InstallConflicts
-from agent.install.plan.planner import plan_install
-from agent.install.preview.changes import BlockedInstall
+from agent.install import InstallConflicts, blocked_install, check_install
 from agent.lifecycle import find_account, find_script
 from agent.protocol import DOWNLOAD_BUNDLE, IN_PLACE_ORDER, INSTALL
 from agent.worker.directories import keeping_in
@@ -35,6 +32,7 @@ if TYPE_CHECKING:
 
     from agent.appspec import AppSpec
     from agent.deployments import CommandResult, DeploymentDirectory
+    from agent.install import BlockedInstall
     from agent.specification import DeploymentSpecification
     from agent.worker.context import HostContext
 
@@ -231,22 +229,17 @@ class _Checks:
         request = install_request(appspec, self._archive, self._specification, self._host)
         may_change = self._own_run or self._others_run
         try:
-            plan_install(request)
+            check_install(request)
         except InstallConflicts as failure:
             if may_change and not any(conflict.is_of_appspec for conflict in failure.conflicts):
                 self._doubt(INSTALL, failure.message)
                 return
-            conflicts = tuple(sorted(failure.conflicts, key=lambda conflict: conflict.path))
-            blocked = BlockedInstall(rule=failure.rule, conflicts=conflicts, message=failure.message)
-            raise SureToFail(INSTALL, failure, blocked) from failure
+            raise SureToFail(INSTALL, failure, blocked_install(failure)) from failure
         except CommandFailure as failure:
             # Users and groups are made by scripts of any revision, sources only by those of this one.
             may_help = may_change if isinstance(failure, HostNotReady) else self._own_run
             with self._blaming(INSTALL, may_change=may_help):
                 raise
-        except (OSError, StepFailed):
-            # Install meets it, too, and says what it means.
-            return
 
     @contextlib.contextmanager
     def _blaming(self, event: str, *, may_change: bool) -> Iterator[None]:

@@ -576,6 +576,18 @@ def test_an_unknown_owner_is_a_problem_for_every_user(open_host: Host) -> None:
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_a_directory_that_an_ordinary_user_may_not_list_is_not_said_to_stay(open_host: Host) -> None:
+    """Root would remove it, with all that is in it."""
+    open_host.deploy(open_host.revision({"a": "1", "old/b": "1"}))
+    (open_host.destination / "old").chmod(0o700)
+    done = plan_as_nobody(open_host, open_host.revision({"a": "1"}))
+    assert (4, "") == (done.returncode, done.stdout)
+    assert f"{open_host.destination}/old" in done.stderr
+    assert "Permission denied; try again with sudo" in done.stderr
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 def test_what_an_ordinary_user_may_not_look_at_is_named(open_host: Host) -> None:
     """And not taken for a conflict, or for something that will be replaced."""
     revision = open_host.revision({"secret": "1"})

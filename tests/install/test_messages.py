@@ -121,9 +121,9 @@ def test_a_read_only_file_system_is_named_as_such_to_root_as_well(host: Host, wh
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ENOMEM, errno.EEXIST, errno.ESTALE])
 def test_each_cause_has_its_own_advice(number: int) -> None:
-    """At three in the morning, nobody is helped by "Mend the cause"."""
+    """At three in the morning, nobody is helped by "Fix the cause"."""
     remedy = remedy_for("/srv/app/a", OSError(number, os.strerror(number)))
-    assert remedy not in {"", "Mend that"}
+    assert remedy not in {"", "Fix that"}
 
 
 def test_a_refusal_that_nothing_explains_says_what_refuses_root(host: Host) -> None:

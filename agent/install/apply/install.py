@@ -20,7 +20,7 @@ from agent.install.compare.other_groups import InstallOverlap
 from agent.install.compare.survey import Survey
 from agent.install.model.failures import StepFailed
 from agent.install.model.request import InstallSummary, unobserved
-from agent.install.plan.planner import PlanOvertaken, places_of, plan_install
+from agent.install.plan.planner import ChangedWhilePlanned, places_of, plan_install
 from agent.logs import get_logger
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def install(request: InstallRequest, *, observer: Observer = unobserved) -> Inst
     with _no_collections():
         try:
             return _install_in_turn(group, request, observer)
-        except (_ChangedUnderneath, PlanOvertaken) as changed:
+        except (_ChangedUnderneath, ChangedWhilePlanned) as changed:
             log.info("install_planned_again", reason=str(changed))
             try:
                 return _install_in_turn(group, request, observer, trusts_states=False)
@@ -91,7 +91,7 @@ def _install_in_turn(
     """One attempt, once no other group is installing something where this one is to be.
 
     Raises:
-        _ChangedUnderneath, PlanOvertaken, CommandFailure: as `_attempt`.
+        _ChangedUnderneath, ChangedWhilePlanned, CommandFailure: as `_attempt`.
     """
     end = time.monotonic() + request.options.overlap_patience_s
     while True:
@@ -111,7 +111,7 @@ def _attempt(
     """One attempt.
 
     Raises:
-        _ChangedUnderneath, PlanOvertaken: it may work when it is planned anew.
+        _ChangedUnderneath, ChangedWhilePlanned: it may work when it is planned anew.
         CommandFailure: as `install`.
     """
     with ExitStack() as resources:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = get_logger()
 
 
-class PlanOvertaken(CommandFailure):
+class ChangedWhilePlanned(CommandFailure):
     """Somebody has replaced or removed a directory while the Install was planned: it may work when it is planned again."""
 
 
@@ -65,7 +65,7 @@ def plan_install(
 
     Raises:
         InstallConflicts: something is in the way.
-        PlanOvertaken: somebody changes directories meanwhile.
+        ChangedWhilePlanned: somebody changes directories meanwhile.
         InstallOverlap: another group is currently installing something where this one is to be, such as the directory
             above both.
         CommandFailure: `install-source-invalid`, `permissions-invalid`, `install-records-unreadable`,
@@ -120,7 +120,7 @@ def _plan(
             f"Install can't be planned, because {path} can't be looked at: {error.strerror}. Nothing was changed."
             f" {remedy_for(path, error)}, and deploy again."
         )
-        failure = PlanOvertaken if isinstance(error, PlaceChanged) else CommandFailure
+        failure = ChangedWhilePlanned if isinstance(error, PlaceChanged) else CommandFailure
         raise failure("install-failed", message) from error
     outdated = [real for real in previous.directories if real not in section.destinations.by_real]
     return InstallPlan(

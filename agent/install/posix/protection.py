@@ -47,7 +47,7 @@ def remedy_for(path: str, error: OSError) -> str:
                 " (root_squash), or a container without CAP_DAC_OVERRIDE is behind that"
             )
         return f"The agent runs as {own_name()}: give that user access to {os.path.dirname(path) or path}"
-    return _REMEDIES.get(error.errno or 0, "Mend that")
+    return _REMEDIES.get(error.errno or 0, "Fix that")
 
 
 def own_name() -> str:
@@ -60,7 +60,7 @@ _WHO_REMOVES = (
 )
 _REMEDIES = {
     errno.EROFS: "Make it writable again (`mount -o remount,rw`, after a check when the kernel has found errors)",
-    errno.EIO: "The disk or its server reports errors: see dmesg, and mend or replace it",
+    errno.EIO: "The disk or its server reports errors: see dmesg, and repair or replace it",
     errno.ENOSPC: "Free some space there, or inodes (`df -h`, `df -i`)",
     errno.EDQUOT: "Raise the disk quota, or remove files that count for it",
     errno.EBUSY: "Unmount it",

@@ -75,7 +75,7 @@ class FileSystem:
 
     @property
     def is_too_small(self) -> bool:
-        """Whether Install would probably fail for want of room; holes and shared blocks are not known."""
+        """Whether Install would probably fail for lack of space; holes and shared blocks are not known."""
         return self.needed_bytes > self.free_bytes or (
             self.free_inodes is not None and self.needed_inodes > self.free_inodes
         )

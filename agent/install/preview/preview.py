@@ -5,21 +5,27 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import closing
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from agent.errors import CommandFailure
+from agent.files import is_there
 from agent.install.model.failures import StepFailed
 from agent.install.plan.conflicts import InstallConflicts
-from agent.install.plan.planner import places_of, plan_install
+from agent.install.plan.planner import ChangedWhilePlanned, places_of, plan_install
+from agent.install.posix.places import PlaceChanged
 from agent.install.posix.protection import remedy_for
 from agent.install.preview.changes import BlockedInstall
-from agent.install.preview.comparison import Comparison
+from agent.install.preview.listing import ChangeList
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from agent.install.model.request import InstallRequest
     from agent.install.preview.changes import Preview
+
+T = TypeVar("T")
 
 
 def preview_install(request: InstallRequest) -> Preview | BlockedInstall:
@@ -32,14 +38,17 @@ def preview_install(request: InstallRequest) -> Preview | BlockedInstall:
         CommandFailure: as `plan_install`, but for conflicts.
         PermissionError: this user may not look at something.
     """
-    try:
-        for_other_user = plans_for_other_user(request.instructions_directory)
+    for_other_user = plans_for_other_user(request.instructions_directory)
+
+    def look(*, trusts_states: bool) -> Preview:
         with closing(places_of(request)) as places:
-            plan = plan_install(request, places, for_other_user=for_other_user)
-            return Comparison(request, plan, places, for_other_user=for_other_user).preview()
+            plan = plan_install(request, places, trusts_states=trusts_states, for_other_user=for_other_user)
+            return ChangeList(request, plan, places, for_other_user=for_other_user).preview()
+
+    try:
+        return _looked(look)
     except InstallConflicts as failure:
-        conflicts = sorted(failure.conflicts, key=lambda conflict: conflict.path)
-        return BlockedInstall(rule=failure.rule, conflicts=tuple(conflicts), message=failure.message)
+        return blocked_install(failure)
     except StepFailed as failed:
         raise _refused(failed.path, failed.error) from failed
     except CommandFailure as failure:
@@ -47,6 +56,23 @@ def preview_install(request: InstallRequest) -> Preview | BlockedInstall:
         if isinstance(cause, PermissionError):
             raise _refused(os.fsencode(cause.filename or b""), cause) from failure
         raise
+    except OSError as error:
+        raise _refused(os.fsencode(error.filename or b""), error) from error
+
+
+def check_install(request: InstallRequest) -> None:
+    """Afterwards it is known that `install(request)` is possible, as far as that can be seen now; nothing is changed.
+
+    Raises:
+        CommandFailure: as `plan_install`.
+    """
+    _looked(partial(plan_install, request))
+
+
+def blocked_install(failure: InstallConflicts) -> BlockedInstall:
+    """The answer that tells of these conflicts."""
+    conflicts = sorted(failure.conflicts, key=lambda conflict: conflict.path)
+    return BlockedInstall(rule=failure.rule, conflicts=tuple(conflicts), message=failure.message)
 
 
 def plans_for_other_user(directory: Path) -> bool:
@@ -54,10 +80,29 @@ def plans_for_other_user(directory: Path) -> bool:
 
     Args:
         directory: where the records lie. It need not exist: then the nearest one above it counts.
+
+    Raises:
+        OSError: that can't be told.
     """
-    while not directory.exists() and directory != directory.parent:
+    while not is_there(directory) and directory != directory.parent:
         directory = directory.parent
     return os.geteuid() not in {0, directory.stat().st_uid}
+
+
+def _looked(look: Callable[..., T]) -> T:
+    """What a look answers; as Install does, it is taken a second time where somebody changes directories meanwhile.
+
+    Args:
+        look: takes `trusts_states`, as `plan_install`.
+    """
+    try:
+        return look(trusts_states=True)
+    except (ChangedWhilePlanned, PlaceChanged):
+        return look(trusts_states=False)
+    except StepFailed as failed:
+        if not isinstance(failed.error, PlaceChanged):
+            raise
+        return look(trusts_states=False)
 
 
 def _refused(path: bytes, error: OSError) -> OSError | CommandFailure:

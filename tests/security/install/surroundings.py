@@ -7,7 +7,14 @@ import shutil
 import stat
 from typing import TYPE_CHECKING, Any
 
-from agent.install import InstallConflicts, install, plan_install
+from agent.install import (
+    BlockedInstall,
+    InstallConflicts,
+    check_install,
+    install,
+    plan_install,
+    preview_install,
+)
 from tests.install.host import Host, failure_of
 from tests.install.observers import both
 from tests.install.trees import acl_for, everything_about, give_acl, read_tree
@@ -133,13 +140,16 @@ class SharedHost(Host):
 
 
 def refusal(request: InstallRequest, host: Host) -> InstallConflicts:
-    """The conflict that this request meets, in a plan and in an Install; neither changes anything."""
+    """The conflict that this request meets, whoever looks and in an Install; nothing is changed."""
     before = everything_about(host.base)
-    planned, failure = failure_of(lambda: plan_install(request)), failure_of(lambda: install(request))
+    planned, checked = failure_of(lambda: plan_install(request)), failure_of(lambda: check_install(request))
+    answer, failure = preview_install(request), failure_of(lambda: install(request))
     assert before == everything_about(host.base)
     assert isinstance(failure, InstallConflicts)
     assert isinstance(planned, InstallConflicts)
-    assert planned.message == failure.message
+    assert isinstance(checked, InstallConflicts)
+    assert isinstance(answer, BlockedInstall)
+    assert [failure.message] * 3 == [planned.message, checked.message, answer.message]
     return failure
 
 

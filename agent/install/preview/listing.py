@@ -1,4 +1,7 @@
-"""The plan of an Install beside what is on the host: which change each path would see."""
+"""Which change each path would see: the plan of an Install beside what is on the host.
+
+Everything is looked at in the places that the plan was made with, so that the answer is about the same directories.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,8 @@ if TYPE_CHECKING:
 _ADJUSTED = "only its mode, group, ACL or time is set"
 
 
-class Comparison:
-    """A plan beside what is there. For one use.
+class ChangeList:
+    """Lists the changes that a plan comes to. For one use.
 
     Args:
         request: what the plan was made for.
@@ -62,7 +65,7 @@ class Comparison:
         """The whole of it.
 
         Raises:
-            StepFailed: something can't be read.
+            StepFailed, OSError: something can't be looked at.
         """
         fresh = FreshDirectories(self._places)
         previous, index = self._plan.previous.files, self._plan.index
@@ -72,10 +75,12 @@ class Comparison:
                 self._changes.append(self._of_directory(step))
             else:
                 self._add_files(step, comparer)
-        self._changes += [_as_it_is(ChangeKind.RETAIN, path) for path in self._plan.foreign]
-        self._changes += [_as_it_is(ChangeKind.STAY, path, "changed by hand") for path in self._plan.edited]
+        self._changes += [self._as_it_is(ChangeKind.RETAIN, path) for path in self._plan.foreign]
         self._changes += [
-            _as_it_is(ChangeKind.STAY, path, f"deployment group {group_id} has installed it, too")
+            self._as_it_is(ChangeKind.STAY, path, "changed by hand") for path in self._plan.edited
+        ]
+        self._changes += [
+            self._as_it_is(ChangeKind.STAY, path, f"deployment group {group_id} has installed it, too")
             for path, group_id in self._plan.shared.items()
         ]
         self._add_removals()
@@ -135,7 +140,7 @@ class Comparison:
         self, files: PlannedFiles, name: bytes, permission: Permission | None, *, is_same: bool
     ) -> tuple[ChangeKind, str]:
         real = files.directory.real
-        status = _status(real + b"/" + name) if files.may_replace(name) else None
+        status = self._places.find(real, name) if files.may_replace(name) else None
         if status is None:
             return ChangeKind.ADD, ""
         if is_same:
@@ -145,7 +150,8 @@ class Comparison:
         fields = self._plan.previous.files.of(real).get(name)
         if fields is None:
             return ChangeKind.REPLACE, "not installed by this group"
-        if fields and not is_as_left(real + b"/" + name, status, decode_record(fields)):
+        record, dir_fd = decode_record(fields) if fields else None, self._places.of(real)
+        if record is not None and not is_as_left(name, status, record, dir_fd=dir_fd):
             return ChangeKind.REPLACE, "changed by hand since, which will be lost"
         return ChangeKind.REPLACE, ""
 
@@ -168,10 +174,10 @@ class Comparison:
             directory = directory.parent
         device = self._devices.get(directory.real)
         if device is None:
-            device = self._devices[directory.real] = os.stat(directory.real).st_dev
+            device = self._devices[directory.real] = self._places.status(directory.real).st_dev
         known = self._file_systems.get(device)
         if known is None:
-            free = os.statvfs(directory.real)
+            free = os.statvfs(self._places.of(directory.real))
             known = self._file_systems[device] = FileSystem(
                 path=directory.real,
                 free_bytes=free.f_bavail * free.f_frsize,
@@ -181,35 +187,40 @@ class Comparison:
 
     def _add_removals(self) -> None:
         going = {removal.path for removal in self._plan.removals}
-        self._changes += [_as_it_is(ChangeKind.REMOVE, path) for path in going]
+        self._changes += [self._as_it_is(ChangeKind.REMOVE, path) for path in going]
         for path in self._plan.outdated_directories:
-            if path in self._files or not os.path.isdir(path):
+            status = self._status(path)
+            if path in self._files or status is None or not stat.S_ISDIR(status.st_mode):
                 continue
-            if _is_empty_without(path, going):
+            if self._is_empty_without(path, going):
                 going.add(path)
-                self._changes.append(_as_it_is(ChangeKind.REMOVE, path))
+                kind, note = ChangeKind.REMOVE, ""
             else:
-                self._changes.append(_as_it_is(ChangeKind.STAY, path, "not empty"))
+                kind, note = ChangeKind.STAY, "not empty"
+            self._changes.append(Change(kind=kind, object=ObjectKind.DIRECTORY, path=path, note=note))
+
+    def _as_it_is(self, kind: ChangeKind, path: bytes, note: str = "") -> Change:
+        status = self._status(path)
+        # What has gone since the plan was made was a file, most likely.
+        mode = stat.S_IFREG if status is None else status.st_mode
+        return Change(kind=kind, object=_kind_of(mode), path=path, note=note)
+
+    def _status(self, path: bytes) -> os.stat_result | None:
+        """Of what is at a path, which may lead through links; None where nothing is."""
+        above, _slash, name = path.rpartition(b"/")
+        return self._places.find(self._places.resolve(above).real, name)
+
+    def _is_empty_without(self, real: bytes, going: set[bytes]) -> bool:
+        dir_fd = self._places.opened(real)
+        try:
+            names = map(os.fsencode, os.listdir(dir_fd))
+            return all(real.rstrip(b"/") + b"/" + name in going for name in names)
+        finally:
+            os.close(dir_fd)
 
 
 def _permission(attributes: Attributes | None) -> Permission | None:
     return None if attributes is None else attributes.permission
-
-
-def _status(path: bytes) -> os.stat_result | None:
-    try:
-        return os.lstat(path)
-    except FileNotFoundError:
-        return None
-
-
-def _as_it_is(kind: ChangeKind, path: bytes, note: str = "") -> Change:
-    try:
-        mode = os.lstat(path).st_mode
-    except OSError:
-        # It has gone since the plan was made.
-        mode = stat.S_IFREG
-    return Change(kind=kind, object=_kind_of(mode), path=path, note=note)
 
 
 def _kind_of(mode: int) -> ObjectKind:
