@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agent.install.apply.install import install
     from agent.install.apply.recovery import recover_install
+    from agent.install.model.moments import Moment
     from agent.install.model.request import InstallOptions, InstallRequest, InstallSummary
     from agent.install.plan.conflicts import Conflict, InstallConflicts, advice_on, summary_of
     from agent.install.plan.plan import InstallPlan
@@ -43,6 +44,7 @@ __all__ = [
     "InstallPlan",
     "InstallRequest",
     "InstallSummary",
+    "Moment",
     "ObjectKind",
     "Preview",
     "Rule",
@@ -69,6 +71,7 @@ _MODULES = {
     "InstallPlan": "plan.plan",
     "InstallRequest": "model.request",
     "InstallSummary": "model.request",
+    "Moment": "model.moments",
     "ObjectKind": "preview.changes",
     "Preview": "preview.changes",
     "Rule": "plan.rule",

@@ -31,10 +31,10 @@ def recover_group(group_id: str, root: DeploymentRoot) -> bool:
     if not files.is_interrupted:
         return False
     # Rare, and no other command than Install needs this package.
-    from agent.install import installed_deployment, recover_install  # noqa: PLC0415
+    from agent.install import Moment, installed_deployment, recover_install  # noqa: PLC0415
 
-    def observe(kind: str, _path: bytes) -> None:
-        if kind == "published":
+    def observe(moment: Moment, _path: bytes) -> None:
+        if moment is Moment.PUBLISHED:
             point_at_installed(installed_deployment(files.directory, group_id), group_id, root)
 
     return recover_install(files.directory, group_id, observer=observe)

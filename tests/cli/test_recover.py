@@ -40,8 +40,8 @@ from agent.install import InstallRequest, install
 archive, instructions, group_id, deployment_id, kind = sys.argv[1:]
 Path(instructions).mkdir(parents=True, exist_ok=True)
 
-def observe(step, _path):
-    if step == kind:
+def observe(moment, _path):
+    if moment.value == kind:
         os.kill(os.getpid(), signal.SIGKILL)
 
 install(

@@ -11,6 +11,7 @@ import pytest
 
 from agent.appspec import parse_appspec
 from agent.install import InstallRequest, install
+from agent.install.model.moments import Moment
 from tests.daemon.agent_process import Agent
 from tests.waiting import wait_until
 
@@ -33,10 +34,10 @@ def test_an_install_of_which_there_is_no_record_is_undone_when_the_agent_starts(
         (tmp_path / revision).mkdir()
         (tmp_path / revision / "page").write_text(revision)
 
-    def install_revision(revision: str, *, dies_at: str = "") -> None:
+    def install_revision(revision: str, *, dies_at: Moment | None = None) -> None:
         appspec = f"version: 0.0\nos: linux\nfiles: [{{source: /, destination: {app}}}]\n"
 
-        def observe(kind: str, _path: bytes) -> None:
+        def observe(kind: Moment, _path: bytes) -> None:
             if kind == dies_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
@@ -51,7 +52,7 @@ def test_an_install_of_which_there_is_no_record_is_undone_when_the_agent_starts(
 
     install_revision("old")
     process = multiprocessing.get_context("fork").Process(
-        target=install_revision, args=("new",), kwargs={"dies_at": "commit"}
+        target=install_revision, args=("new",), kwargs={"dies_at": Moment.COMMIT}
     )
     process.start()
     process.join()

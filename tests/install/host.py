@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.install import InstallSummary
+    from agent.install.model.moments import Observer
     from tests.install.trees import Found
 
 GROUP = "11111111-2222-3333-4444-555555555555"
@@ -102,7 +103,7 @@ class Host:
         archive: dict[str, Any],
         appspec: str = FILES,
         *,
-        observer: Callable[[str, bytes], None] | None = None,
+        observer: Observer | None = None,
         **rest: Any,
     ) -> InstallSummary:
         """Install it."""

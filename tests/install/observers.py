@@ -10,43 +10,43 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.install.model.request import Observer
+    from agent.install.model.moments import Moment, Observer
 
 MADE_UP = "a made-up error"
 
 
-def at_step(kind: str, act: Callable[[], object], number: int = 1) -> Observer:
-    """Act before the step of this kind and number, once."""
+def at_step(moment: Moment, act: Callable[[], object], number: int = 1) -> Observer:
+    """Act before the moment of this kind and number, once."""
     count = 0
 
-    def observe(seen: str, _path: bytes) -> None:
+    def observe(seen: Moment, _path: bytes) -> None:
         nonlocal count
-        count += seen == kind
-        if seen == kind and count == number:
+        count += seen == moment
+        if seen == moment and count == number:
             act()
 
     return observe
 
 
-def failing_at(kind: str, number: int = 1) -> Observer:
-    """The step of this kind and number fails."""
+def failing_at(moment: Moment, number: int = 1) -> Observer:
+    """The moment of this kind and number fails."""
 
     def fail() -> None:
         raise OSError(errno.EIO, MADE_UP)
 
-    return at_step(kind, fail, number)
+    return at_step(moment, fail, number)
 
 
-def killed_at(kind: str, number: int = 1) -> Observer:
-    """The process is killed before the step of this kind and number."""
-    return at_step(kind, lambda: os.kill(os.getpid(), signal.SIGKILL), number)
+def killed_at(moment: Moment, number: int = 1) -> Observer:
+    """The process is killed before the moment of this kind and number."""
+    return at_step(moment, lambda: os.kill(os.getpid(), signal.SIGKILL), number)
 
 
 def both(first: Observer, second: Observer) -> Observer:
     """One after the other."""
 
-    def observe(kind: str, path: bytes) -> None:
-        first(kind, path)
-        second(kind, path)
+    def observe(moment: Moment, path: bytes) -> None:
+        first(moment, path)
+        second(moment, path)
 
     return observe

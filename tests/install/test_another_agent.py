@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.install import install
+from agent.install.model.moments import Moment
 from tests.install.children import ended, start
 from tests.install.host import logged_by
 from tests.install.observers import at_step, both, killed_at
@@ -20,8 +21,8 @@ OLD = {"app/a": "rev1", "app/gone": "rev1", "app/sub/x": "rev1"}
 NEW: dict[str, Any] = {"app/a": "rev2", "app/new": "rev2", "app/sub/x": "rev2", "app/other/y": "rev2"}
 THEIRS = {"app/a": "rev3 of the other agent", "app/gone": "rev3 of the other agent"}
 
-BEFORE_COMMIT = ["copy", "switch", "rename", "records", "commit"]
-AFTER_COMMIT = ["publish", "forget", "remove"]
+BEFORE_COMMIT = [Moment.COPY, Moment.SWITCH, Moment.RENAME, Moment.RECORDS, Moment.COMMIT]
+AFTER_COMMIT = [Moment.PUBLISH, Moment.FORGET, Moment.REMOVE]
 
 
 def install_like_another_agent(host: Host, tree: dict[str, str]) -> None:
@@ -39,7 +40,7 @@ def install_like_another_agent(host: Host, tree: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("step", [*BEFORE_COMMIT, *AFTER_COMMIT])
-def test_nothing_of_another_agents_revision_is_touched(host: Host, step: str) -> None:
+def test_nothing_of_another_agents_revision_is_touched(host: Host, step: Moment) -> None:
     """The start of our agent, weeks later, would bring back a mixture of revisions that nobody has deployed."""
     host.write({"app/own": "o"})
     host.install(OLD)
@@ -64,8 +65,8 @@ def without_times(tree: dict[str, Any]) -> dict[str, Any]:
     return {name: found.as_delivered()._replace(inode=found.inode) for name, found in tree.items()}
 
 
-@pytest.mark.parametrize("step", ["commit", "remove"])
-def test_after_that_a_deployment_by_us_works(host: Host, step: str) -> None:
+@pytest.mark.parametrize("step", [Moment.COMMIT, Moment.REMOVE])
+def test_after_that_a_deployment_by_us_works(host: Host, step: Moment) -> None:
     """The host comes back to our agent, and the other one's revision gives way like any other."""
     host.write({"app/own": "o"})
     host.install(OLD)
@@ -86,8 +87,8 @@ def test_what_an_application_put_into_a_directory_that_gave_way_is_not_lost(host
     host.write({"app/own": "o"})
     host.install({"app/x/b": "b"})
     request = host.request({"app/x": "a file"})
-    write = at_step("switch", lambda: host.write({"app/x/upload": "a customer's"}))
-    assert ended(start(lambda: install(request, observer=both(write, killed_at("commit")))))
+    write = at_step(Moment.SWITCH, lambda: host.write({"app/x/upload": "a customer's"}))
+    assert ended(start(lambda: install(request, observer=both(write, killed_at(Moment.COMMIT)))))
     install_like_another_agent(host, THEIRS)
 
     host.recover()
@@ -96,7 +97,7 @@ def test_what_an_application_put_into_a_directory_that_gave_way_is_not_lost(host
 
 
 @pytest.mark.parametrize("step", [*BEFORE_COMMIT, *AFTER_COMMIT])
-def test_records_that_were_only_copied_are_still_ours(host: Host, step: str) -> None:
+def test_records_that_were_only_copied_are_still_ours(host: Host, step: Moment) -> None:
     """The root moved to another disk with all its times: that is no other agent, and the Install is put in order."""
     host.install(OLD)
     request = host.request(NEW)

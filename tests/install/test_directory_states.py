@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.install import install
+from agent.install.model.moments import Moment
 from agent.install.preview.changes import BlockedInstall
 from agent.install.preview.preview import preview_install
 from agent.install.records.manifest import directory_state, lasting_state
@@ -203,8 +204,8 @@ def test_a_state_that_an_install_changes_itself_does_not_count_afterwards(known:
     assert "app/hollow" not in listed
 
 
-@pytest.mark.parametrize("kind", ["copy", "switch", "rename", "records", "commit"])
-def test_after_an_undo_only_what_is_as_before_is_believed(known: Host, kind: str) -> None:
+@pytest.mark.parametrize("kind", [Moment.COPY, Moment.SWITCH, Moment.RENAME, Moment.RECORDS, Moment.COMMIT])
+def test_after_an_undo_only_what_is_as_before_is_believed(known: Host, kind: Moment) -> None:
     """What the undo has touched is listed, and the next Install finds all."""
     put = at_step(kind, lambda: known.write({"app/sub/theirs": "t"}))
     assert failure_of(lambda: known.install(NEXT, observer=both(put, failing_at(kind)))) is not None
@@ -325,9 +326,9 @@ def test_what_comes_while_a_directory_is_looked_at_is_seen_the_next_time(
 
 
 @pytest.mark.parametrize("behavior", FileExistsBehavior)
-@pytest.mark.parametrize("step", ["journal", "copy", "switch"])
+@pytest.mark.parametrize("step", [Moment.JOURNAL, Moment.COPY, Moment.SWITCH])
 def test_what_appears_while_an_install_runs_is_met_by_the_rule(
-    known: Host, behavior: FileExistsBehavior, step: str
+    known: Host, behavior: FileExistsBehavior, step: Moment
 ) -> None:
     """It used to fail the Install, whatever the rule; now all is put back, and planned again."""
     put = at_step(step, lambda: known.write({"app/sub/new": "theirs"}))
@@ -347,8 +348,8 @@ def test_what_appears_while_an_install_runs_is_met_by_the_rule(
 
 def test_an_install_that_is_overtaken_twice_fails_and_puts_everything_back(known: Host) -> None:
     """It must end, also when somebody is always faster."""
-    first = at_step("switch", lambda: known.write({"app/sub/new": "theirs"}))
-    second = at_step("switch", lambda: known.write({"app/sub/newer": "theirs"}), 2)
+    first = at_step(Moment.SWITCH, lambda: known.write({"app/sub/new": "theirs"}))
+    second = at_step(Moment.SWITCH, lambda: known.write({"app/sub/newer": "theirs"}), 2)
     tree = {**NEXT, "app/sub/new": "ours", "app/sub/newer": "ours"}
 
     failure = failure_of(lambda: known.install(tree, behavior=OVERWRITE, observer=both(first, second)))
@@ -362,7 +363,7 @@ def test_an_install_that_is_overtaken_twice_fails_and_puts_everything_back(known
 
 def test_that_an_install_was_planned_again_is_in_the_log(known: Host) -> None:
     """Otherwise the doubled time would be a riddle."""
-    put = at_step("switch", lambda: known.write({"app/sub/new": "theirs"}))
+    put = at_step(Moment.SWITCH, lambda: known.write({"app/sub/new": "theirs"}))
     request = known.request({**NEXT, "app/sub/new": "ours"}, behavior=RETAIN)
 
     logged = logged_by(lambda: install(request, observer=put), known.base)
@@ -390,7 +391,7 @@ def write_meanwhile(host: Host) -> None:
         host.write({"app/b": "made meanwhile"})
         let_the_clock_tick(host.dest)
 
-    host.install({"app/a": "a", "app/sub/c": "c"}, observer=at_step("records", write))
+    host.install({"app/a": "a", "app/sub/c": "c"}, observer=at_step(Moment.RECORDS, write))
     let_the_clock_tick(host.dest)
 
 
@@ -434,7 +435,7 @@ def test_nothing_changes_before_a_conflict_with_a_file_that_was_left_in_our_dire
 ) -> None:
     """All conflicts are found before anything changes: a reader must not see the new revision come and go."""
     happen(known)
-    steps: list[str] = []
+    steps: list[Moment] = []
 
     failure = failure_of(lambda: known.install(TREE, observer=lambda kind, _path: steps.append(kind)))
 

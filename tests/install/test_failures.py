@@ -17,6 +17,7 @@ from tests.install.reinstall import Reinstall, moment_of_kill
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from agent.install.model.moments import Moment
     from tests.install.reinstall import State
 
 ERRORS = [errno.EIO, errno.ENOSPC, errno.EPERM]
@@ -244,7 +245,7 @@ def test_a_file_that_appears_while_installing_is_not_overwritten(host: Host) -> 
         was_made = False
         fault = Fault()
 
-        def observe(_kind: str, _path: bytes, number: int = number, fault: Fault = fault) -> None:
+        def observe(_kind: Moment, _path: bytes, number: int = number, fault: Fault = fault) -> None:
             nonlocal was_made
             fault()
             if fault.count == number and not theirs.exists():
@@ -294,7 +295,7 @@ def test_a_file_that_vanishes_while_installing_does_not_confuse_the_undo(host: H
         fault = Fault()
         fault.arm(number + 1, error=OSError(errno.EIO, "a made-up error"))
 
-        def observe(_kind: str, _path: bytes, number: int = number, fault: Fault = fault) -> None:
+        def observe(_kind: Moment, _path: bytes, number: int = number, fault: Fault = fault) -> None:
             if fault.count == number - 1:
                 (host.dest / "app/a").unlink(missing_ok=True)
             fault()

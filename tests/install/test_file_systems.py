@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from agent.install.model.moments import Moment
     from tests.install.host import Host
 
 BOTH = "files: [{source: one, destination: '@BASE@/one/app'}, {source: two, destination: '@BASE@/two/app'}]"
@@ -165,9 +166,9 @@ def test_a_target_that_becomes_protected_in_the_middle_is_undone(host: Host) -> 
     host.install({"app/a": "1", "app/b": "1"})
     before = host.everything()
     protected = flagged(host.dest / "app/b", FS_IMMUTABLE_FL)
-    seen: list[str] = []
+    seen: list[Moment] = []
 
-    def observe(kind: str, _path: bytes) -> None:
+    def observe(kind: Moment, _path: bytes) -> None:
         if not seen:
             protected.__enter__()
         seen.append(kind)

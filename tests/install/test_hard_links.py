@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent.install.model.moments import Moment
 from tests.install.host import failure_of
 from tests.install.observers import failing_at
 
@@ -51,15 +52,15 @@ def test_a_reinstall_links_as_a_first_install_does(host: Host, old: str, new: st
 
 
 @pytest.mark.parametrize(("old", "new"), PAIRS)
-@pytest.mark.parametrize("step", ["rename", "commit"])
-def test_an_undo_brings_the_links_back(host: Host, old: str, new: str, step: str) -> None:
+@pytest.mark.parametrize("step", [Moment.RENAME, Moment.COMMIT])
+def test_an_undo_brings_the_links_back(host: Host, old: str, new: str, step: Moment) -> None:
     """The same names of the same files, since the application may have them open."""
     host.install(SHAPES[old])
     before = host.everything()
 
     failure = failure_of(lambda: host.install(SHAPES[new], observer=failing_at(step)))
 
-    assert (failure is None) == (step == "rename" and old == new)
+    assert (failure is None) == (step == Moment.RENAME and old == new)
     if failure is not None:
         assert before == host.everything()
         assert [] == host.leftovers()

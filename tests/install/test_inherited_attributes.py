@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent.install.model.moments import Moment
 from agent.protocol import FileExistsBehavior
 from tests.install.host import FILES, failure_of
 from tests.install.observers import failing_at
@@ -129,9 +130,9 @@ UNDONE: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("tree", UNDONE, ids=["time", "content", "mode", "new file", "nothing"])
-@pytest.mark.parametrize("step", ["commit", "records", "rename", "switch"])
+@pytest.mark.parametrize("step", [Moment.COMMIT, Moment.RECORDS, Moment.RENAME, Moment.SWITCH])
 @pytest.mark.parametrize("inherits", [True, False], ids=["inherited", "given by hand"])
-def test_an_undo_takes_no_acl_away(host: Host, tree: dict[str, Any], step: str, *, inherits: bool) -> None:
+def test_an_undo_takes_no_acl_away(host: Host, tree: dict[str, Any], step: Moment, *, inherits: bool) -> None:
     """A deployment that failed must not have changed who can read what."""
     if inherits:
         set_default_acl(host.dest)
@@ -144,7 +145,7 @@ def test_an_undo_takes_no_acl_away(host: Host, tree: dict[str, Any], step: str, 
 
     failure = failure_of(lambda: host.install(tree, observer=failing_at(step)))
 
-    assert (failure is not None) or step == "rename"
+    assert (failure is not None) or step == Moment.RENAME
     if failure is not None:
         assert before == host.everything()
         assert [] == host.leftovers()
@@ -159,7 +160,7 @@ def test_an_undo_gives_somebody_elses_file_its_acl_back(host: Host) -> None:
     tree = {"app/f": {"content": "same", "mtime_ns": MTIME_NS + 10**9}, "app/g": "ours"}
 
     failure = failure_of(
-        lambda: host.install(tree, behavior=FileExistsBehavior.OVERWRITE, observer=failing_at("records"))
+        lambda: host.install(tree, behavior=FileExistsBehavior.OVERWRITE, observer=failing_at(Moment.RECORDS))
     )
 
     assert failure is not None
@@ -174,8 +175,8 @@ def net_bind_service() -> bytes:
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give capabilities")
 @pytest.mark.parametrize("owner", [0, NOBODY], ids=["same owner", "owner changed by hand"])
-@pytest.mark.parametrize("step", ["records", "commit"])
-def test_an_undo_takes_no_capability_away(host: Host, owner: int, step: str) -> None:
+@pytest.mark.parametrize("step", [Moment.RECORDS, Moment.COMMIT])
+def test_an_undo_takes_no_capability_away(host: Host, owner: int, step: Moment) -> None:
     """The server that a hook lets listen on port 80 does not start again after a deployment that failed."""
     host.install({"app/server": "s"})
     path = host.dest / "app/server"

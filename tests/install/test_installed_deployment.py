@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.install import install, installed_deployment
+from agent.install.model.moments import Moment
 from tests.install.again import install_until_known, is_repetition
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ def test_the_deployment_that_was_installed_last_is_known(host: Host) -> None:
 def test_an_install_that_failed_does_not_count(host: Host) -> None:
     """The revision before is what runs."""
 
-    def fail(kind: str, _path: bytes) -> None:
-        if kind == "commit":
+    def fail(kind: Moment, _path: bytes) -> None:
+        if kind == Moment.COMMIT:
             raise OSError(5, os.strerror(5))
 
     host.install({"app/a": "1"})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent.install.model.moments import Moment
 from tests.install.again import let_the_clock_tick
 from tests.install.host import FILES, Host, failure_of
 from tests.install.observers import at_step, both, failing_at
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from agent.install.model.request import Observer
+    from agent.install.model.moments import Observer
 
 NOBODY = pwd.getpwnam("nobody").pw_uid
 TEAM = 4321
@@ -136,9 +137,9 @@ def replaced(path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [written, replaced])
-@pytest.mark.parametrize("step", ["journal", "switch", "adjust"])
+@pytest.mark.parametrize("step", [Moment.JOURNAL, Moment.SWITCH, Moment.ADJUST])
 def test_a_file_that_is_changed_after_it_was_compared_is_compared_again(
-    host: Host, change: Callable[[Path], None], step: str
+    host: Host, change: Callable[[Path], None], step: Moment
 ) -> None:
     """The deployment would be reported as succeeded, with another content than that of the revision."""
     host.install(tree())
@@ -156,8 +157,8 @@ def test_a_file_that_somebody_changes_each_time_fails_the_install(host: Host) ->
     host.install(tree())
     path = host.dest / "app/run"
 
-    def observe(kind: str, _path: bytes) -> None:
-        if kind == "adjust":
+    def observe(kind: Moment, _path: bytes) -> None:
+        if kind == Moment.ADJUST:
             let_the_clock_tick(host.dest)
             path.chmod(0o640)
 
@@ -170,8 +171,8 @@ def test_a_file_that_somebody_changes_each_time_fails_the_install(host: Host) ->
 
 @as_root
 @pytest.mark.root
-@pytest.mark.parametrize("step", ["records", "commit"])
-def test_an_undo_gives_root_nothing_that_somebody_else_has_put_there(host: Host, step: str) -> None:
+@pytest.mark.parametrize("step", [Moment.RECORDS, Moment.COMMIT])
+def test_an_undo_gives_root_nothing_that_somebody_else_has_put_there(host: Host, step: Moment) -> None:
     """His file may have got the number of the one that he has removed, and root would own what he writes."""
     host.install(tree())
     path = host.dest / "app/run"
@@ -185,7 +186,7 @@ def test_an_undo_gives_no_setuid_bit_back_that_has_gone(host: Host) -> None:
     """It goes when somebody writes to the file: what he has written is not what had the bit."""
     host.install(tree(0o4755))
     path = host.dest / "app/run"
-    observer: Observer = both(at_step("commit", lambda: path.chmod(0o755)), failing_at("commit"))
+    observer: Observer = both(at_step(Moment.COMMIT, lambda: path.chmod(0o755)), failing_at(Moment.COMMIT))
 
     assert failure_of(lambda: host.install(tree(0o4755, MTIME_NS + 10**9), observer=observer)) is not None
     assert 0o755 == stat.S_IMODE(path.stat().st_mode)

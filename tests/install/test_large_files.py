@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agent.install.model.moments import Moment
 from tests.install.observers import at_step
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def test_a_large_file_with_another_content_stays(host: Host, change: str) -> Non
 def test_a_file_that_is_kept_with_its_directory_is_told_where_it_is_now(host: Host) -> None:
     """The directory has given way to a file; a hidden name that is gone would help nobody."""
     host.install({"app/place/a": LARGE, "app/place/b": "b"})
-    edit = at_step("commit", lambda: edit_hidden(host))
+    edit = at_step(Moment.COMMIT, lambda: edit_hidden(host))
 
     summary = host.install({"app/place": "a file"}, observer=edit)
 

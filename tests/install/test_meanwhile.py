@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.install import install
+from agent.install.model.moments import Moment
 from agent.install.posix.trees import remove_tree
 from tests.install.children import ended, start
 from tests.install.host import failure_of, logged_by
@@ -35,21 +36,24 @@ def put_atomically(path: Path, content: str) -> None:
     beside.rename(path)
 
 
-def crash(request: InstallRequest, step: str, number: int = 1) -> None:
+def crash(request: InstallRequest, step: Moment, number: int = 1) -> None:
     """Install, and be killed at this step."""
     assert ended(start(lambda: install(request, observer=killed_at(step, number))))
 
 
 @pytest.mark.parametrize("name", ["app/pid", "app/sub/deep/pid", "app/sub/more/pid"])
-@pytest.mark.parametrize("step", ["records", "commit"])
-def test_an_undo_leaves_what_others_have_put_into_a_new_directory(host: Host, name: str, step: str) -> None:
+@pytest.mark.parametrize("step", [Moment.RECORDS, Moment.COMMIT])
+def test_an_undo_leaves_what_others_have_put_into_a_new_directory(
+    host: Host, name: str, step: Moment
+) -> None:
     """An upload or a database that the application has just made there is the only copy."""
     host.dest.mkdir()
     write = at_step(step, lambda: host.write({name: "theirs"}))
 
     failure = failure_of(
         lambda: host.install(
-            {"app/a": "a", "app/sub/deep/b": "b", "app/c/": None}, observer=both(write, failing_at("commit"))
+            {"app/a": "a", "app/sub/deep/b": "b", "app/c/": None},
+            observer=both(write, failing_at(Moment.COMMIT)),
         )
     )
 
@@ -70,7 +74,7 @@ def parents(name: str) -> Iterator[str]:
 def test_after_a_kill_too_what_others_have_put_into_a_new_directory_stays(host: Host) -> None:
     """Between the crash and the start of the agent the application ran for hours."""
     host.dest.mkdir()
-    crash(host.request({"app/a": "a", "app/sub/b": "b"}), "commit")
+    crash(host.request({"app/a": "a", "app/sub/b": "b"}), Moment.COMMIT)
     host.write({"app/sub/upload": "theirs"})
 
     assert host.recover()
@@ -87,10 +91,12 @@ def test_an_undo_leaves_what_an_application_has_put_over_a_new_file(
 ) -> None:
     """The application has written its state in the way that never loses any."""
     host.write({} if is_new_directory else {"app/own": "o"})
-    write = at_step("records", lambda: put_atomically(host.dest / "app/state", "customer data"))
+    write = at_step(Moment.RECORDS, lambda: put_atomically(host.dest / "app/state", "customer data"))
 
     failure = failure_of(
-        lambda: host.install({"app/state": "{}", "app/z": "z"}, observer=both(write, failing_at("commit")))
+        lambda: host.install(
+            {"app/state": "{}", "app/z": "z"}, observer=both(write, failing_at(Moment.COMMIT))
+        )
     )
 
     assert failure is not None
@@ -99,15 +105,15 @@ def test_an_undo_leaves_what_an_application_has_put_over_a_new_file(
     assert [] == host.leftovers()
 
 
-@pytest.mark.parametrize("step", ["switch", "rename", "records", "commit"])
-def test_a_file_that_was_replaced_meanwhile_stays_and_the_rest_is_put_back(host: Host, step: str) -> None:
+@pytest.mark.parametrize("step", [Moment.SWITCH, Moment.RENAME, Moment.RECORDS, Moment.COMMIT])
+def test_a_file_that_was_replaced_meanwhile_stays_and_the_rest_is_put_back(host: Host, step: Moment) -> None:
     """Whoever wrote last is right, as if that had been done a moment after the undo."""
     host.install({"app/a": "rev1", "app/z": "z1", "app/gone": "g"})
     write = at_step(step, lambda: put_atomically(host.dest / "app/a", "application wrote this"))
 
     failure = failure_of(
         lambda: host.install(
-            {"app/a": "rev2", "app/z": "z2", "app/new": "n"}, observer=both(write, failing_at("commit"))
+            {"app/a": "rev2", "app/z": "z2", "app/new": "n"}, observer=both(write, failing_at(Moment.COMMIT))
         )
     )
 
@@ -124,14 +130,14 @@ def test_two_groups_that_make_the_same_directory_above_them_both_succeed(host: H
     ]
     request = replace(host.request({"other/b": "b"}, other), group_id="group-b")
 
-    host.install({"one/a": "a"}, one, observer=at_step("switch", lambda: install(request)))
+    host.install({"one/a": "a"}, one, observer=at_step(Moment.SWITCH, lambda: install(request)))
 
     expected = {"apps/": None, "apps/one/": None, "apps/one/a": "a", "apps/other/": None}
     assert {**expected, "apps/other/b": "b"} == host.tree()
 
 
-@pytest.mark.parametrize("step", ["copy", "switch", "rename", "records", "commit"])
-def test_a_directory_that_becomes_a_link_in_the_middle_is_not_followed(host: Host, step: str) -> None:
+@pytest.mark.parametrize("step", [Moment.COPY, Moment.SWITCH, Moment.RENAME, Moment.RECORDS, Moment.COMMIT])
+def test_a_directory_that_becomes_a_link_in_the_middle_is_not_followed(host: Host, step: Moment) -> None:
     """Its owner must not be able to choose where root writes, nor to make the group undeployable."""
     victim = host.base / "victim"
     host.write({"a": "the victim's", "z": {"content": "the victim's", "mode": 0o600}}, victim)
@@ -143,7 +149,7 @@ def test_a_directory_that_becomes_a_link_in_the_middle_is_not_followed(host: Hos
         (host.dest / "app").symlink_to(victim)
 
     failures: list[CommandFailure | None] = []
-    observer = both(at_step(step, swap), failing_at("commit"))
+    observer = both(at_step(step, swap), failing_at(Moment.COMMIT))
 
     logged = logged_by(
         lambda: failures.append(
@@ -160,8 +166,8 @@ def test_a_directory_that_becomes_a_link_in_the_middle_is_not_followed(host: Hos
     assert str(host.dest / "app") in logged
 
 
-@pytest.mark.parametrize("moment", ["records", "rename"])
-def test_an_undo_does_not_touch_a_directory_that_is_not_ours(host: Host, moment: str) -> None:
+@pytest.mark.parametrize("moment", [Moment.RECORDS, Moment.RENAME])
+def test_an_undo_does_not_touch_a_directory_that_is_not_ours(host: Host, moment: Moment) -> None:
     """After the crash the operator closed it; the start of the agent must not open it again."""
     host.write({"app/own": "x"})
     crash(host.request({"app/a": "a"}), moment)
@@ -236,9 +242,11 @@ def test_a_very_deep_tree_is_removed(deep_host: Host) -> None:
 def test_a_very_deep_tree_of_the_application_does_not_break_an_undo(deep_host: Host) -> None:
     """It is not ours, so it stays; and the undo ends."""
     deep_host.dest.mkdir()
-    nest = at_step("records", lambda: nest_deeply(deep_host.dest / "app"))
+    nest = at_step(Moment.RECORDS, lambda: nest_deeply(deep_host.dest / "app"))
 
-    failure = failure_of(lambda: deep_host.install({"app/a": "a"}, observer=both(nest, failing_at("commit"))))
+    failure = failure_of(
+        lambda: deep_host.install({"app/a": "a"}, observer=both(nest, failing_at(Moment.COMMIT)))
+    )
 
     assert failure is not None
     assert "install-failed" == failure.error_id
@@ -246,9 +254,9 @@ def test_a_very_deep_tree_of_the_application_does_not_break_an_undo(deep_host: H
     assert not deep_host.recover()
 
 
-@pytest.mark.parametrize("step", ["switch", "commit"])
+@pytest.mark.parametrize("step", [Moment.SWITCH, Moment.COMMIT])
 def test_a_very_deep_tree_in_a_directory_that_gives_way_does_not_stop_an_install(
-    deep_host: Host, step: str
+    deep_host: Host, step: Moment
 ) -> None:
     """The new revision is there; what the application has made meanwhile stays beside it."""
     deep_host.install({"app/x/b": "b"})
@@ -268,17 +276,17 @@ def place_of_x(host: Host) -> Path:
     return hidden[0] if hidden else host.dest / "app/x"
 
 
-@pytest.mark.parametrize("step", ["switch", "records", "commit"])
+@pytest.mark.parametrize("step", [Moment.SWITCH, Moment.RECORDS, Moment.COMMIT])
 @pytest.mark.parametrize("is_killed", [False, True], ids=["completed", "killed"])
 def test_what_others_put_into_a_directory_that_gives_way_is_kept(
-    host: Host, step: str, *, is_killed: bool
+    host: Host, step: Moment, *, is_killed: bool
 ) -> None:
     """An upload that came in while a deployment ran is not there a second time."""
     host.install({"app/x/b": "b", "app/x/sub/c": "c"})
     request = host.request({"app/x": "a file"})
     write = at_step(step, lambda: (place_of_x(host) / "upload").write_text("a customer's"))
     if is_killed:
-        assert ended(start(lambda: install(request, observer=both(write, killed_at("publish")))))
+        assert ended(start(lambda: install(request, observer=both(write, killed_at(Moment.PUBLISH)))))
         host.recover()
     else:
         install(request, observer=write)

@@ -11,6 +11,7 @@ import pytest
 
 from agent.install import install
 from agent.install.apply.disk_full import no_room_failure
+from agent.install.model.moments import Moment
 from agent.install.plan.planner import plan_install
 from agent.install.posix.protection import protection_of, remedy_for
 from tests.install.host import FILES, failure_of
@@ -142,8 +143,8 @@ def test_what_appears_at_the_last_moment_is_blamed_on_who_makes_it(host: Host) -
     host.install({"app/a": "1"}, durable=False)
     request = host.request({"app/a": "1", "app/b": "2"}, durable=False)
 
-    def appear(kind: str, path: bytes) -> None:
-        if kind == "rename" and path.endswith(b"/b"):
+    def appear(kind: Moment, path: bytes) -> None:
+        if kind == Moment.RENAME and path.endswith(b"/b"):
             (host.dest / "app/b").write_text("theirs")
 
     failure = failure_of(lambda: install(request, observer=appear))

@@ -12,6 +12,7 @@ import pytest
 
 from agent.errors import CommandFailure
 from agent.install import install
+from agent.install.model.moments import Moment
 from agent.install.preview.changes import ChangeKind, Preview
 from agent.install.preview.preview import preview_install
 from tests.install.again import is_repetition, let_the_clock_tick
@@ -289,9 +290,9 @@ def test_a_failure_behind_the_link_puts_everything_back(host: Host) -> None:
     host.install(FIRST, durable=False)
     place = move(host)
     before = everything_about(place)
-    for kind in ("copy", "rename", "records"):
+    for kind in (Moment.COPY, Moment.RENAME, Moment.RECORDS):
 
-        def fail(seen: str, _path: bytes, kind: str = kind) -> None:
+        def fail(seen: Moment, _path: bytes, kind: Moment = kind) -> None:
             if seen == kind:
                 raise OSError(5, "disk error")
 
@@ -332,7 +333,7 @@ def test_an_interrupted_install_is_not_put_in_order_through_a_link(host: Host) -
     """Nothing tells which file is which behind it: what was copied stays as it is, and nothing is taken away."""
     host.install(FIRST, durable=False)
     request = host.request(SECOND, durable=False)
-    assert ended(start(lambda: install(request, observer=killed_at("rename", 2))))
+    assert ended(start(lambda: install(request, observer=killed_at(Moment.RENAME, 2))))
     place = move(host, how=_to_another_disk)
     before = everything_about(place)
     host.recover()

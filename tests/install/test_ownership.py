@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.install import install
+from agent.install.model.moments import Moment
 from agent.install.preview.changes import ChangeKind, Preview
 from agent.install.preview.preview import preview_install
 from agent.protocol import FileExistsBehavior
@@ -182,8 +183,8 @@ class Unfinished:
         self._is_to_fail = True
         self.succeed()
 
-    def _observe(self, kind: str, _path: bytes) -> None:
-        if kind != "commit":
+    def _observe(self, kind: Moment, _path: bytes) -> None:
+        if kind != Moment.COMMIT:
             return
         self._reached.set()
         assert self._go_on.wait(30)

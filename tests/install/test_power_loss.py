@@ -16,6 +16,7 @@ import pytest
 
 from agent.errors import CommandFailure
 from agent.install import install
+from agent.install.model.moments import Moment
 from tests.install.children import ended, start
 from tests.install.images import Image, skip_without
 from tests.install.mounts import needs_mounts, with_mounts
@@ -24,7 +25,7 @@ from tests.install.observers import at_step, both, failing_at
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.install.model.request import Observer
+    from agent.install.model.moments import Observer
     from tests.install.host import Host
 
 pytestmark = [pytest.mark.root, needs_mounts]
@@ -92,7 +93,7 @@ class Device:
         (self.host.base / "steps").unlink(missing_ok=True)
         count = 0
 
-        def observe(_kind: str, _path: bytes) -> None:
+        def observe(_kind: Moment, _path: bytes) -> None:
             nonlocal count
             count += 1
             if count == number:
@@ -157,8 +158,8 @@ def test_a_loss_of_power_at_any_step_of_an_undo_leaves_the_old_revision(
     skip_without(kind)
 
     def fail(device: Device, observer: Observer) -> None:
-        synced = at_step("records", lambda: subprocess.run(["sync", "-f", device.host.dest], check=True))
-        observers = both(observer, both(synced, failing_at("records")))
+        synced = at_step(Moment.RECORDS, lambda: subprocess.run(["sync", "-f", device.host.dest], check=True))
+        observers = both(observer, both(synced, failing_at(Moment.RECORDS)))
         with pytest.raises(CommandFailure, match="a made-up error"):
             install(device.second, observer=observers)
 
@@ -219,7 +220,7 @@ def test_what_recovery_removes_stays_removed(host: Host) -> None:
         device = Device(host, "ext4", has_records=False, old={"app/a": "a", "app/b": "b"}, new={"app/a": "a"})
         device.begin()
         with pytest.raises(Stopped):
-            install(device.second, observer=at_step("remove", stop))
+            install(device.second, observer=at_step(Moment.REMOVE, stop))
         assert not device.run(lambda _observer: host.recover(), 10_000)
         found = host.tree()
         device.end()

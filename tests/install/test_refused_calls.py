@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 
 from agent.install import install
+from agent.install.model.moments import Moment
 from agent.processes import start_ticks
 from tests.install.children import in_child
 from tests.install.host import FILES, Host, failure_of
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from agent.install.model.request import Observer
+    from agent.install.model.moments import Observer
 
 T = TypeVar("T")
 
@@ -47,7 +48,7 @@ def as_ordinary_user(place: Path, body: Callable[[Host], T]) -> T:
         os.chown(home, NOBODY.pw_uid, NOBODY.pw_gid)
     # Modules that are loaded when they are needed must be there before: that user may not read them.
     Host(place / "warm").install({"app/a": "a"}, UNREADABLE)
-    failure_of(lambda: Host(place / "warm up").install({"app/a": "a"}, observer=failing_at("commit")))
+    failure_of(lambda: Host(place / "warm up").install({"app/a": "a"}, observer=failing_at(Moment.COMMIT)))
 
     def demoted() -> T:
         if os.geteuid() == 0:
@@ -59,8 +60,8 @@ def as_ordinary_user(place: Path, body: Callable[[Host], T]) -> T:
     return in_child(demoted)
 
 
-@pytest.mark.parametrize("step", ["records", "commit"])
-def test_an_undo_gives_a_file_its_mode_back_that_can_not_be_read_any_more(place: Path, step: str) -> None:
+@pytest.mark.parametrize("step", [Moment.RECORDS, Moment.COMMIT])
+def test_an_undo_gives_a_file_its_mode_back_that_can_not_be_read_any_more(place: Path, step: Moment) -> None:
     """An agent that does not run as root may have taken its own right to read; nobody could repair that by waiting."""
 
     def body(host: Host) -> tuple[str, bool, list[str]]:
@@ -92,7 +93,7 @@ def test_hidden_names_that_can_not_be_listed_are_not_forgotten(place: Path) -> N
         host.install({"app/a": "1", "app/sub/b": "1"})
         directory = host.dest / "app/sub"
         new = {"app/a": "2", "app/sub/b": {"content": "2"}, "app/sub/c": {"same_as": "app/sub/b"}}
-        close = at_step("publish", lambda: directory.chmod(0o300))
+        close = at_step(Moment.PUBLISH, lambda: directory.chmod(0o300))
         summary = host.install(new, observer=close)
         is_known = any(name.endswith("journal-committed") for name in host.records())
         host.recover()
@@ -115,7 +116,7 @@ def test_hidden_names_that_need_not_be_listed_are_removed_where_that_is_forbidde
     def body(host: Host) -> tuple[tuple[str, ...], list[str]]:
         host.install({"app/a": "1", "app/sub/b": "1"})
         directory = host.dest / "app/sub"
-        close = at_step("publish", lambda: directory.chmod(0o300))
+        close = at_step(Moment.PUBLISH, lambda: directory.chmod(0o300))
         summary = host.install({"app/a": "2", "app/sub/b": "2"}, observer=close)
         directory.chmod(0o755)
         return summary.kept, host.leftovers()
@@ -123,7 +124,7 @@ def test_hidden_names_that_need_not_be_listed_are_removed_where_that_is_forbidde
     assert ((), []) == as_ordinary_user(place, body)
 
 
-RECORDS = {"lists", "records"}
+RECORDS = {Moment.LISTS, Moment.RECORDS}
 MANY = {f"app/directory-{number % 60}/file-{number}": "old" for number in range(1800)}
 MANY_NEW = dict.fromkeys(MANY, "new")
 
@@ -132,12 +133,12 @@ def killed_while_it_works(shared: mmap.mmap) -> Observer:
     """The second process is killed in the middle of its part."""
     parent = os.getpid()
 
-    def observe(kind: str, _path: bytes) -> None:
+    def observe(kind: Moment, _path: bytes) -> None:
         if os.getpid() != parent:
             shared[0] += 1
             if shared[0] == 200:
                 os.kill(os.getpid(), signal.SIGKILL)
-        elif kind == "copy":
+        elif kind == Moment.COPY:
             wait_until(lambda: shared[0] == 200)
 
     return observe
@@ -147,8 +148,8 @@ def killed_while_it_answers(shared: mmap.mmap) -> Observer:
     """The second process is killed when half of what it has to say is in the pipe."""
     parent = os.getpid()
 
-    def observe(kind: str, _path: bytes) -> None:
-        if kind != "copy" or shared[1]:
+    def observe(kind: Moment, _path: bytes) -> None:
+        if kind != Moment.COPY or shared[1]:
             return
         if os.getpid() != parent:
             wait_until(lambda: shared[0] == 1)  # the other process has its part
@@ -227,7 +228,7 @@ def test_an_error_of_a_call_on_an_open_record_names_a_path(host: Host) -> None:
     assert [] == [message for message in messages if f"{host.instructions}" not in message]
 
 
-def failures_of_calls_on_descriptors(host: Host) -> list[tuple[str, str]]:
+def failures_of_calls_on_descriptors(host: Host) -> list[tuple[Moment, str]]:
     """Let each change of an open file or directory fail in turn; the step of the Install, and what it has said."""
     first = host.request({"app/a": "1", "app/same": "s", "app/sub/b": "b", "app/sub/c": "c"})
     changed = {"content": "s", "mode": 0o600, "mtime_ns": MTIME_NS + 10**9}
@@ -235,9 +236,9 @@ def failures_of_calls_on_descriptors(host: Host) -> list[tuple[str, str]]:
         {"app/a": "2", "app/same": changed, "app/sub/b": "b", "app/sub/c": "C", "app/new/n": "n"}, ACLS
     )
 
-    def body() -> list[tuple[str, str]]:
+    def body() -> list[tuple[Moment, str]]:
         fault = DescriptorFault()
-        failures: list[tuple[str, str]] = []
+        failures: list[tuple[Moment, str]] = []
         while True:
             install(first)
             fault.arm(len(failures) + 1)
@@ -255,7 +256,7 @@ class DescriptorFault:
     """Lets a change of an open file or directory fail. It can't be taken back, so it is for forked processes only."""
 
     def __init__(self) -> None:
-        self.step = ""
+        self.step = Moment.JOURNAL
         self._number = self._count = 0
         sys.addaudithook(self._hook)
 
@@ -263,7 +264,7 @@ class DescriptorFault:
         """From now on count anew, and let that one fail."""
         self._number, self._count = number, 0
 
-    def note(self, kind: str) -> None:
+    def note(self, kind: Moment) -> None:
         """The Install has come to a step of this kind."""
         if self._count < self._number:
             self.step = kind

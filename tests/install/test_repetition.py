@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from agent.install import install
+from agent.install.model.moments import Moment
 from agent.protocol import FileExistsBehavior
 from tests.install.again import (
     FILE_COUNT,
@@ -139,8 +140,8 @@ def test_after_repetitions_a_change_and_a_removal_are_clean(known: Host) -> None
     assert [] == known.leftovers()
 
 
-@pytest.mark.parametrize("kind", ["journal", "switch", "records", "commit"])
-def test_a_repetition_that_fails_leaves_everything_as_it_was(known: Host, kind: str) -> None:
+@pytest.mark.parametrize("kind", [Moment.JOURNAL, Moment.SWITCH, Moment.RECORDS, Moment.COMMIT])
+def test_a_repetition_that_fails_leaves_everything_as_it_was(known: Host, kind: Moment) -> None:
     """A full disk under the records is no reason to lose them."""
     before = known.everything(), times_of_change(known.dest), known.records()
 

@@ -11,6 +11,7 @@ import pytest
 
 from agent.archive_index import index_of
 from agent.install import install
+from agent.install.model.moments import Moment
 from agent.protocol import FileExistsBehavior
 from tests.install.again import (
     TREE,
@@ -293,7 +294,7 @@ def test_while_another_group_installs_something_all_is_planned(known: Host) -> N
     others = known.request(
         {"app/x": "x"}, "files: [{source: app, destination: '@DEST@/other'}]", durable=False
     )
-    assert ended(start(lambda: install(others, observer=killed_at("commit"))))
+    assert ended(start(lambda: install(others, observer=killed_at(Moment.COMMIT))))
     known.group_id = GROUP
 
     assert not is_repetition(request)

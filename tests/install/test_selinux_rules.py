@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.install import install
+from agent.install.model.moments import Moment
 from tests.install.children import ended, start
 from tests.install.host import FILES, failure_of
 from tests.install.observers import failing_at, killed_at
@@ -15,7 +16,7 @@ from tests.install.observers import failing_at, killed_at
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agent.install.model.request import Observer
+    from agent.install.model.moments import Observer
     from tests.install.host import Host
 
 # Like the real one, it refuses to add what is there, and to change or delete what is not.
@@ -29,7 +30,7 @@ esac
 echo "$@" >> {calls}
 if [ "$2" = -d ]; then rm "$rule"; else shift 2; echo "${{@%{pattern}*}}" > "$rule"; fi
 """
-STEPS = ["switch", "rename", "label", "records", "commit"]
+STEPS = [Moment.SWITCH, Moment.RENAME, Moment.LABEL, Moment.RECORDS, Moment.COMMIT]
 
 
 class Policy:
@@ -87,7 +88,7 @@ REVISIONS = [
 @pytest.mark.parametrize("new_rules", REVISIONS)
 @pytest.mark.parametrize("step", STEPS)
 def test_after_a_failed_install_the_rules_are_what_they_were(
-    host: Host, policy: Policy, new_rules: str, step: str
+    host: Host, policy: Policy, new_rules: str, step: Moment
 ) -> None:
     """The next restorecon, perhaps weeks later, would relabel the old revision, and the web server gets no file."""
     host.install(OLD, OLD_RULES)
@@ -96,12 +97,14 @@ def test_after_a_failed_install_the_rules_are_what_they_were(
 
     failure = failure_of(lambda: host.install(NEW, new_rules, observer=failing_at(step)))
 
-    assert (failure is None) == (step == "label" and new_rules == FILES)
+    assert (failure is None) == (step == Moment.LABEL and new_rules == FILES)
     if failure is not None:
         assert before == policy.rules()
 
 
-@pytest.mark.parametrize("observer", [killed_at("label"), killed_at("label", 2), killed_at("commit")])
+@pytest.mark.parametrize(
+    "observer", [killed_at(Moment.LABEL), killed_at(Moment.LABEL, 2), killed_at(Moment.COMMIT)]
+)
 def test_after_a_kill_the_rules_are_what_they_were(host: Host, policy: Policy, observer: Observer) -> None:
     """The recovery has to know what they were: nobody else does."""
     host.install(OLD, OLD_RULES)
@@ -116,7 +119,7 @@ def test_after_a_kill_the_rules_are_what_they_were(host: Host, policy: Policy, o
 
 def test_a_first_install_that_fails_leaves_no_rule(host: Host, policy: Policy) -> None:
     """A rule that nobody removes relabels whatever has that name years later."""
-    assert failure_of(lambda: host.install(OLD, OLD_RULES, observer=failing_at("records"))) is not None
+    assert failure_of(lambda: host.install(OLD, OLD_RULES, observer=failing_at(Moment.RECORDS))) is not None
 
     assert {} == policy.rules()
 
@@ -125,7 +128,7 @@ def test_after_an_undo_the_same_revision_can_be_installed(host: Host, policy: Po
     """Adding a rule that is there fails, and so does changing one that is not."""
     host.install(OLD, OLD_RULES)
     new_rules = appspec(a="other_t", c="new_t")
-    assert failure_of(lambda: host.install(NEW, new_rules, observer=failing_at("records"))) is not None
+    assert failure_of(lambda: host.install(NEW, new_rules, observer=failing_at(Moment.RECORDS))) is not None
 
     host.install(NEW, new_rules)
 

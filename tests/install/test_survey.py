@@ -16,6 +16,7 @@ from agent.archive_index import ArchiveIndex
 from agent.deployments.group_files import GroupFiles
 from agent.install import install, plan_install
 from agent.install.compare.survey import UNCHANGED, UNKNOWN, Survey, look_in, names_of, states_in
+from agent.install.model.moments import Moment
 from agent.install.posix.places import Places
 from agent.install.posix.two_processes import MIN_FILES
 from agent.install.records.previous import previous_of, read_records
@@ -341,8 +342,8 @@ def test_what_appears_after_the_look_is_not_overwritten(large: Host) -> None:
     """The look is older than the plan; somebody may be faster than both."""
     request = large.request({**WITH_LINKS, "app/0/new": "ours"}, processes=2, durable=False)
 
-    def observe(kind: str, _path: bytes) -> None:
-        if kind == "switch" and not (large.dest / "app/0/new").exists():
+    def observe(kind: Moment, _path: bytes) -> None:
+        if kind == Moment.SWITCH and not (large.dest / "app/0/new").exists():
             large.write({"app/0/new": "theirs"})
 
     failure = failure_of(lambda: install(request, observer=observe))

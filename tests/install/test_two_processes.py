@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.install import install
+from agent.install.model.moments import Moment
 from tests.install.again import let_the_clock_tick, records_without_states
 from tests.install.children import in_child
 from tests.install.host import failure_of
 
 if TYPE_CHECKING:
     from agent.install import InstallRequest, InstallSummary
-    from agent.install.model.request import Observer
+    from agent.install.model.moments import Observer
     from tests.install.host import Host
 
 OLD: dict[str, Any] = {f"app/directory-{number % 60}/file-{number}": "old" for number in range(1200)}
@@ -74,11 +75,11 @@ def test_what_two_processes_have_made_is_known_to_the_next_install(host: Host) -
     assert [] == [line for line in unknown if not line.endswith(b"/app")]
 
 
-def killing(kind: str) -> Observer:
+def killing(kind: Moment) -> Observer:
     """The second process is killed when it is at a step of this kind for the tenth time."""
     first, count = os.getpid(), 0
 
-    def observe(seen: str, _path: bytes) -> None:
+    def observe(seen: Moment, _path: bytes) -> None:
         nonlocal count
         if seen == kind and os.getpid() != first:
             count += 1
@@ -88,9 +89,9 @@ def killing(kind: str) -> Observer:
     return observe
 
 
-@pytest.mark.parametrize("kind", ["mkdir", "copy", "rename"])
+@pytest.mark.parametrize("kind", [Moment.MKDIR, Moment.COPY, Moment.RENAME])
 def test_a_second_process_that_is_killed_before_it_counts_leaves_the_old_revision(
-    host: Host, kind: str
+    host: Host, kind: Moment
 ) -> None:
     """The kernel takes one of the two when memory is short."""
     host.install(OLD)
@@ -103,7 +104,7 @@ def test_a_second_process_that_is_killed_before_it_counts_leaves_the_old_revisio
     assert (before, []) == (host.everything(), host.leftovers())
 
 
-def failure_in(request: InstallRequest, kind: str) -> tuple[str, str]:
+def failure_in(request: InstallRequest, kind: Moment) -> tuple[str, str]:
     """What an Install says of which the second process is killed at such a step."""
     failure = failure_of(lambda: install(request, observer=killing(kind)))
     assert failure is not None
@@ -115,7 +116,7 @@ def test_a_second_process_that_is_killed_while_it_cleans_up_leaves_the_new_revis
     host.install(OLD)
     request = host.request(NEW, processes=2)
 
-    summary = in_child(lambda: install(request, observer=killing("forget")))
+    summary = in_child(lambda: install(request, observer=killing(Moment.FORGET)))
 
     assert 1199 == summary.replaced
     assert {"new"} == {(host.dest / name).read_text() for name in OLD if name in NEW}

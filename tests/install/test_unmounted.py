@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.install import install
+from agent.install.model.moments import Moment
 from tests.install.children import ended, start
 from tests.install.host import failure_of
 from tests.install.images import Image, skip_without
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 OLD, NEW = {"app/a": "1", "app/b": "1", "app/gone": "g"}, {"app/a": "2", "app/b": "2"}
 
 KILLED = [
-    pytest.param("rename", "install-undo-incomplete", OLD, id="to be undone"),
-    pytest.param("forget", "install-not-completed", NEW, id="to be completed"),
+    pytest.param(Moment.RENAME, "install-undo-incomplete", OLD, id="to be undone"),
+    pytest.param(Moment.FORGET, "install-not-completed", NEW, id="to be completed"),
 ]
 
 
@@ -37,7 +38,7 @@ def mounted_volume(host: Host) -> Image:
 @needs_mounts
 @pytest.mark.parametrize(("step", "error_id", "expected"), KILLED)
 def test_recovery_says_what_is_missing_and_goes_on_when_it_is_there(
-    host: Host, step: str, error_id: str, expected: dict[str, str]
+    host: Host, step: Moment, error_id: str, expected: dict[str, str]
 ) -> None:
     """The agent starts before the data volume is there. If that counted as undone, half a revision would stay."""
     skip_without("ext4")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.install import install
+from agent.install.model.moments import Moment
 from tests.install.host import failure_of, logged_by
 
 if TYPE_CHECKING:
@@ -67,14 +68,16 @@ def test_a_script_may_leave_a_part_of_a_source(host: Host) -> None:
 
 
 @pytest.mark.parametrize("name", ["app/a", "app/sub/b", "app/sub/link", "app/sub"])
-@pytest.mark.parametrize("when", ["journal", "lists"])
-def test_what_vanishes_while_it_is_installed_puts_everything_back(host: Host, name: str, when: str) -> None:
+@pytest.mark.parametrize("when", [Moment.JOURNAL, Moment.LISTS])
+def test_what_vanishes_while_it_is_installed_puts_everything_back(
+    host: Host, name: str, when: Moment
+) -> None:
     """Planned once more, it would only be left out, and nobody would miss it before the application does."""
     host.install(OLD, durable=False)
     before = host.everything()
     request = host.request(NEW, durable=False)
 
-    def remove(kind: str, _path: bytes) -> None:
+    def remove(kind: Moment, _path: bytes) -> None:
         place = request.archive / name
         if kind == when:
             shutil.rmtree(place) if place.is_dir() and not place.is_symlink() else place.unlink(

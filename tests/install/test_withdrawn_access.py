@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from agent.install import install
+from agent.install.model.moments import Moment
 from agent.install.preview.changes import ChangeKind, Preview
 from agent.install.preview.preview import preview_install
 from tests.install.again import install_until_known
@@ -295,10 +296,12 @@ if IS_ROOT:
 
 
 @pytest.mark.parametrize(("old", "new"), UNDONE)
-@pytest.mark.parametrize("step", ["mkdir", "copy", "switch", "rename", "attributes", "commit"])
+@pytest.mark.parametrize(
+    "step", [Moment.MKDIR, Moment.COPY, Moment.SWITCH, Moment.RENAME, Moment.ATTRIBUTES, Moment.COMMIT]
+)
 @pytest.mark.parametrize("is_killed", [False, True], ids=["fails", "is killed"])
 def test_who_may_do_what_is_as_before_when_an_install_fails(
-    place: Path, old: str, new: str, step: str, *, is_killed: bool
+    place: Path, old: str, new: str, step: Moment, *, is_killed: bool
 ) -> None:
     """Half of a change of rights is a state that nobody has written into any AppSpec."""
     host = host_below(place, nothing_special)

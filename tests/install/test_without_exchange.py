@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.install import install
+from agent.install.model.moments import Moment
 from agent.install.posix.renames import Renames
 from tests.install import test_crash, test_failures, test_readers
 from tests.install.children import ended, in_child, killed_before, start
@@ -105,7 +106,7 @@ def test_a_file_that_vanishes_while_installing_is_no_obstacle(host: Host) -> Non
     """Somebody removed by hand what was to be replaced; the new revision has the file again."""
     host.install({"app/a": "1", "app/b": "1"})
     request = host.request({"app/a": "2", "app/b": "2"})
-    observer = at_step("rename", (host.dest / "app/a").unlink)
+    observer = at_step(Moment.RENAME, (host.dest / "app/a").unlink)
 
     with_refusals(UNKNOWN_FLAG, lambda: install(request, observer=observer))
 
@@ -142,7 +143,7 @@ def test_a_reader_misses_nothing_during_an_undo(host: Host, loop: Callable[[Path
     def write() -> None:
         try:
             for _ in range(UNDOS):
-                failure = failure_of(lambda: install(second, observer=failing_at("commit")))
+                failure = failure_of(lambda: install(second, observer=failing_at(Moment.COMMIT)))
                 assert failure is not None
                 assert "install-failed" == failure.error_id
                 test_readers.await_reads(shared, 3)

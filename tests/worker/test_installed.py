@@ -19,6 +19,7 @@ from agent.deployments import DeploymentFacts, JobStore
 from agent.deployments.jobs import COMMIT, RUN
 from agent.errors import CommandFailure
 from agent.install import InstallRequest, install
+from agent.install.model.moments import Moment
 from agent.protocol import BundleType, FileExistsBehavior, HostCommand
 from agent.settings import Settings
 from agent.specification import DeploymentSpecification, LocalRevision
@@ -166,8 +167,8 @@ def test_a_crash_right_after_it_took_effect_changes_nothing_of_that(
 ) -> None:
     """Before or after it was named, its records still wait to be published."""
 
-    def die(kind: str, _path: bytes) -> None:
-        if kind != "publish":
+    def die(kind: Moment, _path: bytes) -> None:
+        if kind != Moment.PUBLISH:
             return
         if named_before:
             group.pointer.write_text(str(group.root.deployment(GROUP, "d-2").path))

@@ -16,7 +16,8 @@ from agent.install.posix.disks import Disks
 if TYPE_CHECKING:
     from agent.deployments.group_files import GroupFiles
     from agent.install.compare.findings import Findings
-    from agent.install.model.request import InstallRequest, Observer
+    from agent.install.model.moments import Observer
+    from agent.install.model.request import InstallRequest
     from agent.install.plan.plan import InstallPlan
     from agent.install.posix.places import Places
 

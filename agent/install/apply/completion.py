@@ -7,31 +7,34 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from agent.install.apply.hidden_names import GONE, Forgotten, HiddenNames, log_stuck, sync_changes
 from agent.install.apply.journal_places import places_of_journal
 from agent.install.attributes.selinux import drop_label
 from agent.install.journal.entries import (
-    Change,
+    Hiding,
     Leftover,
     LeftoverDirectory,
     LeftoverLabel,
     NewDirectory,
-    path_of,
+    Replacement,
+    Touched,
 )
+from agent.install.model.moments import Moment
 from agent.install.records.manifest import is_as_left
 from agent.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
-    from agent.install.journal.entries import Entry
     from agent.install.journal.journal import Journal
-    from agent.install.model.request import Observer
+    from agent.install.model.moments import Observer
     from agent.install.posix.places import Places
 
 log = get_logger()
+
+_Leftover: TypeAlias = Leftover | LeftoverDirectory | LeftoverLabel
 
 
 class Completion(NamedTuple):
@@ -92,7 +95,7 @@ def complete(
     with closing(places_of_journal(journal)) as places:
         completing = _Completing(journal, places, observer)
         if replaced is None:
-            has_hidden = completing.forget_hidden(b"h")
+            has_hidden = completing.forget_hidden(Hiding)
         else:
             has_hidden = replaced.is_any
             completing.forget_in(replaced.hiding)
@@ -113,7 +116,7 @@ def forget(journal: Journal, observer: Observer) -> list[str]:
     """Afterwards the hidden names are gone, and all else is as it is; those that could not be removed are listed."""
     with closing(places_of_journal(journal)) as places:
         completing = _Completing(journal, places, observer)
-        completing.forget_hidden(b"th")
+        completing.forget_hidden(Touched, Hiding)
     return [os.fsdecode(path) for path in completing.stuck]
 
 
@@ -140,9 +143,9 @@ class _Completing:
         self._observe = observer
         self._hidden = HiddenNames(journal, places, observer)
 
-    def forget_hidden(self, kinds: bytes) -> bool:
+    def forget_hidden(self, *kinds: type[Touched | Hiding]) -> bool:
         """Remove the hidden names where entries of these kinds are. Whether there may have been any."""
-        hiding = {path_of(entry) for entry in self._journal.entries(kinds)}
+        hiding = {entry.path for entry in self._journal.entries(*kinds)}
         self.forget_in(hiding)
         return bool(hiding)
 
@@ -159,20 +162,21 @@ class _Completing:
 
     def remove_leftovers(self) -> None:
         """Remove what has its own name still."""
-        for entry in self._journal.entries(b"xDb"):
-            self._complete(entry, path_of(entry))
+        leftovers: Iterator[_Leftover] = self._journal.entries(Leftover, LeftoverDirectory, LeftoverLabel)
+        for entry in leftovers:
+            self._remove_leftover(entry, entry.path)
 
-    def _complete(self, entry: Entry, path: bytes) -> None:
-        """Do what is left to do about this entry, which is at that path now."""
+    def _remove_leftover(self, entry: _Leftover, path: bytes) -> None:
+        """Remove what this entry is about, and what is at that path now."""
         above, _slash, name = path.rpartition(b"/")
         try:
             if isinstance(entry, Leftover):
                 self._remove(entry, above or b"/", path)
                 self.removed += 1
             elif isinstance(entry, LeftoverDirectory):
-                self._observe("rmdir", path)
+                self._observe(Moment.RMDIR, path)
                 os.rmdir(name, dir_fd=self._places.of(above or b"/"))
-            elif isinstance(entry, LeftoverLabel):
+            else:
                 drop_label(path)
             self.has_removed = True
         except _Changed:
@@ -187,7 +191,7 @@ class _Completing:
         status = os.stat(entry.name, dir_fd=dir_fd, follow_symlinks=False)
         if not is_as_left(entry.name, status, entry.record, dir_fd=dir_fd):
             raise _Changed
-        self._observe("remove", path)
+        self._observe(Moment.REMOVE, path)
         os.unlink(entry.name, dir_fd=dir_fd)
 
     def _forget_displaced(self, directory: bytes, name: bytes) -> None:
@@ -197,15 +201,15 @@ class _Completing:
             return
         stuck_before, kept_before = len(self.stuck), len(self.kept)
         place, was = directory.rstrip(b"/") + b"/" + name, self._path_of_hidden(directory, name)
-        for entry in self._journal.entries(b"xD"):
-            path = path_of(entry)
-            if path.startswith(was + b"/"):
-                self._complete(entry, place + path[len(was) :])
+        leftovers: Iterator[_Leftover] = self._journal.entries(Leftover, LeftoverDirectory)
+        for entry in leftovers:
+            if entry.path.startswith(was + b"/"):
+                self._remove_leftover(entry, place + entry.path[len(was) :])
         if len(self.stuck) > stuck_before:
             return  # for the next time
         dir_fd = self._places.of(directory)
         try:
-            self._observe("forget", place)
+            self._observe(Moment.FORGET, place)
             os.rmdir(name, dir_fd=dir_fd)
         except OSError as error:
             if error.errno not in GONE:
@@ -229,12 +233,11 @@ class _Completing:
         if not self._journal.is_switching:
             return True
         inode = os.stat(name, dir_fd=self._places.of(directory), follow_symlinks=False).st_ino
-        new = (entry for entry in self._journal.entries(b"c") if isinstance(entry, NewDirectory))
-        return any(entry.inode == inode for entry in new)
+        return any(entry.inode == inode for entry in self._journal.entries(NewDirectory))
 
     def _discard(self, directory: bytes, name: bytes) -> None:
         try:
-            self._observe("forget", directory + b"/" + name)
+            self._observe(Moment.FORGET, directory + b"/" + name)
             self._hidden.remove(directory, name)
         except OSError as error:
             log_stuck(directory + b"/" + name, error)
@@ -243,7 +246,7 @@ class _Completing:
     def _path_of_hidden(self, directory: bytes, name: bytes) -> bytes:
         """What the hidden name was made for."""
         number = int(name.rpartition(b"-")[2].partition(b".")[0])
-        for entry in self._journal.entries(b"r"):
-            if isinstance(entry, Change) and entry.number == number and entry.directory == directory:
-                return path_of(entry)
+        for entry in self._journal.entries(Replacement):
+            if entry.number == number and entry.directory == directory:
+                return entry.path
         return directory.rstrip(b"/") + b"/" + name

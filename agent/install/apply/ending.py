@@ -12,12 +12,13 @@ from agent.install.apply.failures import not_completed, records_not_removed, und
 from agent.install.apply.publishing import discard_records, publish_records
 from agent.install.apply.undo import undo
 from agent.install.journal.journal import Journal
+from agent.install.model.moments import Moment
 from agent.logs import get_logger
 
 if TYPE_CHECKING:
     from agent.deployments.group_files import GroupFiles
     from agent.install.apply.completion import CarriedOut, Completion
-    from agent.install.model.request import Observer
+    from agent.install.model.moments import Observer
 
 log = get_logger()
 
@@ -84,9 +85,9 @@ def complete_install(
     """
     journal = Journal(group.committed_journal)
     try:
-        observer("publish", os.fsencode(group.manifest))
+        observer(Moment.PUBLISH, os.fsencode(group.manifest))
         publish_records(group, journal.token.decode())
-        observer("published", os.fsencode(group.manifest))
+        observer(Moment.PUBLISHED, os.fsencode(group.manifest))
         completion = complete(journal, observer, carried_out=carried_out, durable=durable)
         if not completion.stuck:
             group.committed_journal.unlink()

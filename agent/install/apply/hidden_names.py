@@ -7,14 +7,16 @@ import os
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.install.journal.entries import NewDirectory, hidden_prefix, path_of
+from agent.install.journal.entries import FirstOnDisk, NewDirectory, Touched
+from agent.install.journal.names import hidden_prefix
+from agent.install.model.moments import Moment
 from agent.install.posix.disks import Disks
 from agent.install.posix.trees import NotOurs, remove_tree
 from agent.logs import get_logger
 
 if TYPE_CHECKING:
     from agent.install.journal.journal import Journal
-    from agent.install.model.request import Observer
+    from agent.install.model.moments import Observer
     from agent.install.posix.places import Places
 
 log = get_logger()
@@ -38,7 +40,7 @@ class Forgotten(NamedTuple):
         """Remove the file or link with this hidden name, or note why not. False when there is none."""
         path = directory.rstrip(b"/") + b"/" + name
         try:
-            observer("forget", path)
+            observer(Moment.FORGET, path)
             os.unlink(name, dir_fd=dir_fd)
         except IsADirectoryError:
             self.displaced.append(name)
@@ -77,7 +79,7 @@ class HiddenNames:
         finally:
             os.close(descriptor)
         for name in names:
-            self._observe("discard", directory + b"/" + name)
+            self._observe(Moment.DISCARD, directory + b"/" + name)
             self.remove(directory, name)
 
     def remove(self, directory: bytes, name: bytes) -> None:
@@ -112,8 +114,7 @@ class HiddenNames:
     def _made(self) -> frozenset[int]:
         """Inodes of the directories that the Install has made."""
         if self._inodes is None:
-            entries = self._journal.entries(b"c")
-            self._inodes = frozenset(entry.inode for entry in entries if isinstance(entry, NewDirectory))
+            self._inodes = frozenset(entry.inode for entry in self._journal.entries(NewDirectory))
         return self._inodes
 
     def forget(self, directory: bytes) -> Forgotten:
@@ -147,9 +148,9 @@ def sync_changes(journal: Journal, places: Places) -> None:
         OSError: the disk does not take it.
     """
     with closing(Disks()) as disks:
-        if not all(_add(disks, path_of(entry), places) for entry in journal.entries(b"y")):
-            for entry in journal.entries(b"t"):
-                _add(disks, path_of(entry), places)
+        if not all(_add(disks, entry.path, places) for entry in journal.entries(FirstOnDisk)):
+            for entry in journal.entries(Touched):
+                _add(disks, entry.path, places)
         disks.sync()
 
 

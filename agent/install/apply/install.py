@@ -19,7 +19,8 @@ from agent.install.apply.recovery import claim_stuck, recover_install
 from agent.install.compare.other_groups import InstallOverlap
 from agent.install.compare.survey import Survey
 from agent.install.model.failures import StepFailed
-from agent.install.model.request import InstallSummary, unobserved
+from agent.install.model.moments import unobserved
+from agent.install.model.request import InstallSummary
 from agent.install.plan.planner import ChangedWhilePlanned, places_of, plan_install
 from agent.logs import get_logger
 
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from agent.errors import CommandFailure
     from agent.install.apply.completion import Completion
     from agent.install.apply.phases import Committed
-    from agent.install.model.request import InstallRequest, Observer
+    from agent.install.model.moments import Observer
+    from agent.install.model.request import InstallRequest
 
 log = get_logger()
 

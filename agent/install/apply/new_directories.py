@@ -12,9 +12,11 @@ import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from agent.install.journal.entries import Change, Hiding, NewDirectory, encode, new_name
+from agent.install.journal.entries import Hiding, NewDirectory, Replacement, encode
+from agent.install.journal.names import new_name
 from agent.install.model.directory import Standing
 from agent.install.model.failures import StepFailed
+from agent.install.model.moments import Moment
 from agent.install.records.manifest import lasting_state
 from agent.listings import clock_ns
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from agent.install.attributes.of_new_directories import FreshDirectories
     from agent.install.model.directory import Directory
-    from agent.install.model.request import Observer
+    from agent.install.model.moments import Observer
     from agent.install.model.steps import PlannedDirectory
     from agent.install.posix.places import Places
 
@@ -142,7 +144,7 @@ class NewDirectories:
             if step.directory.replaces:
                 there = os.stat(name, dir_fd=self._places.of(parent or b"/"), follow_symlinks=False)
                 inode = self._inodes[real]
-                yield encode(Change(step.number, inode, there.st_ino, parent or b"/", name))
+                yield encode(Replacement(step.number, inode, there.st_ino, parent or b"/", name))
             yield self.journal_of(step)
 
     def journal_of(self, step: PlannedDirectory) -> bytes:
@@ -171,7 +173,7 @@ class NewDirectories:
             os.close(descriptor)
 
     def _make(self, directory: Directory, name: bytes, *, is_shared: bool) -> None:
-        self._observe("mkdir", directory.path)
+        self._observe(Moment.MKDIR, directory.path)
         try:
             parent = directory.real.rpartition(b"/")[0] or b"/"
             differs = parent in self._fresh.differing

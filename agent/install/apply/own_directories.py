@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from agent.install.attributes.of_new_directories import handed_down_at
 from agent.install.model.directory import Standing
 from agent.install.model.failures import StepFailed
+from agent.install.model.moments import Moment
 from agent.install.model.steps import PlannedDirectory
 from agent.install.posix.acl import ACCESS, DEFAULT, place_acl
 from agent.install.posix.two_processes import do_all, processes_for
@@ -45,7 +46,7 @@ class OwnDirectories:
             StepFailed: the system refuses that.
         """
         try:
-            self._attempt.observe("attributes", step.directory.path)
+            self._attempt.observe(Moment.ATTRIBUTES, step.directory.path)
             wanted = self.wanted(step.directory, step.attributes)
             wanted.give(self._places.of(step.directory.real))
         except OSError as error:

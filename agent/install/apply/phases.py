@@ -38,6 +38,7 @@ from agent.install.journal.journal import (
     write_journal,
 )
 from agent.install.model.failures import StepFailed
+from agent.install.model.moments import Moment
 from agent.install.posix.two_processes import MIN_FILES, do_all, processes_for
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class Compared:
         )
         attempt.resources.callback(units.close)
         group.directory.mkdir(parents=True, exist_ok=True)
-        attempt.observe("journal", os.fsencode(group.journal))
+        attempt.observe(Moment.JOURNAL, os.fsencode(group.journal))
         write_journal(group.journal, token, state_of_records(group), _begin_lines(attempt, changing, units))
         return Begun(
             attempt=attempt,
@@ -188,7 +189,7 @@ class Begun:
 
     def _stage_instructions(self) -> StagedRecord:
         attempt = self.attempt
-        attempt.observe("lists", os.fsencode(attempt.group.instructions))
+        attempt.observe(Moment.LISTS, os.fsencode(attempt.group.instructions))
         return stage_instructions(
             attempt.group, attempt.token, attempt.request, attempt.plan, syncs=attempt.syncs_records()
         )
@@ -217,7 +218,7 @@ class Staged:
             StepFailed, OSError: the rest was not tried.
         """
         attempt, plan = self.attempt, self.attempt.plan
-        attempt.observe("switch", os.fsencode(attempt.group.journal))
+        attempt.observe(Moment.SWITCH, os.fsencode(attempt.group.journal))
         complete_journal(attempt.group.journal, self._journal())
         states = self.units.states()
         for step in self.new.outer:
@@ -242,14 +243,14 @@ class Staged:
 
     def _stage_cleanup(self) -> StagedRecord:
         attempt = self.attempt
-        attempt.observe("lists", os.fsencode(attempt.group.cleanup))
+        attempt.observe(Moment.LISTS, os.fsencode(attempt.group.cleanup))
         return stage_cleanup(attempt.group, attempt.token, attempt.plan, syncs=attempt.syncs_records())
 
     def _give_label(self, path: bytes, attributes: Attributes) -> None:
         context = attributes.permission.context
         if context is None:
             return
-        self.attempt.observe("label", path)
+        self.attempt.observe(Moment.LABEL, path)
         try:
             add_label(path, context, is_known=path in self.attempt.plan.previous.labels)
         except OSError as error:
@@ -279,7 +280,7 @@ class Switched:
             OSError: a disk does not take it.
         """
         attempt, plan = self.attempt, self.attempt.plan
-        attempt.observe("records", os.fsencode(attempt.group.manifest))
+        attempt.observe(Moment.RECORDS, os.fsencode(attempt.group.manifest))
         stage_manifest(
             attempt.group,
             attempt.token,
@@ -309,7 +310,7 @@ class Recorded:
             OSError: the journal can't be renamed, or the disk does not take that.
         """
         attempt, group = self.attempt, self.attempt.group
-        attempt.observe("commit", os.fsencode(group.journal))
+        attempt.observe(Moment.COMMIT, os.fsencode(group.journal))
         mark_committed(group.journal, group.committed_journal)
         return Committed(attempt=attempt, units=self.units)
 

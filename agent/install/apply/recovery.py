@@ -12,14 +12,14 @@ from agent.install.apply.failures import not_completed, not_mounted, stuck_not_c
 from agent.install.apply.publishing import claim_paths, discard_records
 from agent.install.apply.undo import unmounted
 from agent.install.journal.journal import Journal, state_of, state_of_records
-from agent.install.model.request import unobserved
+from agent.install.model.moments import unobserved
 from agent.install.records.previous import installed_deployment
 from agent.logs import get_logger
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agent.install.model.request import Observer
+    from agent.install.model.moments import Observer
 
 log = get_logger()
 

@@ -8,9 +8,10 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.install.attributes.of_files import BITS, copy_link
-from agent.install.journal.entries import new_name
+from agent.install.journal.names import new_name
 from agent.install.model.directory import Standing
 from agent.install.model.failures import failed_step
+from agent.install.model.moments import Moment
 from agent.install.posix.acl import ACCESS, read_acl
 from agent.install.posix.copying import CREATE, READ, SMALL_BYTES, copy_content
 from agent.install.records.manifest import file_fields, link_fields
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
     from agent.install.compare.comparer import Comparer, DirectoryComparison
     from agent.install.compare.findings import Findings
     from agent.install.model.attributes import Attributes
-    from agent.install.model.request import Observer
+    from agent.install.model.moments import Observer
     from agent.install.model.steps import PlannedFiles
     from agent.install.posix.places import Places
 
 
 _ITSELF = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_COPY, _LINK = Moment.COPY, Moment.LINK  # looked up once: there may be 100,000 files
 
 
 class Stager:
@@ -210,7 +213,7 @@ class _Staging:
         digest: bytes | None,
     ) -> tuple[int, bytes, bool]:
         """Copy the open file; the inode of the copy, its digest, and whether it has an ACL."""
-        self._observe("copy", self._prefix + name)
+        self._observe(_COPY, self._prefix + name)
         attributes = self._files.attributes.get(name)
         mode = source.st_mode & BITS
         place = name if self._is_new else new_name(self._token, self._files.number + position)
@@ -260,7 +263,7 @@ class _Staging:
         source = os.stat(name, dir_fd=self._source_fd, follow_symlinks=False)
         target = os.readlink(name, dir_fd=self._source_fd)
         wanted = self._comparison.wanted(name, source)
-        self._observe("link", self._prefix + name)
+        self._observe(_LINK, self._prefix + name)
         place = name if self._is_new else new_name(self._token, self._files.number + position)
         status = copy_link(target, place, self._dir_fd, wanted)
         if inode:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from agent.install.apply.hidden_names import GONE, Forgotten
 from agent.install.attributes.of_files import wanted_of
 from agent.install.compare.findings import NewFiles
-from agent.install.journal.entries import new_name, old_name
+from agent.install.journal.names import new_name, old_name
 from agent.install.model.failures import StepFailed, failed_step
+from agent.install.model.moments import Moment
 from agent.install.posix.copying import READ
 from agent.install.posix.renames import Renames, has_two_names
 from agent.install.records.manifest import file_fields, link_fields
@@ -18,9 +19,11 @@ from agent.install.records.manifest import file_fields, link_fields
 if TYPE_CHECKING:
     from agent.install.attributes.of_new_directories import FreshDirectories
     from agent.install.compare.findings import Adjusted, Findings, NewFile
-    from agent.install.model.request import Observer
+    from agent.install.model.moments import Observer
     from agent.install.model.steps import PlannedDirectory, PlannedFiles
     from agent.install.posix.places import Places
+
+_ADJUST, _RENAME = Moment.ADJUST, Moment.RENAME  # looked up once: there may be 100,000 files
 
 
 class Switcher:
@@ -50,7 +53,7 @@ class Switcher:
         directory = step.directory
         parent, _slash, name = directory.real.rpartition(b"/")
         try:
-            self._observe("rename", directory.path)
+            self._observe(_RENAME, directory.path)
             dir_fd = self._places.of(parent or b"/")
             self._take_place(dir_fd, name, step.number, replaces=directory.replaces, is_file=False)
             self._places.name_is(directory.real, None)
@@ -69,7 +72,7 @@ class Switcher:
             for new in findings.new:
                 position = new.position
                 name = files.names[position]
-                self._observe("rename", prefix + name)
+                self._observe(_RENAME, prefix + name)
                 self._take_place(dir_fd, name, files.number + position, replaces=bool(new.old_inode))
                 findings.lines[position] = _line_of(dir_fd, name, new)
             for adjusted in findings.adjusted:
@@ -124,7 +127,7 @@ class Switcher:
 
     def _adjust(self, dir_fd: int, files: PlannedFiles, findings: Findings, adjusted: Adjusted) -> None:
         name = files.names[adjusted.position]
-        self._observe("adjust", files.prefix + name)
+        self._observe(_ADJUST, files.prefix + name)
         source = os.stat(files.source_directory + b"/" + name, follow_symlinks=False)
         handed_down = self._fresh.handed_down(files.directory)
         wanted = wanted_of(source, files.attributes.get(name), handed_down, is_root=self._is_root)

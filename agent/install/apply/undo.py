@@ -1,4 +1,4 @@
-"""Putting everything back, from the journal alone.
+"""Undoing an Install, from its journal alone: every entry is restored, the last one first.
 
 It can be interrupted and begun again at any point: it looks at who has which name.
 """
@@ -9,25 +9,25 @@ import errno
 import os
 import stat
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 from agent.install.apply.hidden_names import HiddenNames, sync_changes
 from agent.install.apply.journal_places import places_of_journal
 from agent.install.attributes.of_files import Wanted
 from agent.install.attributes.selinux import drop_label, restore_label
 from agent.install.journal.entries import (
+    Addition,
     Adjustment,
-    Change,
     Label,
     MadeFiles,
     MountPoint,
     NewDirectory,
+    Replacement,
     Touched,
-    new_name,
-    old_name,
-    path_of,
 )
 from agent.install.journal.journal import mark_staging
+from agent.install.journal.names import new_name, old_name
+from agent.install.model.moments import Moment
 from agent.install.posix.acl import ACCESS, DEFAULT, read_acl, write_acl
 from agent.install.posix.copying import opened_for_owner
 from agent.install.posix.mounts import is_mounted
@@ -37,19 +37,22 @@ from agent.logs import get_logger
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from agent.install.journal.entries import Entry
+    from agent.install.journal.entries import Change, Entry
     from agent.install.journal.journal import Journal
-    from agent.install.model.request import Observer
+    from agent.install.model.moments import Observer
     from agent.install.posix.places import Places
 
 log = get_logger()
 
+_Restored: TypeAlias = "NewDirectory | MadeFiles | Change | Adjustment | Label"
+_E = TypeVar("_E", bound="Entry")
+
 
 class Undone(NamedTuple):
-    """What came of putting everything back.
+    """What came of undoing an Install.
 
     Attributes:
-        failures: what could not be put back, and why.
+        failures: what could not be restored, and why.
         swapped: directories in whose place somebody has put something else meanwhile: what was in them is out of reach,
             and nothing needs to be done again.
     """
@@ -69,8 +72,11 @@ def undo(journal: Journal, observer: Observer) -> Undone:
     done = Undone([], set())
     with closing(places_of_journal(journal)) as places:
         if journal.is_switching:
-            switching = _SwitchingBack(journal.token, places, observer)
-            _each(journal.entries_newest_first(b"cfnrma"), switching.take_back, done)
+            restoring = _Restoring(journal.token, places, observer)
+            changes: Iterator[_Restored] = journal.entries_newest_first(
+                NewDirectory, MadeFiles, Addition, Replacement, Adjustment, Label
+            )
+            _each(changes, restoring.restore, done)
             done.failures.extend(_synced(journal, places))
             if done.failures:
                 return done
@@ -79,15 +85,15 @@ def undo(journal: Journal, observer: Observer) -> Undone:
             except OSError as error:
                 done.failures.append(f"{journal.path}: {error.strerror or error}")
                 return done
-        restoring = _Restoring(journal, places, observer)
-        _each(journal.entries_newest_first(b"t"), restoring.restore, done)
+        directories = _RestoringDirectories(journal, places, observer)
+        _each(journal.entries_newest_first(Touched), directories.restore, done)
         done.failures.extend(_synced(journal, places))
         return done
 
 
 def unmounted(journal: Journal) -> list[str]:
     """Mount points of file systems that the Install has changed, and that are not mounted now."""
-    points = [entry.path for entry in journal.entries(b"p") if isinstance(entry, MountPoint)]
+    points = [entry.path for entry in journal.entries(MountPoint)]
     return [os.fsdecode(path) for path in points if not is_mounted(path)]
 
 
@@ -103,11 +109,11 @@ def _synced(journal: Journal, places: Places) -> list[str]:
 _NO_DIRECTORY = frozenset({errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
 
 
-def _each(entries: Iterator[Entry], step: Callable[[Entry], None], done: Undone) -> None:
-    """Run the step for every entry; errors are noted, so that the rest is still tried."""
+def _each(entries: Iterator[_E], restore: Callable[[_E], None], done: Undone) -> None:
+    """Restore every entry; errors are noted, so that the rest is still tried."""
     for entry in entries:
         try:
-            step(entry)
+            restore(entry)
         except _Swapped as swapped:
             # Whoever did that took what was in it out of our reach, and we must not follow.
             if swapped.directory not in done.swapped:
@@ -116,7 +122,7 @@ def _each(entries: Iterator[Entry], step: Callable[[Entry], None], done: Undone)
         except OSError as error:
             # A directory that somebody has removed meanwhile needs no undoing.
             if error.errno != errno.ENOENT:
-                done.failures.append(f"{os.fsdecode(path_of(entry))}: {error.strerror or error}")
+                done.failures.append(f"{os.fsdecode(entry.path)}: {error.strerror or error}")
 
 
 def _opened(places: Places, path: bytes) -> int:
@@ -136,8 +142,8 @@ class _Swapped(Exception):
         self.directory = directory
 
 
-class _SwitchingBack:
-    """Giving everything its old name and attributes back."""
+class _Restoring:
+    """Gives everything its old name and attributes back."""
 
     def __init__(self, token: bytes, places: Places, observer: Observer) -> None:
         self._token = token
@@ -145,35 +151,36 @@ class _SwitchingBack:
         self._observe = observer
         self._renames = Renames()
 
-    def take_back(self, entry: Entry) -> None:
-        if isinstance(entry, Label):
-            self._take_back_label(entry)
-        elif isinstance(entry, Adjustment):
-            self._adjust_back(entry)
-        elif isinstance(entry, MadeFiles):
-            self._take_away_files(entry)
-        elif isinstance(entry, NewDirectory):
-            self._take_away(entry)
-        elif isinstance(entry, Change):
-            self._take_back(entry)
+    def restore(self, entry: _Restored) -> None:
+        match entry:
+            case Label():
+                _restore_label(entry)
+            case Adjustment():
+                self._restore_file(entry)
+            case MadeFiles():
+                self._remove_files(entry)
+            case NewDirectory():
+                self._remove_directory(entry)
+            case _:  # an Addition or a Replacement
+                self._restore_name(entry)
 
-    def _take_away_files(self, entry: MadeFiles) -> None:
+    def _remove_files(self, entry: MadeFiles) -> None:
         """Remove what we have made in this directory, as far as it is still that."""
         dir_fd = self._of_ours(entry)
         if dir_fd is None:
             return
         for name, inode in entry.inodes.items():
             if _inode(dir_fd, name) == inode:
-                self._observe("take_away", entry.path + b"/" + name)
+                self._observe(Moment.REMOVE_NEW, entry.path + b"/" + name)
                 os.unlink(name, dir_fd=dir_fd)
 
-    def _take_away(self, entry: NewDirectory) -> None:
+    def _remove_directory(self, entry: NewDirectory) -> None:
         """Remove the directory, if nothing else is in it by now."""
         if self._of_ours(entry) is None:
             return
         self._places.forget(entry.path)
         above, _slash, name = entry.path.rpartition(b"/")
-        self._observe("take_away", entry.path)
+        self._observe(Moment.REMOVE_NEW, entry.path)
         try:
             os.rmdir(name, dir_fd=self._places.of(above or b"/"))
         except OSError as error:
@@ -189,7 +196,7 @@ class _SwitchingBack:
         dir_fd = _opened(self._places, entry.path)
         return dir_fd if os.stat(b".", dir_fd=dir_fd).st_ino == entry.inode else None
 
-    def _take_back(self, entry: Change) -> None:
+    def _restore_name(self, entry: Change) -> None:
         """Look at who has the name and the hidden ones now, and put that right.
 
         What is neither ours nor what was there before is what somebody has put in its place: it stays,
@@ -199,49 +206,43 @@ class _SwitchingBack:
         new, old = new_name(self._token, entry.number), old_name(self._token, entry.number)
         there = _inode(dir_fd, entry.name)
         if exists(dir_fd, old):
-            self._take_back_old(entry, dir_fd, new, old)
+            self._restore_old_name(entry, dir_fd, new, old)
         elif there == entry.inode:
             if not exists(dir_fd, new):
                 # Nothing was there, or it had gone by then.
-                self._observe("take_back", path_of(entry))
+                self._observe(Moment.HIDE_NEW, entry.path)
                 self._renames.place(dir_fd, entry.name, new)
                 return
-            self._observe("put_back", path_of(entry))
+            self._observe(Moment.RESTORE_OLD, entry.path)
             if not self._renames.exchange(dir_fd, new, entry.name):
                 raise OSError(errno.EOPNOTSUPP, "names can't be exchanged any more")
         elif not there and entry.old_inode and _inode(dir_fd, new) == entry.old_inode:
-            self._observe("put_back", path_of(entry))
+            self._observe(Moment.RESTORE_OLD, entry.path)
             self._renames.place(dir_fd, new, entry.name)
         elif there and there != entry.old_inode:
             _log_others(entry)
 
-    def _take_back_old(self, entry: Change, dir_fd: int, new: bytes, old: bytes) -> None:
-        """The same where names could not be exchanged: what was there has a hidden name of its own."""
+    def _restore_old_name(self, entry: Change, dir_fd: int, new: bytes, old: bytes) -> None:
+        """Give what was there its name back, where it has a hidden one of its own, since names could not be exchanged."""
         there = _inode(dir_fd, entry.name)
         if there == _inode(dir_fd, old):
-            self._observe("put_back", path_of(entry))
+            self._observe(Moment.RESTORE_OLD, entry.path)
             os.unlink(old, dir_fd=dir_fd)  # a second name of what is there
             return
         if there not in {0, entry.inode}:
             _log_others(entry)
             return
         if there and not exists(dir_fd, new):
-            self._observe("take_back", path_of(entry))
+            self._observe(Moment.HIDE_NEW, entry.path)
             if not is_directory(dir_fd, old) and has_two_names(dir_fd, entry.name, new):
                 # So that the name is there at every moment.
                 os.rename(old, entry.name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
                 return
             os.rename(entry.name, new, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
-        self._observe("put_back", path_of(entry))
+        self._observe(Moment.RESTORE_OLD, entry.path)
         os.rename(old, entry.name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
 
-    def _take_back_label(self, entry: Label) -> None:
-        if not entry.had_rule:
-            drop_label(entry.path)
-        elif entry.was is not None:
-            restore_label(entry.path, entry.was)
-
-    def _adjust_back(self, was: Adjustment) -> None:
+    def _restore_file(self, was: Adjustment) -> None:
         dir_fd = _opened(self._places, was.directory)
         if _inode(dir_fd, was.name) != was.inode:
             return  # somebody has replaced it meanwhile
@@ -251,28 +252,34 @@ class _SwitchingBack:
             if status.st_ino != was.inode or not _is_same_holder(status, was):
                 _log_others(was)
                 return
-            self._observe("adjust_back", path_of(was))
+            self._observe(Moment.RESTORE_FILE, was.path)
             before = Wanted(was.mode, None, was.gid, was.atime_ns, was.mtime_ns, was.access_acl)
             before.give(descriptor, status, read_acl(descriptor, ACCESS))
         finally:
             os.close(descriptor)
 
 
-class _Restoring:
-    """Removing the hidden names, and giving directories their times and attributes back."""
+class _RestoringDirectories:
+    """Removes the hidden names, and gives directories their times and attributes back."""
 
     def __init__(self, journal: Journal, places: Places, observer: Observer) -> None:
         self._hidden = HiddenNames(journal, places, observer)
         self._places = places
         self._observe = observer
 
-    def restore(self, entry: Entry) -> None:
+    def restore(self, entry: Touched) -> None:
         """Afterwards the directory is as it was."""
-        if isinstance(entry, Touched):
-            _opened(self._places, entry.path)
-            self._hidden.discard(entry.path)
-            self._observe("restore", entry.path)
-            _restore_directory(self._places.of(entry.path), entry)
+        _opened(self._places, entry.path)
+        self._hidden.discard(entry.path)
+        self._observe(Moment.RESTORE_DIRECTORY, entry.path)
+        _restore_directory(self._places.of(entry.path), entry)
+
+
+def _restore_label(entry: Label) -> None:
+    if not entry.had_rule:
+        drop_label(entry.path)
+    elif entry.was is not None:
+        restore_label(entry.path, entry.was)
 
 
 def _inode(dir_fd: int, name: bytes) -> int:
@@ -293,7 +300,7 @@ def _is_same_holder(status: os.stat_result, was: Adjustment) -> bool:
 
 
 def _log_others(entry: Change | Adjustment) -> None:
-    log.warning("file_of_others_kept", path=os.fsdecode(path_of(entry)))
+    log.warning("file_of_others_kept", path=os.fsdecode(entry.path))
 
 
 def _restore_directory(dir_fd: int, was: Touched) -> None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeGuard
 
 from agent.install.apply.staging import Links
 from agent.install.compare.findings import NewFiles
-from agent.install.journal.entries import MadeFiles, encode, encode_changes, encode_new_files
+from agent.install.journal.batches import encode_changes, encode_new_files
+from agent.install.journal.entries import MadeFiles, encode
 from agent.install.model.directory import Standing
 from agent.install.model.steps import PlannedDirectory, PlannedFiles
 from agent.install.records.manifest import decode_record, encode_lines, file_fields

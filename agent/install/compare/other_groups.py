@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from agent.deployments.group_files import GroupFiles
 from agent.errors import CommandFailure
-from agent.install.journal.entries import Change, NewDirectory
+from agent.install.journal.entries import Addition, NewDirectory, Replacement
 from agent.install.journal.journal import Journal
 from agent.install.records.manifest import decode_record, is_as_left
 from agent.install.records.previous import fitting_records
@@ -176,12 +176,9 @@ def _made(path: Path) -> Iterator[tuple[bytes, bytes]]:
         raise
     if not journal.is_switching:
         return
-    for entry in journal.entries(b"nrc"):
-        if isinstance(entry, Change):
-            yield entry.directory, entry.name
-        elif isinstance(entry, NewDirectory):
-            parent, _slash, name = entry.path.rpartition(b"/")
-            yield parent or b"/", name
+    for entry in journal.entries(Addition, Replacement, NewDirectory):
+        parent, _slash, name = entry.path.rpartition(b"/")
+        yield parent or b"/", name
 
 
 def _listed(

@@ -1,19 +1,74 @@
-"""The entries of an undo journal, and the lines that they are written as; journal.py explains them."""
+"""The entries of an undo journal: each kind with its letter, and with the fields of its line; journal.py explains them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from agent.appspec import SelinuxContext
 from agent.install.records.manifest import decode_record, encode_record
-from agent.listings import escape, escaped, unescape
+from agent.listings import escape, unescape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable
 
     from agent.install.records.manifest import Record
 
 
+class _Codec(Protocol):
+    """What each kind of entry has."""
+
+    def fields(self) -> bytes:
+        """The line, without its letter and its end."""
+
+    @classmethod
+    def decoded(cls, fields: bytes) -> Entry:
+        """The entry of such a line."""
+
+
+_C = TypeVar("_C", bound=_Codec)
+_KINDS: dict[bytes, type[_Codec]] = {}
+_LETTERS: dict[type[_Codec], bytes] = {}
+
+
+def _begins_with(letter: bytes) -> Callable[[type[_C]], type[_C]]:
+    """Lines about this kind of entry begin with that letter and a blank."""
+
+    def enter(kind: type[_C]) -> type[_C]:
+        _KINDS[letter], _LETTERS[kind] = kind, letter
+        return kind
+
+    return enter
+
+
+@_begins_with(b"y")
+class FirstOnDisk(NamedTuple):
+    """The first directory on a file system that there are changes on."""
+
+    path: bytes
+
+    def fields(self) -> bytes:
+        return escape(self.path)
+
+    @classmethod
+    def decoded(cls, fields: bytes) -> FirstOnDisk:
+        return cls(unescape(fields))
+
+
+@_begins_with(b"p")
+class MountPoint(NamedTuple):
+    """Where a file system is mounted that there are changes on."""
+
+    path: bytes
+
+    def fields(self) -> bytes:
+        return escape(self.path)
+
+    @classmethod
+    def decoded(cls, fields: bytes) -> MountPoint:
+        return cls(unescape(fields))
+
+
+@_begins_with(b"t")
 class Touched(NamedTuple):
     """A directory that was there before, and how it was; of its ACLs only when it is ours."""
 
@@ -28,25 +83,125 @@ class Touched(NamedTuple):
     default_acl: bytes | None
     is_ours: bool
 
+    def fields(self) -> bytes:
+        acls = _hex(self.access_acl) + b" " + _hex(self.default_acl)
+        ours = b"o" if self.is_ours else b"-"
+        return b"%b %d %d %d %d %d %d %b %b" % (ours, *self[1:7], acls, escape(self.path))
 
-class FirstOnDisk(NamedTuple):
-    """The first directory on a file system that there are changes on."""
+    @classmethod
+    def decoded(cls, fields: bytes) -> Touched:
+        ours, inode, atime, mtime, mode, uid, gid, access, default, path = fields.split(b" ")
+        times, owner = (int(atime), int(mtime)), (int(mode), int(uid), int(gid))
+        acls = (_unhex(access), _unhex(default))
+        return cls(unescape(path), int(inode), *times, *owner, *acls, ours == b"o")
+
+
+@_begins_with(b"k")
+class Losing(NamedTuple):
+    """A directory that was there before, and that something goes from when the Install has succeeded."""
+
+    path: bytes
+    inode: int
+
+    def fields(self) -> bytes:
+        return b"%d %b" % (self.inode, escape(self.path))
+
+    @classmethod
+    def decoded(cls, fields: bytes) -> Losing:
+        inode, path = fields.split(b" ")
+        return cls(unescape(path), int(inode))
+
+
+@_begins_with(b"h")
+class Hiding(NamedTuple):
+    """A directory in which hidden names have been made."""
 
     path: bytes
 
+    def fields(self) -> bytes:
+        return escape(self.path)
 
-class MountPoint(NamedTuple):
-    """Where a file system is mounted that there are changes on."""
+    @classmethod
+    def decoded(cls, fields: bytes) -> Hiding:
+        return cls(unescape(fields))
 
+
+@_begins_with(b"c")
+class NewDirectory(NamedTuple):
+    """A new directory."""
+
+    inode: int
     path: bytes
 
+    def fields(self) -> bytes:
+        return b"%d %b" % (self.inode, escape(self.path))
 
-class Change(NamedTuple):
-    """Something that is to get a new file, link or directory.
+    @classmethod
+    def decoded(cls, fields: bytes) -> NewDirectory:
+        inode, path = fields.split(b" ")
+        return cls(int(inode), unescape(path))
+
+
+@_begins_with(b"f")
+class MadeFiles(NamedTuple):
+    """Files and links that were made in a new directory, each with its inode, on lines of their own that begin with a blank."""
+
+    inode: int
+    path: bytes
+    inodes: dict[bytes, int]
+
+    def fields(self) -> bytes:
+        inner = [b"\n %d %b" % (inode, escape(name)) for name, inode in self.inodes.items()]
+        return b"%d %b%b" % (self.inode, escape(self.path), b"".join(inner))
+
+    @classmethod
+    def decoded(cls, fields: bytes) -> MadeFiles:
+        own, *inner = fields.split(b"\n")
+        inode, path = own.split(b" ")
+        found = (line.split(b" ") for line in inner)
+        return cls(int(inode), unescape(path), {unescape(name): int(number) for _, number, name in found})
+
+
+@_begins_with(b"n")
+class Addition(NamedTuple):
+    """A new file, link or directory that gets a name at which nothing is.
 
     Attributes:
-        inode: of the new one.
-        old_inode: of what is there, 0 when nothing is.
+        number: of its hidden name.
+        inode: its own.
+    """
+
+    number: int
+    inode: int
+    directory: bytes
+    name: bytes
+
+    @property
+    def path(self) -> bytes:
+        return _joined(self.directory, self.name)
+
+    @property
+    def old_inode(self) -> int:
+        """None, as a number."""
+        return 0
+
+    def fields(self) -> bytes:
+        return b"%d %d %b %b" % (self.number, self.inode, escape(self.directory), escape(self.name))
+
+    @classmethod
+    def decoded(cls, fields: bytes) -> Addition:
+        number, inode, directory, name = fields.split(b" ")
+        return cls(int(number), int(inode), unescape(directory), unescape(name))
+
+
+@_begins_with(b"r")
+class Replacement(NamedTuple):
+    """A new file, link or directory that gets the name of something else.
+
+    Attributes:
+        number: of its hidden name.
+        inode: its own.
+        old_inode: of what has the name now.
     """
 
     number: int
@@ -55,22 +210,20 @@ class Change(NamedTuple):
     directory: bytes
     name: bytes
 
+    @property
+    def path(self) -> bytes:
+        return _joined(self.directory, self.name)
 
-class NewDirectory(NamedTuple):
-    """A new directory."""
+    def fields(self) -> bytes:
+        return b"%d %d %d %b %b" % (*self[:3], escape(self.directory), escape(self.name))
 
-    inode: int
-    path: bytes
-
-
-class MadeFiles(NamedTuple):
-    """Files and links that were made in a new directory, each with its inode."""
-
-    inode: int
-    path: bytes
-    inodes: dict[bytes, int]
+    @classmethod
+    def decoded(cls, fields: bytes) -> Replacement:
+        number, inode, old_inode, directory, name = fields.split(b" ")
+        return cls(int(number), int(inode), int(old_inode), unescape(directory), unescape(name))
 
 
+@_begins_with(b"m")
 class Adjustment(NamedTuple):
     """A file that keeps its content, and how it was before its attributes were changed."""
 
@@ -84,20 +237,22 @@ class Adjustment(NamedTuple):
     directory: bytes
     name: bytes
 
+    @property
+    def path(self) -> bytes:
+        return _joined(self.directory, self.name)
 
-class Losing(NamedTuple):
-    """A directory that was there before, and that something goes from when the Install has succeeded."""
+    def fields(self) -> bytes:
+        place = escape(self.directory) + b" " + escape(self.name)
+        return b"%d %d %d %d %d %d %b %b" % (*self[:6], _hex(self.access_acl), place)
 
-    path: bytes
-    inode: int
-
-
-class Hiding(NamedTuple):
-    """A directory in which hidden names have been made."""
-
-    path: bytes
+    @classmethod
+    def decoded(cls, fields: bytes) -> Adjustment:
+        inode, atime, mtime, mode, uid, gid, acl, directory, name = fields.split(b" ")
+        times, owner = (int(atime), int(mtime)), (int(mode), int(uid), int(gid))
+        return cls(int(inode), *times, *owner, _unhex(acl), unescape(directory), unescape(name))
 
 
+@_begins_with(b"a")
 class Label(NamedTuple):
     """A path that gets an SELinux rule.
 
@@ -110,7 +265,27 @@ class Label(NamedTuple):
     had_rule: bool
     was: SelinuxContext | None
 
+    def fields(self) -> bytes:
+        if not self.had_rule or self.was is None:
+            rule = (b"?" if self.had_rule else b"-") + b" - -"
+        else:
+            rule = " ".join((self.was.type, self.was.user or "-", self.was.range or "-")).encode()
+        return rule + b" " + escape(self.path)
 
+    @classmethod
+    def decoded(cls, fields: bytes) -> Label:
+        kind, user, level, path = fields.split(b" ")
+        if kind in {b"-", b"?"}:
+            return cls(unescape(path), kind == b"?", None)
+        context = SelinuxContext(
+            type=kind.decode(),
+            user=None if user == b"-" else user.decode(),
+            range=None if level == b"-" else level.decode(),
+        )
+        return cls(unescape(path), True, context)
+
+
+@_begins_with(b"x")
 class Leftover(NamedTuple):
     """A file or link of the previous revision that goes."""
 
@@ -118,18 +293,49 @@ class Leftover(NamedTuple):
     name: bytes
     record: Record | None
 
+    @property
+    def path(self) -> bytes:
+        return _joined(self.directory, self.name)
 
+    def fields(self) -> bytes:
+        record = b"-" if self.record is None else encode_record(self.record)
+        return b"%b %b %b" % (escape(self.directory), escape(self.name), record)
+
+    @classmethod
+    def decoded(cls, fields: bytes) -> Leftover:
+        directory, name, record = fields.split(b" ", 2)
+        return cls(unescape(directory), unescape(name), None if record == b"-" else decode_record(record))
+
+
+@_begins_with(b"D")
 class LeftoverDirectory(NamedTuple):
     """A directory of an earlier revision that goes, if it is empty."""
 
     path: bytes
 
+    def fields(self) -> bytes:
+        return escape(self.path)
 
+    @classmethod
+    def decoded(cls, fields: bytes) -> LeftoverDirectory:
+        return cls(unescape(fields))
+
+
+@_begins_with(b"b")
 class LeftoverLabel(NamedTuple):
     """A path whose SELinux rule goes."""
 
     path: bytes
 
+    def fields(self) -> bytes:
+        return escape(self.path)
+
+    @classmethod
+    def decoded(cls, fields: bytes) -> LeftoverLabel:
+        return cls(unescape(fields))
+
+
+Change: TypeAlias = Addition | Replacement
 
 Entry: TypeAlias = (
     FirstOnDisk
@@ -139,7 +345,8 @@ Entry: TypeAlias = (
     | Hiding
     | NewDirectory
     | MadeFiles
-    | Change
+    | Addition
+    | Replacement
     | Adjustment
     | Label
     | Leftover
@@ -148,180 +355,23 @@ Entry: TypeAlias = (
 )
 
 
-def hidden_prefix(token: bytes) -> bytes:
-    """What all hidden names of an Install begin with."""
-    return b".install-%b-" % token
-
-
-def new_name(token: bytes, number: int) -> bytes:
-    """Hidden name of what is to have its place soon; afterwards, of what had it before."""
-    return b".install-%b-%d.new" % (token, number)
-
-
-def old_name(token: bytes, number: int) -> bytes:
-    """Hidden name of what had that place before, where names can't be exchanged."""
-    return b".install-%b-%d.old" % (token, number)
-
-
-def path_of(entry: Entry) -> bytes:
-    """What the entry is about."""
-    if isinstance(entry, Change | Adjustment | Leftover):
-        return entry.directory.rstrip(b"/") + b"/" + entry.name
-    return entry.path
-
-
-def encode_changes(
-    number: int, directory: bytes, names: list[bytes], new: Iterable[tuple[int, int, int]]
-) -> bytes:
-    """Lines of all `Change`s of one directory: there can be very many.
-
-    Args:
-        number: of the first of the names; the next one has the next number.
-        directory: its real path.
-        names: of all planned files in it.
-        new: position in the names, inode, and inode of what is there, 0 when nothing is, of each that changes.
-    """
-    real, escaped_names = escape(directory), escaped(names)
-    lines = [b"h " + real + b"\n"]
-    for position, inode, old_inode in new:
-        name = escaped_names[position]
-        if old_inode:
-            lines.append(b"r %d %d %d %b %b\n" % (number + position, inode, old_inode, real, name))
-        else:
-            lines.append(b"n %d %d %b %b\n" % (number + position, inode, real, name))
-    return b"".join(lines)
-
-
-def encode_new_files(names: list[bytes], lines: list[bytes]) -> bytes:
-    """The lines of what was made in a new directory, below its own: there can be very much.
-
-    Args:
-        names: of the files and links in it.
-        lines: the fields of their manifest lines.
-    """
-    return b"".join(
-        [
-            b" %b %b\n" % (fields.split(b" ", 2)[1], name)
-            for fields, name in zip(lines, escaped(names), strict=True)
-        ]
-    )
+def letter_of(kind: type[_Codec]) -> bytes:
+    """What lines about this kind of entry begin with."""
+    return _LETTERS[kind]
 
 
 def encode(entry: Entry) -> bytes:
-    """The line of one entry."""
-    return _encoded(entry) + b"\n"
+    """The line of one entry, or its lines, where it has more."""
+    return b"%b %b\n" % (_LETTERS[type(entry)], entry.fields())
 
 
-def _encoded(entry: Entry) -> bytes:  # noqa: PLR0911, PLR0912, C901 - one for each kind
-    match entry:
-        case FirstOnDisk():
-            return b"y " + escape(entry.path)
-        case MountPoint():
-            return b"p " + escape(entry.path)
-        case Losing():
-            return b"k %d %b" % (entry.inode, escape(entry.path))
-        case Hiding():
-            return b"h " + escape(entry.path)
-        case NewDirectory():
-            return b"c %d %b" % (entry.inode, escape(entry.path))
-        case MadeFiles():
-            inner = [b"\n %d %b" % (inode, escape(name)) for name, inode in entry.inodes.items()]
-            return b"f %d %b%b" % (entry.inode, escape(entry.path), b"".join(inner))
-        case Touched():
-            acls = _hex(entry.access_acl) + b" " + _hex(entry.default_acl)
-            ours = b"o" if entry.is_ours else b"-"
-            numbers = b"%b %d %d %d %d %d %d" % (
-                ours,
-                entry.inode,
-                entry.atime_ns,
-                entry.mtime_ns,
-                entry.mode,
-                entry.uid,
-                entry.gid,
-            )
-            return b"t " + numbers + b" " + acls + b" " + escape(entry.path)
-        case Change():
-            place = escape(entry.directory) + b" " + escape(entry.name)
-            if entry.old_inode:
-                return b"r %d %d %d %b" % (entry.number, entry.inode, entry.old_inode, place)
-            return b"n %d %d %b" % (entry.number, entry.inode, place)
-        case Adjustment():
-            place = escape(entry.directory) + b" " + escape(entry.name)
-            return b"m %d %d %d %d %d %d %b %b" % (*entry[:6], _hex(entry.access_acl), place)
-        case Label():
-            return b"a " + _encoded_rule(entry) + b" " + escape(entry.path)
-        case Leftover():
-            fields = b"-" if entry.record is None else encode_record(entry.record)
-            return b"x " + escape(entry.directory) + b" " + escape(entry.name) + b" " + fields
-        case LeftoverDirectory():
-            return b"D " + escape(entry.path)
-        case LeftoverLabel():
-            return b"b " + escape(entry.path)
+def decode(line: bytes) -> Entry:
+    """The entry of a line, or of its lines, without the last end of a line."""
+    return _KINDS[line[:1]].decoded(line[2:])
 
 
-def decode(line: bytes, inner: Iterable[bytes] = ()) -> Entry:  # noqa: PLR0911, PLR0912, C901 - one for each kind
-    kind, rest = line[:1], line[2:]
-    if kind == b"y":
-        return FirstOnDisk(unescape(rest))
-    if kind == b"p":
-        return MountPoint(unescape(rest))
-    if kind == b"c":
-        number, path = rest.split(b" ")
-        return NewDirectory(int(number), unescape(path))
-    if kind == b"f":
-        number, path = rest.split(b" ")
-        found = (item.split(b" ") for item in inner)
-        inodes = {unescape(name): int(inode) for _blank, inode, name in found}
-        return MadeFiles(int(number), unescape(path), inodes)
-    if kind == b"t":
-        ours, inode, atime, mtime, mode, uid, gid, access, default, path = rest.split(b" ")
-        times = (int(inode), int(atime), int(mtime))
-        numbers = (int(mode), int(uid), int(gid))
-        return Touched(unescape(path), *times, *numbers, _unhex(access), _unhex(default), ours == b"o")
-    if kind == b"k":
-        number, path = rest.split(b" ")
-        return Losing(unescape(path), int(number))
-    if kind == b"h":
-        return Hiding(unescape(rest))
-    if kind == b"n":
-        number, inode, directory, name = rest.split(b" ")
-        return Change(int(number), int(inode), 0, unescape(directory), unescape(name))
-    if kind == b"r":
-        number, inode, old, directory, name = rest.split(b" ")
-        return Change(int(number), int(inode), int(old), unescape(directory), unescape(name))
-    if kind == b"m":
-        *given, acl, directory, name = rest.split(b" ")
-        facts = [int(number) for number in given]
-        place = (unescape(directory), unescape(name))
-        return Adjustment(facts[0], facts[1], facts[2], facts[3], facts[4], facts[5], _unhex(acl), *place)
-    if kind == b"x":
-        directory, name, fields = rest.split(b" ", 2)
-        return Leftover(
-            unescape(directory), unescape(name), None if fields == b"-" else decode_record(fields)
-        )
-    if kind == b"D":
-        return LeftoverDirectory(unescape(rest))
-    if kind == b"b":
-        return LeftoverLabel(unescape(rest))
-    return _decoded_label(rest)
-
-
-def _encoded_rule(label: Label) -> bytes:
-    if not label.had_rule or label.was is None:
-        return (b"?" if label.had_rule else b"-") + b" - -"
-    return " ".join((label.was.type, label.was.user or "-", label.was.range or "-")).encode()
-
-
-def _decoded_label(rest: bytes) -> Label:
-    kind, user, level, path = rest.split(b" ")
-    if kind in {b"-", b"?"}:
-        return Label(unescape(path), kind == b"?", None)
-    context = SelinuxContext(
-        type=kind.decode(),
-        user=None if user == b"-" else user.decode(),
-        range=None if level == b"-" else level.decode(),
-    )
-    return Label(unescape(path), True, context)
+def _joined(directory: bytes, name: bytes) -> bytes:
+    return directory.rstrip(b"/") + b"/" + name
 
 
 def _hex(value: bytes | None) -> bytes:

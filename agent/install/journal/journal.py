@@ -32,21 +32,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
 from agent.errors import CommandFailure
 from agent.files import sync_directory
-from agent.install.journal.entries import decode
+from agent.install.journal.entries import Entry, decode, letter_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from agent.deployments.group_files import GroupFiles
-    from agent.install.journal.entries import Entry
+
+E = TypeVar("E", bound=Entry)
 
 _MAGIC = b"install-journal 5 "
 _STAGING, _SWITCHING = b"staging  ", b"switching"
+_CONTINUED = ord(" ")  # what each further line of an entry begins with
 
 
 def write_journal(path: Path, token: bytes, records: bytes, lines: Iterable[bytes]) -> None:
@@ -71,7 +73,7 @@ def complete_journal(path: Path, lines: Iterable[bytes]) -> None:
 
     Args:
         path: of the journal.
-        lines: from `encode` and `encode_changes`.
+        lines: from `encode`, or from batches.py.
     """
     with open(path, "ab") as stream:
         stream.writelines(lines)
@@ -156,29 +158,28 @@ class Journal:
         begin = len(_MAGIC) + len(_SWITCHING) + 1
         self.token, _blank, self.records = head[begin:].rstrip(b"\n").partition(b" ")
 
-    def entries(self, kinds: bytes) -> Iterator[Entry]:
-        """The entries of these kinds, which are letters, in the order of the Install; not for `f`."""
+    def entries(self, *kinds: type[E]) -> Iterator[E]:
+        """The entries of these kinds, in the order of the Install; not for `MadeFiles`, which has several lines."""
+        letters = b"".join([letter_of(kind) for kind in kinds])
         with self._opened() as stream:
             stream.readline()
             for line in stream:
-                if line[0] in kinds and line.endswith(b"\n"):
-                    yield decode(line[:-1])
+                if line[0] in letters and line.endswith(b"\n"):
+                    yield cast("E", decode(line[:-1]))
 
-    def entries_newest_first(self, kinds: bytes) -> Iterator[Entry]:
-        """The same, the other way round."""
+    def entries_newest_first(self, *kinds: type[E]) -> Iterator[E]:
+        """The entries of these kinds, the last one of the Install first."""
+        letters = b"".join([letter_of(kind) for kind in kinds])
         with self._opened() as stream:
             content = stream.read()
-        end = content.rfind(b"\n")
-        inner: list[bytes] = []
+        end_of_entry = end = content.rfind(b"\n")
         while (start := content.rfind(b"\n", 0, end) + 1) > 0:
-            line = content[start:end]
-            if line.startswith(b" "):
-                inner.append(line)
-            else:
-                if line[0] in kinds:
-                    yield decode(line, inner)
-                inner = []
             end = start - 1
+            if content[start] == _CONTINUED:
+                continue
+            if content[start] in letters:
+                yield cast("E", decode(content[start:end_of_entry]))
+            end_of_entry = end
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[BinaryIO]:

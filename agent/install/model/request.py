@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from agent.protocol import FileExistsBehavior
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from agent.appspec import AppSpec
-
-
-Observer: TypeAlias = "Callable[[str, bytes], None]"
-"""Told before each change: what kind it is, and the path. It may raise to make that step fail."""
-
-
-def unobserved(_kind: str, _path: bytes) -> None:
-    """Nobody watches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

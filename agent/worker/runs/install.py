@@ -9,7 +9,7 @@ from agent.appspec import read_appspec, require_effect
 from agent.deployments.jobs import COMMIT, RUN, UNDO
 from agent.errors import AppSpecMissing, CommandFailure
 from agent.files import is_directory
-from agent.install import InstallOptions, InstallRequest, install
+from agent.install import InstallOptions, InstallRequest, Moment, install
 from agent.logs import get_logger
 from agent.protocol import INSTALL
 from agent.worker.directories import keeping_in
@@ -34,9 +34,6 @@ log = get_logger()
 _OVERLAP_PATIENCE_S = 30.0  # another group has made something that it may still take away again
 _UNDO_PATIENCE_S = 15.0
 _MOST_WARNINGS = 1900  # characters; see MAX_LOG_CHARACTERS of agent.lifecycle.diagnostics
-
-# How agent.install names the changes that take an Install back.
-_UNDOING = frozenset({"take_back", "put_back", "discard", "restore"})
 
 
 class InstallRun:
@@ -170,12 +167,12 @@ class _StepObserver:
         self._on_effect = on_effect
         self._step = RUN
 
-    def __call__(self, kind: str, _path: bytes) -> None:
-        if kind == "commit":
+    def __call__(self, moment: Moment, _path: bytes) -> None:
+        if moment is Moment.COMMIT:
             self._note(COMMIT)
-        elif kind == "publish":
+        elif moment is Moment.PUBLISH:
             self._on_effect()
-        elif self._step == COMMIT and kind in _UNDOING:
+        elif self._step == COMMIT and moment.is_undoing:
             self._note(UNDO)
 
     def _note(self, step: str) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from agent.install.model.request import Observer
+    from agent.install.model.moments import Moment, Observer
 
 T = TypeVar("T")
 
@@ -155,7 +155,7 @@ class Racer:
         if number == 0:
             self.start()
 
-        def observe(_kind: str, _path: bytes) -> None:
+        def observe(_kind: Moment, _path: bytes) -> None:
             seen = next(steps)
             if 0 < number == seen:
                 self.start()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from agent.errors import CommandFailure
     from agent.install import InstallRequest
-    from agent.install.model.request import Observer
+    from agent.install.model.moments import Observer
     from tests.install.trees import Found
     from tests.security.install.attacker import Racer
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.install import install
+from agent.install.model.moments import Moment
 from tests.install.children import in_child
 from tests.install.host import failure_of
 from tests.install.observers import at_step
@@ -81,7 +82,7 @@ def test_a_content_that_changes_after_the_comparison_is_not_given_to_root(
 ) -> None:
     """The user has a moment between the comparison and the change of owner."""
     install(request_for(host, FOR_USER))
-    overwrite = at_step("switch", lambda: as_user(lambda: (host.www / "a.conf").write_text(THEIRS)))
+    overwrite = at_step(Moment.SWITCH, lambda: as_user(lambda: (host.www / "a.conf").write_text(THEIRS)))
     failure = failure_of(lambda: install(request_for(host, later), observer=overwrite))
     host.assert_nothing_else_has_changed()
     if failure is None:
@@ -113,7 +114,7 @@ def test_a_kept_file_is_exchanged_while_it_is_compared(host: SharedHost) -> None
         give_to_user(other, THEIRS)
         exchange()
         before_opening(b"a.conf", exchange)
-        failure_of(lambda: install(request, observer=at_step("switch", exchange)))
+        failure_of(lambda: install(request, observer=at_step(Moment.SWITCH, exchange)))
 
     in_child(attack)
     host.assert_nothing_else_has_changed()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.install import install
+from agent.install.model.moments import Moment
 from tests.install.children import ended, start
 from tests.install.host import failure_of
 from tests.install.observers import at_step, both, failing_at
@@ -40,7 +41,7 @@ def crash(request: InstallRequest, number: int) -> None:
     """Install in a process that is killed before the step with this number, whatever kind it is."""
     steps = count(1)
 
-    def kill(_kind: str, _path: bytes) -> None:
+    def kill(_kind: Moment, _path: bytes) -> None:
         if next(steps) == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -55,7 +56,7 @@ def test_an_undo_meets_an_exchanged_directory(host: SharedHost, racer: Path) -> 
     whole = read_tree(host.www)
     with racing(racer, host.home, "swap", "www", "link") as user:
         for number in range(ROUNDS):
-            failure = raced(host, user, second, 1 + number % (2 * STEPS), failing_at("commit"))
+            failure = raced(host, user, second, 1 + number % (2 * STEPS), failing_at(Moment.COMMIT))
             assert failure is not None
             host.recover()
             host.assert_nothing_else_has_changed()
@@ -67,9 +68,9 @@ def test_an_undo_meets_an_exchanged_directory(host: SharedHost, racer: Path) -> 
 def test_the_message_says_what_was_not_put_back(host: SharedHost) -> None:
     """The previous revision isn't whole where the user has moved half of the new one away."""
     install(host.request(FIRST, WWW, durable=False))
-    move = at_step("commit", lambda: host.exchange_for_link(host.www, host.other_names))
+    move = at_step(Moment.COMMIT, lambda: host.exchange_for_link(host.www, host.other_names))
     request = host.request(SECOND, WWW, durable=False)
-    failure = failure_of(lambda: install(request, observer=both(move, failing_at("commit"))))
+    failure = failure_of(lambda: install(request, observer=both(move, failing_at(Moment.COMMIT))))
     host.assert_nothing_else_has_changed()
     assert failure is not None
     if "Everything was put back" in failure.message:

@@ -1,0 +1,18 @@
+"""The hidden names that an Install makes, of its token and of numbers that its journal tells."""
+
+from __future__ import annotations
+
+
+def hidden_prefix(token: bytes) -> bytes:
+    """What all hidden names of an Install begin with."""
+    return b".install-%b-" % token
+
+
+def new_name(token: bytes, number: int) -> bytes:
+    """Hidden name of what is to have its place soon; afterwards, of what had it before."""
+    return b".install-%b-%d.new" % (token, number)
+
+
+def old_name(token: bytes, number: int) -> bytes:
+    """Hidden name of what had that place before, where names can't be exchanged."""
+    return b".install-%b-%d.old" % (token, number)
