@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.install.model.failures import StepFailed
-from agent.install.posix.two_processes import Crew, do_all
+from agent.install.posix.two_processes import Crew, SecondProcessKilled, do_all
 from tests.install.children import own_children
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def test_when_the_other_process_is_killed_that_is_told_at_whatever_step(step: in
         os.kill(helper, signal.SIGKILL)
         os.waitid(os.P_PID, helper, os.WEXITED | os.WNOWAIT)
 
-        with pytest.raises(StepFailed, match="the second process of this Install was killed"):
+        with pytest.raises(SecondProcessKilled, match="the second process of this Install was killed"):
             (crew.begin_again(same) if step == 2 else crew.begin(who, LENGTH))()
 
 

@@ -39,7 +39,7 @@ from agent.install.journal.journal import (
 )
 from agent.install.model.failures import StepFailed
 from agent.install.model.moments import Moment
-from agent.install.posix.two_processes import MIN_FILES, do_all, processes_for
+from agent.install.posix.two_processes import MIN_FILES, SecondProcessKilled, do_all, processes_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -335,8 +335,8 @@ class Committed:
         """Remove the files that were replaced. None when it is not known what is left of them."""
         try:
             forgotten = self.units.forget()
-        except StepFailed:
-            return None  # another process was killed, and has not done its part
+        except SecondProcessKilled:
+            return None  # it has not done its part
         hiding = self.units.hiding()
         attempt = self.attempt
         return Replaced(

@@ -22,7 +22,6 @@ from agent.install.attributes.of_new_directories import (
     handed_down_at,
 )
 from agent.install.model.directory import Directory, Standing
-from agent.install.model.failures import StepFailed
 from agent.install.posix.acl import ACCESS, DEFAULT, place_acl
 from agent.install.posix.places import PLACE
 from agent.install.records.manifest import (
@@ -124,7 +123,7 @@ def find_repetition(
             return None
         checks = _Checks(recorded, sections, index, places)
         counts = survey.look_at_all(checks.count_at, len(recorded.paths), index.size)
-    except (OSError, StepFailed, _DifferentError):
+    except (OSError, _DifferentError):
         return None  # planning will meet that again, and say it
     if None in counts:
         return None

@@ -12,9 +12,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from agent.archive_index import digest_in, identity_of
-from agent.install.model.failures import StepFailed
 from agent.install.posix.places import PLACE
-from agent.install.posix.two_processes import Crew, processes_for
+from agent.install.posix.two_processes import Crew, SecondProcessKilled, processes_for
 from agent.install.records.manifest import digest_if_untouched
 from agent.install.revision.sources import placement_of
 
@@ -67,7 +66,7 @@ class Survey:
             count: about how many files that means.
 
         Raises:
-            StepFailed: another process was killed.
+            SecondProcessKilled: it has not done its part.
         """
         return self._begin(look, length, count)()
 
@@ -89,7 +88,7 @@ class Survey:
 
     def complete(self) -> None:
         """Look at what nobody else has looked at yet, and wait for the others."""
-        with suppress(StepFailed):  # another process was killed: whoever needs it has to look
+        with suppress(SecondProcessKilled):  # another process was killed: whoever needs it has to look
             self._found = dict(zip(self._pairs, self._complete(), strict=True))
         self._pairs, self._complete = [], list
 

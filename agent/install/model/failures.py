@@ -18,6 +18,10 @@ class StepFailed(Exception):
         self.path = path
         self.error = error
 
+    def __reduce__(self) -> tuple[type[StepFailed], tuple[bytes, OSError]]:
+        """It goes from one process to another."""
+        return StepFailed, (self.path, OSError(self.error.errno, self.error.strerror))
+
 
 def failed_step(files: PlannedFiles, position: int, error: OSError) -> StepFailed:
     """The failure of the planned file at this position.

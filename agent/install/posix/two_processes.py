@@ -1,6 +1,6 @@
-"""Doing the same with many things, in two processes.
+"""One piece of work for each of many numbers, in two processes.
 
-One process is busy with the calls for each file, and not with the disk: with two, an Install of many
+Nothing here knows what is done, or what the numbers stand for. One process is busy with the calls for each file, and not with the disk: with two, an Install of many
 files takes little more than half the time. Threads would wait for each other.
 """
 
@@ -15,7 +15,6 @@ import struct
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
 
-from agent.install.model.failures import StepFailed
 from agent.processes import die_with, kill_child
 
 if TYPE_CHECKING:
@@ -32,21 +31,29 @@ _RANGE, _COMMAND = struct.Struct("=II"), struct.Struct("=B?")
 _PROCESSES = 2
 
 
+class SecondProcessKilled(ChildProcessError):
+    """The second process has died before it has said what came of its part."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.ECHILD, "the second process of this Install was killed")
+
+
 def processes_for(count: int, processes: int) -> int:
     """How many of so many processes are to work on so many files."""
     return processes if count >= MIN_FILES else 1
 
 
 def do_all(work: Callable[[int], T], length: int, *, processes: int) -> list[T]:
-    """What `work` answers for 0, 1, and so on, below `length`; the arguments are those of `Crew`.
+    """What `work` answers for 0, 1, and so on, below `length`.
 
     Args:
-        work: as there.
-        length: as there.
-        processes: 1 or 2.
+        work: called in either process, as those of a `Crew`.
+        length: how many numbers.
+        processes: 1, so that this one does it all, or 2.
 
     Raises:
-        StepFailed: of either process; when it is raised, neither does anything any more.
+        SecondProcessKilled: it has not done its part.
+        Exception: what `work` has raised in either process. Neither does anything any more.
     """
     crew = Crew(work, processes=processes if length else 1)
     try:
@@ -61,8 +68,8 @@ class Crew:
     What either has found out in one step, it knows in the next ones; the other does not. Close it in the end.
 
     Args:
-        works: what the steps consist of: called in either process, for one number at a time. Their
-            answers can be pickled, and they raise nothing but StepFailed and what ends a process.
+        works: what the steps consist of: called in either process, for one number at a time. What they
+            answer, and what they raise, can be pickled.
         processes: 1, so that this one does it all, or 2.
     """
 
@@ -87,7 +94,7 @@ class Crew:
         Returns:
             What is to be called once: then this process works, too, and it gives the answers for each number, in order.
 
-        It raises StepFailed, of either process.
+        It raises what the work has raised in either process, or SecondProcessKilled.
         """
         self._length = length
         helper = self._helper
@@ -104,7 +111,7 @@ class Crew:
         return complete
 
     def begin_again(self, work: Callable[[int], T]) -> Callable[[], list[T]]:
-        """The same with the same numbers as before: each process does those that it has just done."""
+        """Let each process do one of the works for the numbers that it has just had; the answer is used as that of `begin`."""
         if self._helper is not None:
             self._helper.begin(_Command(self._works.index(work), is_again=True))
         return lambda: self._completed({number: work(number) for number in self._mine})
@@ -184,17 +191,17 @@ class _Helper:
         """What has come of the last command, once it is through.
 
         Raises:
-            StepFailed: it has failed, or died.
+            SecondProcessKilled: it has died.
+            Exception: what the work has raised there.
         """
         try:
             found = pickle.load(self._answers)  # noqa: S301 - our own, through a pipe that nobody else has
         except (EOFError, pickle.UnpicklingError) as error:
-            killed = OSError(errno.ECHILD, "the second process of this Install was killed")
-            raise StepFailed(b"", killed) from error
-        if isinstance(found, dict):
-            return found
-        path, number, reason = found
-        raise StepFailed(path, OSError(number, reason))
+            raise SecondProcessKilled from error
+        if isinstance(found, Exception):
+            raise found
+        answers: dict[int, T] = found
+        return answers
 
 
 def _pipe(undo: ExitStack) -> tuple[int, int]:
@@ -220,8 +227,8 @@ def _help(
                 try:
                     done = {item: works[number](item) for item in (mine if is_again else queue.taken())}
                     found, mine = done, list(done)
-                except StepFailed as failure:
-                    found = (failure.path, failure.error.errno, failure.error.strerror)
+                except Exception as error:  # noqa: BLE001 - it is raised where the answers are waited for
+                    found = error
                 pickle.dump(found, stream, protocol=pickle.HIGHEST_PROTOCOL)
                 stream.flush()
                 if len(works) == 1:
