@@ -25,7 +25,7 @@ def no_room_failure(
     """The failure that says what is short, how much the whole Install needs, and how much is free.
 
     Args:
-        plan: what was to be done, and has been put back.
+        plan: what was to be done, and has been undone.
         path: where the system said no; must not be empty.
         findings: what was found out about the planned files, in the order of the plan; without it, all
             of them count, also those that are there already.

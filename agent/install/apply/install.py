@@ -50,7 +50,7 @@ def install(request: InstallRequest, *, observer: Observer = unobserved) -> Inst
 
     Raises:
         CommandFailure: everything that `plan_install` raises; `install-failed`,
-            `install-disk-full`; `install-undo-incomplete` when something could not be put back;
+            `install-disk-full`; `install-undo-incomplete` when something could not be restored;
             `install-not-completed` when only old files are left to be removed.
     """
     group = GroupFiles(directory=request.instructions_directory, group_id=request.group_id)
@@ -132,7 +132,7 @@ def _attempt(
         try:
             committed = _carry_out(attempt, survey)
         except BaseException as error:
-            # Before anything is put back, nobody may be changing anything any more.
+            # Before anything is restored, nobody may be changing anything any more.
             attempt.close()
             failure = _undone(attempt, error)
             if failure is error:
@@ -163,7 +163,7 @@ def _undone(attempt: Attempt, error: BaseException) -> BaseException:
     if not isinstance(error, (StepFailed, OSError)):
         return error
     failure = install_failed(attempt, error, swapped)
-    # What could not be put back would be taken for somebody else's.
+    # What could not be restored would be taken for somebody else's.
     if isinstance(error, StepFailed) and error.error.errno in _CHANGED and not swapped:
         return _ChangedUnderneath(failure)
     return failure

@@ -48,7 +48,7 @@ _PLAIN = re.compile(rb"[ !#-\[\]-~]*")
 
 
 def _is_plain(text: bytes) -> bool:
-    """Whether it is the same in JSON."""
+    """Whether it stands in JSON as it is."""
     return _PLAIN.fullmatch(text) is not None
 
 

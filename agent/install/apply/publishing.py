@@ -68,7 +68,14 @@ def stage_instructions(
 
 
 def stage_cleanup(files: GroupFiles, token: str, plan: InstallPlan, *, syncs: bool) -> StagedRecord:
-    """The same of the cleanup file."""
+    """Afterwards the cleanup file is beside its place, waiting for `publish_records`.
+
+    Args:
+        files: the group's.
+        token: of this Install.
+        plan: of this Install.
+        syncs: whether it is to be on the disk then.
+    """
     place, repetition = files.staged(files.cleanup, token), plan.repetition
     if repetition is not None:
         return StagedRecord(repetition.header.cleanup, _write(place, (repetition.cleanup,), syncs=syncs))
@@ -96,8 +103,8 @@ def stage_manifest(
         request: what was to be installed.
         plan: of this Install.
         listed: what `manifest_lines` says of it.
-        cleanup: what it is to fit.
-        instructions: the same.
+        cleanup: the cleanup file that it is to fit.
+        instructions: the install.json that it is to fit.
         syncs: whether all three are to be on the disk then.
     """
     header = ManifestHeader(
@@ -161,14 +168,14 @@ def _write(path: Path, parts: Iterable[bytes], *, syncs: bool) -> bytes:
 
 
 def _digested(parts: Iterable[bytes], update: Callable[[bytes], None]) -> Iterator[bytes]:
-    """The same in larger pieces, with each of which a digest is updated."""
+    """These parts in larger pieces, with each of which a digest is updated."""
     for piece in _joined(parts):
         update(piece)
         yield piece
 
 
 def _joined(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """The same in larger pieces: with many small directories, that takes half the time."""
+    """These parts in larger pieces: with many small directories, writing them takes half the time."""
     some: list[bytes] = []
     length = 0
     for part in parts:

@@ -119,7 +119,7 @@ class Switcher:
             raise OSError(errno.EEXIST, "it appeared while Install was running") from error
 
     def _replace(self, dir_fd: int, hidden: bytes, name: bytes, kept: bytes, *, is_file: bool) -> None:
-        """The same as an exchange, in two steps; what was there has the name `kept` then."""
+        """Let a hidden name take a place in two steps, without an exchange; what was there has the name `kept` then."""
         # Two names, so that one is there at every moment; but a directory can't replace a file.
         if not is_file or not has_two_names(dir_fd, name, kept):
             os.rename(name, kept, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)

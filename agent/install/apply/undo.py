@@ -102,7 +102,7 @@ def _synced(journal: Journal, places: Places) -> list[str]:
     try:
         sync_changes(journal, places)
     except OSError as error:
-        return [f"what was put back can't be written to the disk: {error.strerror or error}"]
+        return [f"what was restored can't be written to the disk: {error.strerror or error}"]
     return []
 
 

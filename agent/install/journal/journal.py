@@ -12,7 +12,7 @@ it had come, and the journal need not be written again for each step:
     k <inode> <directory>           a directory that was there, and that something goes from in the end
     h <directory>                   hidden names have been made in it
     c <inode> <directory>           a new directory
-    f <inode> <directory>           the same again, with ` <inode> <name>` below for files and links in it
+    f <inode> <directory>           the files and links in a new directory: a line ` <inode> <name>` below for each
     n <number> <inode> <directory> <name>   will be created; nothing was there. The inode is that of the new one
     r <number> <inode> <old inode> <directory> <name>   will be replaced; and the inode of what was there
     m <inode> <atime ns> <mtime ns> <mode> <uid> <gid> <access ACL, hex, or -> <directory> <name>
@@ -20,8 +20,8 @@ it had come, and the journal need not be written again for each step:
     a <type> <user or -> <range or -> <path>        will get an SELinux rule, and had this one;
                                     - instead of the type when it had none, ? when it is not known
     x <directory> <name> <manifest fields, or ->    goes when the Install has succeeded
-    D <path>                        the same, a directory, if it is empty then
-    b <path>                        the same, an SELinux rule
+    D <path>                        a directory that goes then, if it is empty
+    b <path>                        its SELinux rule goes then
 
 Names are escaped as in the manifest. The hidden names are made of token and number. In the phase
 `staging` only hidden names have been made, and the journal ends with the directories that were
@@ -129,7 +129,7 @@ class Journal:
     """A journal that an Install has left. A file that breaks off early counts as one with no entries.
 
     It breaks off only when the host died while it was written, before anything else was done. It
-    may be long, so it is read when it is asked for something, which raises the same.
+    may be long, so it is read anew whenever it is asked for entries.
 
     Attributes:
         size: in bytes.
@@ -139,7 +139,7 @@ class Journal:
         records: from `state_of_records`, as it was then.
 
     Raises:
-        CommandFailure: `install-journal-unreadable`.
+        CommandFailure: `install-journal-unreadable`; asking for entries raises that, too.
     """
 
     def __init__(self, path: Path) -> None:

@@ -123,7 +123,7 @@ class Crew:
 
 
 class _Command(NamedTuple):
-    """What the other process is to do next: the number of a work, and whether with the same numbers as before."""
+    """What the other process is to do next: the number of a work, and whether for the numbers that it has just had."""
 
     work: int
     is_again: bool
