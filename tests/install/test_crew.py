@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.install.model.failures import StepFailed
-from agent.install.posix.two_processes import Crew, SecondProcessKilled, do_all
+from agent.install.posix.two_processes import Crew, SecondProcessKilled, SharedNumbers, do_all
 from tests.install.children import own_children
 
 if TYPE_CHECKING:
@@ -61,6 +61,22 @@ def test_what_a_process_has_done_it_goes_on_with() -> None:
 
     assert [True] * LENGTH == known
     assert found == again
+
+
+@pytest.mark.parametrize("length", [0, 1, 3])
+def test_shared_numbers_are_seen_by_both_processes(length: int) -> None:
+    """What one writes when both are there, the other one reads."""
+    numbers = SharedNumbers(length)
+
+    def read(_number: int) -> list[int]:
+        return list(numbers)
+
+    with closing(Crew(read, processes=2)) as crew:
+        for index in range(length):
+            numbers[index] = 2**64 - 1 - index
+        answers = crew.begin(read, LENGTH)()
+
+    assert [[2**64 - 1 - index for index in range(length)]] * LENGTH == answers
 
 
 def test_both_processes_work() -> None:

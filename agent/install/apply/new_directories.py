@@ -6,9 +6,7 @@ One that is made in a directory that was there has a hidden name until the switc
 from __future__ import annotations
 
 import errno
-import mmap
 import os
-import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -17,6 +15,7 @@ from agent.install.journal.names import new_name
 from agent.install.model.directory import Standing
 from agent.install.model.failures import StepFailed
 from agent.install.model.moments import Moment
+from agent.install.posix.two_processes import SharedNumbers
 from agent.install.records.manifest import lasting_state
 from agent.listings import clock_ns
 
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
     from agent.install.posix.places import Places
 
 _UNTIL_GIVEN = 0o700
-
-
-_INODE = struct.Struct("=Q")
 
 
 class NewDirectories:
@@ -76,9 +72,8 @@ class NewDirectories:
             else:
                 self.outer.append(step)
                 places.name_is(real, new_name(token, step.number))
-
-        # Both processes are to write to those that this one makes, and to no others: made before there are two.
-        self._outer_inodes = mmap.mmap(-1, _INODE.size * len(self.outer) or 1)
+        # Whoever makes inner ones writes to those outer ones that were made first, and to no others.
+        self._outer_inodes = SharedNumbers(len(self.outer))
         self._knows_outer = False
 
     def __len__(self) -> int:
@@ -97,7 +92,7 @@ class NewDirectories:
                 # It lies where others may be able to write.
                 if self._names_in(directory.real):
                     raise OSError(errno.ESTALE, "another directory has taken its place")
-                _INODE.pack_into(self._outer_inodes, _INODE.size * number, self.inode_of(directory))
+                self._outer_inodes[number] = self.inode_of(directory)
                 self._note([self.journal_of(step)])
             except OSError as error:
                 raise StepFailed(directory.path, error) from error
@@ -110,11 +105,7 @@ class NewDirectories:
         """
         if not self._knows_outer:
             self._knows_outer = True
-            for step, (inode,) in zip(
-                self.outer,
-                _INODE.iter_unpack(self._outer_inodes[: _INODE.size * len(self.outer)]),
-                strict=True,
-            ):
+            for step, inode in zip(self.outer, self._outer_inodes, strict=True):
                 self._places.expect(step.directory.real, inode)
         if directory.real in self._inodes or directory.parent is None or not _is_inner(directory):
             return

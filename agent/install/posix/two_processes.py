@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import gc
+import mmap
 import os
 import pickle
 import struct
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
 from agent.processes import die_with, kill_child
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from io import BufferedReader
 
 T = TypeVar("T")
@@ -27,7 +28,7 @@ MIN_FILES = 1000
 """With fewer files, starting a process costs more than it saves."""
 
 _MOST_RANGES = 256  # so many are enough to keep both busy until the end
-_RANGE, _COMMAND = struct.Struct("=II"), struct.Struct("=B?")
+_RANGE, _COMMAND, _NUMBER = struct.Struct("=II"), struct.Struct("=B?"), struct.Struct("=Q")
 _PROCESSES = 2
 
 
@@ -120,6 +121,24 @@ class Crew:
         if self._helper is not None:
             answers.update(self._helper.answers())
         return [answers[number] for number in range(self._length)]
+
+
+class SharedNumbers:
+    """Numbers from 0 to 2**64 - 1 that a process and all that are forked from it later see alike; 0 at first.
+
+    Args:
+        length: how many.
+    """
+
+    def __init__(self, length: int) -> None:
+        self._size = _NUMBER.size * length
+        self._memory = mmap.mmap(-1, self._size or 1)
+
+    def __setitem__(self, index: int, number: int) -> None:
+        _NUMBER.pack_into(self._memory, _NUMBER.size * index, number)
+
+    def __iter__(self) -> Iterator[int]:
+        return (number for (number,) in _NUMBER.iter_unpack(self._memory[: self._size]))
 
 
 class _Command(NamedTuple):
