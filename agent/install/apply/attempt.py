@@ -71,7 +71,10 @@ class Attempt:
         return [step for step in directories if step.directory.standing is Standing.NEW]
 
     def syncs_records(self) -> bool:
-        """Whether the group's records have to be synced; they need not be where all of their file system will be."""
+        """Whether the group's records have to be synced when they are written.
+
+        They need not be where their whole file system is synced before the commit, which is what makes them count.
+        """
         if not self.request.options.durable:
             return True
         return os.stat(self.group.directory).st_dev not in self.disks

@@ -54,6 +54,9 @@ class Completion(NamedTuple):
 class Replaced(NamedTuple):
     """What the process that has carried out an Install knows of it, so that it need not be looked for.
 
+    That rests on two things: hidden names with the token of an Install are made by nobody else, and the directories
+    in which it has left any are all in here. After a crash nobody knows them, and the journal tells where to look.
+
     Attributes:
         forgotten: what came of removing what was replaced, by the directory.
         hiding: directories that may still hold hidden names.

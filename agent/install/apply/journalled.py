@@ -128,7 +128,7 @@ def _losing_directories(plan: InstallPlan) -> set[bytes]:
 def _touched(attempt: Attempt, directory: Directory) -> tuple[int, Touched]:
     """On which device a directory is that will change, and how it is now."""
     is_ours = directory.standing is Standing.OURS
-    # In the state that a manifest tells, a directory has no ACLs.
+    # One that is in the state that the manifest tells has no ACLs, since none with ACLs has a state there.
     has_acls = is_ours and directory.real not in attempt.plan.previous.untouched
     access = default = None
     try:

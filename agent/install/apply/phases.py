@@ -172,6 +172,7 @@ class Begun:
         """
         attempt = self.attempt
         if attempt.request.options.durable and self.units.pending >= MIN_FILES:
+            # Nothing depends on it: all is synced in the end, and takes less time then.
             attempt.disks.begin_writing()
         instructions = self.units.stage(self._stage_instructions)
         for step in reversed(attempt.new_directories):
@@ -337,8 +338,7 @@ class Committed:
             forgotten = self.units.forget()
         except SecondProcessKilled:
             return None  # it has not done its part
-        hiding = self.units.hiding()
-        attempt = self.attempt
+        attempt, hiding = self.attempt, self.units.hiding()
         return Replaced(
             # Where hidden names are looked for, what is left of these is found again.
             forgotten=[item for item in forgotten if item[0] not in hiding],
