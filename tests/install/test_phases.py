@@ -12,7 +12,7 @@ from agent.install.apply.phases import Begun, Committed, Compared, Recorded, Sta
 ORDER: list[type] = [Compared, Begun, Staged, Switched, Recorded, Committed]
 
 
-@pytest.mark.parametrize(("phase", "following"), itertools.pairwise(ORDER))
+@pytest.mark.parametrize(("phase", "following"), list(itertools.pairwise(ORDER)))
 def test_a_phase_leads_to_the_next_one_and_nowhere_else(phase: type, following: type) -> None:
     """An order that leaves out the journal, or the disk, would show after a loss of power: so none can be written."""
     ways = [value for name, value in vars(phase).items() if inspect.isfunction(value) and name[0] != "_"]
