@@ -189,7 +189,11 @@ def _of_anything_else(resolved: Resolved) -> Found:
 
 
 def vanishing_directories(previous: Previous, places: Places) -> dict[bytes, bytes]:
-    """Directories of ours that hold nothing but files and directories of ours, → the state they are in."""
+    """Directories of ours that hold nothing but files and directories of ours, → the state they are in.
+
+    One that is in the state that the manifest tells is not listed: whoever makes, renames or removes a name in it changes
+    its times. One that is not, or of which that is not known, is.
+    """
     vanishing: dict[bytes, bytes] = {}
     staying: set[bytes] = set()  # what some directory that does not vanish lies in
     for real in sorted(previous.directories, key=len, reverse=True):
