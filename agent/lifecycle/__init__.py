@@ -56,11 +56,12 @@ _MODULES = {
     "success_payload": "diagnostics",
 }
 
+if not TYPE_CHECKING:  # else any name would be taken for one that is exported
 
-def __getattr__(name: str) -> Any:
-    """Load what is asked for by this name."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = __import__(f"{__name__}.{_MODULES[name]}", fromlist=(name,))
-    value = globals()[name] = getattr(module, name)
-    return value
+    def __getattr__(name: str) -> Any:
+        """Load what is asked for by this name."""
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = __import__(f"{__name__}.{_MODULES[name]}", fromlist=(name,))
+        value = globals()[name] = getattr(module, name)
+        return value

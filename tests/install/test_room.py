@@ -6,9 +6,10 @@ import re
 from array import array
 from typing import TYPE_CHECKING
 
-from agent.install import PlannedFiles, plan_install
+from agent.install import plan_install
 from agent.install.apply.disk_full import no_room_failure
 from agent.install.compare.findings import Findings, PendingNames
+from agent.install.model.steps import PlannedFiles
 
 if TYPE_CHECKING:
     from tests.install.host import Host
