@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from agent.install.apply.taken_back import TakenBack
 from agent.install.attributes.of_new_directories import handed_down_at
 from agent.install.model.directory import Standing
 from agent.install.model.failures import StepFailed
@@ -15,6 +16,8 @@ from agent.install.posix.two_processes import do_all, processes_for
 from agent.install.records.manifest import attributes_in_state
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agent.install.apply.attempt import Attempt
     from agent.install.attributes.of_new_directories import WantedDirectory
     from agent.install.model.attributes import Attributes
@@ -29,6 +32,9 @@ class OwnDirectories:
         self._plan = attempt.plan
         self._places = attempt.places
         self._fresh = attempt.fresh
+        self._taken_back = TakenBack(
+            attempt.places, lambda step: self.wanted(step.directory, step.attributes)
+        )
 
     def wanted(self, directory: Directory, attributes: Attributes | None) -> WantedDirectory:
         """What one is to have: what a fresh one would get there, and what `permissions` gives to it.
@@ -48,9 +54,22 @@ class OwnDirectories:
         try:
             self._attempt.observe(Moment.ATTRIBUTES, step.directory.path)
             wanted = self.wanted(step.directory, step.attributes)
-            wanted.give(self._places.of(step.directory.real))
+            if wanted.give(self._places.of(step.directory.real)):
+                self._taken_back.add(step.directory.real)
         except OSError as error:
             raise StepFailed(step.directory.path, error) from error
+
+    def check_taken_back(self, lines_of: Callable[[int], list[bytes]]) -> None:
+        """What is planned where giving that has shut somebody out, and below, is what it was when it had its place.
+
+        Args:
+            lines_of: gives the fields of the manifest lines of planned files, by their index.
+
+        Raises:
+            StepFailed: something is not.
+        """
+        steps = [step for step in self._plan.steps if isinstance(step, PlannedDirectory)]
+        self._taken_back.check(steps, self._attempt.files, lines_of)
 
     def differing(self) -> list[PlannedDirectory]:
         """Those made by earlier Installs that have not what they are to have, in the order of the plan; nothing is changed.

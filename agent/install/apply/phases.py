@@ -227,6 +227,7 @@ class Staged:
         cleanup = self.units.switch(self._stage_cleanup)
         for step in reversed(self.differing):
             self.own.give(step)
+        self.own.check_taken_back(self.units.fields_of)
         for path, attributes, _ in plan.attributes():
             self._give_label(path, attributes)
         return Switched(

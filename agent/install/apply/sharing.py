@@ -172,6 +172,13 @@ class SharedUnits:
         lines = self._lines.pop(number, None)
         return self._work.manifest_of(number, self._files[number]) if lines is None else lines
 
+    def fields_of(self, number: int) -> list[bytes]:
+        """The same without the names, in their order; to be asked before."""
+        lines = self._lines.get(number)
+        if lines is None:
+            return self._findings[number].lines
+        return [line.rpartition(b" ")[0] for line in lines.split(b"\n")[:-1]]
+
     def forget(self) -> list[tuple[bytes, Forgotten]]:
         """Remove what was replaced, but by files that have several names; what came of it, where that was something."""
         answers = self._crew.begin_again(self._forget)()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from agent.install.posix.places import Places
 
 _ADJUST, _RENAME = Moment.ADJUST, Moment.RENAME  # looked up once: there may be 100,000 files
+_CHANGED = "it was changed while Install was running"
 
 
 class Switcher:
@@ -135,7 +136,7 @@ class Switcher:
         try:
             status = os.fstat(descriptor)
             if not adjusted.is_still(status):
-                raise OSError(errno.EAGAIN, "it was changed while Install was running")
+                raise OSError(errno.EAGAIN, _CHANGED)
             wanted.give(descriptor, status, adjusted.was.access_acl)
             has_acl = wanted.access_acl is not None
             line = file_fields(os.fstat(descriptor), adjusted.digest, has_acl=has_acl)
@@ -146,6 +147,8 @@ class Switcher:
 
 def _line_of(dir_fd: int, name: bytes, new: NewFile) -> bytes:
     status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    if status.st_ino != new.inode:
+        raise OSError(errno.EAGAIN, _CHANGED)
     if new.is_link:
         return link_fields(status, new.digest)
     return file_fields(status, new.digest, has_acl=new.has_acl)

@@ -22,6 +22,7 @@ from agent.install.posix.acl import (
     place_acl,
     read_acl,
     write_acl,
+    writers,
 )
 
 if TYPE_CHECKING:
@@ -102,8 +103,28 @@ class WantedDirectory(NamedTuple):
         shown = stat.S_IMODE(there.st_mode), there.st_uid, there.st_gid
         return shown == (self.mode_shown, self.uid, self.gid)
 
-    def give(self, dir_fd: int) -> None:
+    @property
+    def is_only_ours(self) -> bool:
+        """Whether nobody but the agent's user can change what is in such a directory."""
+        return self.uid == os.geteuid() and not writers(self.mode_shown, self.gid, self.access_acl)
+
+    def shuts_out(self, there: os.stat_result, acl: bytes | None) -> bool:
+        """Whether somebody can change what is in a directory, and could not if it had all that.
+
+        Args:
+            there: its status.
+            acl: its access ACL.
+        """
+        if there.st_uid not in {0, os.geteuid(), self.uid}:
+            return True
+        before = writers(there.st_mode, there.st_gid, acl)
+        return bool(before) and before != writers(self.mode_shown, self.gid, self.access_acl)
+
+    def give(self, dir_fd: int) -> bool:
         """Afterwards the directory has all that.
+
+        Returns:
+            Whether that has shut somebody out.
 
         Raises:
             OSError: not all.
@@ -115,13 +136,15 @@ class WantedDirectory(NamedTuple):
         try:
             if read_acl(descriptor, DEFAULT) != self.default_acl:
                 write_acl(descriptor, DEFAULT, self.default_acl)
-            if read_acl(descriptor, ACCESS) != self.access_acl:
+            acl = read_acl(descriptor, ACCESS)
+            if acl != self.access_acl:
                 # Nothing but base entries: they take the place of the list and of the mode in one step.
                 write_acl(descriptor, ACCESS, self.access_acl or encode_acl(self.mode, ()))
             if stat.S_IMODE(os.fstat(descriptor).st_mode) != self.mode_shown:
                 os.fchmod(descriptor, self.mode_shown)
         finally:
             os.close(descriptor)
+        return self.shuts_out(status, acl)
 
     def changed(self, attributes: Attributes) -> WantedDirectory:
         """With what `permissions` gives to it."""

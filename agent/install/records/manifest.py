@@ -232,6 +232,12 @@ def take_mount_points(lines: bytes) -> tuple[tuple[bytes, ...], bytes]:
     return tuple(reversed(points)), lines
 
 
+def is_untouched(record: Record, status: os.stat_result) -> bool:
+    """Whether nothing has changed this very file or link since."""
+    identity = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return identity == (record.inode, record.size, record.mtime_ns, record.ctime_ns)
+
+
 def is_as_left(
     path: bytes, status: os.stat_result, record: Record | None, *, dir_fd: int | None = None
 ) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.install.posix.copying import SMALL_BYTES
-from agent.install.records.manifest import decode_record, file_fields, is_as_left, link_fields
+from agent.install.records.manifest import decode_record, file_fields, is_as_left, is_untouched, link_fields
 
 if TYPE_CHECKING:
     import os
@@ -72,14 +72,9 @@ def _is_original(real: bytes, names: dict[bytes, bytes], places: Places) -> bool
         if not fields:
             continue
         status = places.find(real, name)
-        if status is not None and _is_untouched(decode_record(fields), status):
+        if status is not None and is_untouched(decode_record(fields), status):
             return True
     return False
-
-
-def _is_untouched(record: Record, status: os.stat_result) -> bool:
-    identity = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    return identity == (record.inode, record.size, record.mtime_ns, record.ctime_ns)
 
 
 def _fields_if_as_left(real: bytes, name: bytes, fields: bytes, places: Places) -> bytes | None:

@@ -53,14 +53,7 @@ def assert_no_name_in_common(host: SharedHost) -> None:
     assert roots.isdisjoint(path.lstat().st_ino for path in host.home.rglob("*"))
 
 
-@pytest.mark.parametrize(
-    "appspec",
-    [
-        pytest.param(THEIRS_FIRST),
-        ROOTS_FIRST,
-    ],
-    ids=["user first", "root first"],
-)
+@ORDERS
 def test_the_first_name_is_taken_before_the_second_is_linked(
     host: SharedHost, racer: Path, appspec: str
 ) -> None:
