@@ -16,7 +16,7 @@ import pytest
 from agent.install import install
 from agent.install.model.moments import Moment
 from agent.install.posix.renames import Renames
-from tests.install import test_crash, test_failures, test_readers
+from tests.install import test_crash, test_failures, test_readers, test_undone_directories
 from tests.install.children import ended, in_child, killed_before, start
 from tests.install.host import failure_of
 from tests.install.observers import at_step, failing_at
@@ -44,6 +44,7 @@ SCENARIOS: list[Scenario] = [
     test_failures.test_an_undo_that_is_killed_can_be_repeated,
     test_failures.test_a_failure_at_any_step_puts_everything_back,
     test_failures.test_a_file_that_appears_while_installing_is_not_overwritten,
+    test_undone_directories.test_others_files_are_kept_too_by_a_recovery_that_is_killed_and_begun_again,
 ]
 
 

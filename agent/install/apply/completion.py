@@ -21,6 +21,7 @@ from agent.install.journal.entries import (
     Replacement,
     Touched,
 )
+from agent.install.journal.names import kept_name
 from agent.install.model.moments import Moment
 from agent.install.records.manifest import is_as_left
 from agent.logs import get_logger
@@ -219,7 +220,7 @@ class _Completing:
                 log_stuck(place, error)
                 self.stuck.append(place)
                 return
-            kept = was.rpartition(b"/")[2] + b".kept-" + self._journal.token
+            kept = kept_name(self._journal.token, was.rpartition(b"/")[2])
             now = directory.rstrip(b"/") + b"/" + kept
             os.rename(name, kept, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
             log.warning(

@@ -127,7 +127,7 @@ class NewDirectories:
         return self._inodes[real]
 
     def journal_of_outer(self) -> Iterator[bytes]:
-        """The lines about those that get hidden names."""
+        """What else there is to say about those that get hidden names: `make_outer` has noted which they are."""
         for step in self.outer:
             real = step.directory.real
             parent, _slash, name = real.rpartition(b"/")
@@ -136,7 +136,6 @@ class NewDirectories:
                 there = os.stat(name, dir_fd=self._places.of(parent or b"/"), follow_symlinks=False)
                 inode = self._inodes[real]
                 yield encode(Replacement(step.number, inode, there.st_ino, parent or b"/", name))
-            yield self.journal_of(step)
 
     def journal_of(self, step: PlannedDirectory) -> bytes:
         """The line about any of them.

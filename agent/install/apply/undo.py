@@ -11,6 +11,7 @@ import stat
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
+from agent.install.apply.displacing import DisplacingDirectories
 from agent.install.apply.hidden_names import HiddenNames, sync_changes
 from agent.install.apply.journal_places import places_of_journal
 from agent.install.attributes.of_files import Wanted
@@ -31,7 +32,7 @@ from agent.install.model.moments import Moment
 from agent.install.posix.acl import ACCESS, DEFAULT, read_acl, write_acl
 from agent.install.posix.copying import opened_for_owner
 from agent.install.posix.mounts import is_mounted
-from agent.install.posix.renames import Renames, exists, has_two_names, is_directory
+from agent.install.posix.renames import Renames, exists, has_two_names, inode_of, is_directory
 from agent.logs import get_logger
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def undo(journal: Journal, observer: Observer) -> Undone:
     done = Undone([], set())
     with closing(places_of_journal(journal)) as places:
         if journal.is_switching:
-            restoring = _Restoring(journal.token, places, observer)
+            restoring = _Restoring(journal, places, observer)
             changes: Iterator[_Restored] = journal.entries_newest_first(
                 NewDirectory, MadeFiles, Addition, Replacement, Adjustment, Label
             )
@@ -145,11 +146,12 @@ class _Swapped(Exception):
 class _Restoring:
     """Gives everything its old name and attributes back."""
 
-    def __init__(self, token: bytes, places: Places, observer: Observer) -> None:
-        self._token = token
+    def __init__(self, journal: Journal, places: Places, observer: Observer) -> None:
+        self._token = journal.token
         self._places = places
         self._observe = observer
         self._renames = Renames()
+        self._displacing = DisplacingDirectories(journal, places, observer)
 
     def restore(self, entry: _Restored) -> None:
         match entry:
@@ -157,12 +159,21 @@ class _Restoring:
                 _restore_label(entry)
             case Adjustment():
                 self._restore_file(entry)
-            case MadeFiles():
-                self._remove_files(entry)
-            case NewDirectory():
-                self._remove_directory(entry)
+            case MadeFiles() | NewDirectory():
+                try:
+                    self._remove(entry)
+                except OSError as error:
+                    if error.errno != errno.ENOENT:
+                        self._displacing.is_not_emptied(entry.path)
+                    raise
             case _:  # an Addition or a Replacement
                 self._restore_name(entry)
+
+    def _remove(self, entry: MadeFiles | NewDirectory) -> None:
+        if isinstance(entry, MadeFiles):
+            self._remove_files(entry)
+        else:
+            self._remove_directory(entry)
 
     def _remove_files(self, entry: MadeFiles) -> None:
         """Remove what we have made in this directory, as far as it is still that."""
@@ -170,13 +181,13 @@ class _Restoring:
         if dir_fd is None:
             return
         for name, inode in entry.inodes.items():
-            if _inode(dir_fd, name) == inode:
+            if inode_of(dir_fd, name) == inode:
                 self._observe(Moment.REMOVE_NEW, entry.path + b"/" + name)
                 os.unlink(name, dir_fd=dir_fd)
 
     def _remove_directory(self, entry: NewDirectory) -> None:
-        """Remove the directory, if nothing else is in it by now."""
-        if self._of_ours(entry) is None:
+        """Remove the directory, if nothing else is in it by now, and nothing waits for its name."""
+        if self._of_ours(entry) is None or self._displacing.is_to_give_way(entry.path):
             return
         self._places.forget(entry.path)
         above, _slash, name = entry.path.rpartition(b"/")
@@ -192,8 +203,13 @@ class _Restoring:
             )
 
     def _of_ours(self, entry: MadeFiles | NewDirectory) -> int | None:
-        """The directory; None when it has not got its place, or somebody else's has it."""
-        dir_fd = _opened(self._places, entry.path)
+        """The directory; None when it has not got its place, or does not have it any more, or somebody else's has it."""
+        try:
+            dir_fd = _opened(self._places, entry.path)
+        except _Swapped:
+            if self._displacing.have_given_way_above(entry.path):
+                return None
+            raise
         return dir_fd if os.stat(b".", dir_fd=dir_fd).st_ino == entry.inode else None
 
     def _restore_name(self, entry: Change) -> None:
@@ -204,7 +220,12 @@ class _Restoring:
         """
         dir_fd = _opened(self._places, entry.directory)
         new, old = new_name(self._token, entry.number), old_name(self._token, entry.number)
-        there = _inode(dir_fd, entry.name)
+        there = inode_of(dir_fd, entry.name)
+        if there == entry.inode and is_directory(dir_fd, entry.name):
+            if not self._displacing.is_to_give_way(entry.path):
+                return  # nothing is to have its name; the line about the directory itself says what becomes of it
+            self._displacing.give_way(entry, dir_fd)
+            there = inode_of(dir_fd, entry.name)
         if exists(dir_fd, old):
             self._restore_old_name(entry, dir_fd, new, old)
         elif there == entry.inode:
@@ -216,7 +237,7 @@ class _Restoring:
             self._observe(Moment.RESTORE_OLD, entry.path)
             if not self._renames.exchange(dir_fd, new, entry.name):
                 raise OSError(errno.EOPNOTSUPP, "names can't be exchanged any more")
-        elif not there and entry.old_inode and _inode(dir_fd, new) == entry.old_inode:
+        elif not there and entry.old_inode and inode_of(dir_fd, new) == entry.old_inode:
             self._observe(Moment.RESTORE_OLD, entry.path)
             self._renames.place(dir_fd, new, entry.name)
         elif there and there != entry.old_inode:
@@ -224,8 +245,8 @@ class _Restoring:
 
     def _restore_old_name(self, entry: Change, dir_fd: int, new: bytes, old: bytes) -> None:
         """Give what was there its name back, where it has a hidden one of its own, since names could not be exchanged."""
-        there = _inode(dir_fd, entry.name)
-        if there == _inode(dir_fd, old):
+        there = inode_of(dir_fd, entry.name)
+        if there == inode_of(dir_fd, old):
             self._observe(Moment.RESTORE_OLD, entry.path)
             os.unlink(old, dir_fd=dir_fd)  # a second name of what is there
             return
@@ -244,7 +265,7 @@ class _Restoring:
 
     def _restore_file(self, was: Adjustment) -> None:
         dir_fd = _opened(self._places, was.directory)
-        if _inode(dir_fd, was.name) != was.inode:
+        if inode_of(dir_fd, was.name) != was.inode:
             return  # somebody has replaced it meanwhile
         descriptor = opened_for_owner(was.name, dir_fd)
         try:
@@ -280,14 +301,6 @@ def _restore_label(entry: Label) -> None:
         drop_label(entry.path)
     elif entry.was is not None:
         restore_label(entry.path, entry.was)
-
-
-def _inode(dir_fd: int, name: bytes) -> int:
-    """Of what has this name; 0 when nothing has."""
-    try:
-        return os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_ino
-    except FileNotFoundError:
-        return 0
 
 
 def _is_same_holder(status: os.stat_result, was: Adjustment) -> bool:

@@ -16,3 +16,8 @@ def new_name(token: bytes, number: int) -> bytes:
 def old_name(token: bytes, number: int) -> bytes:
     """Hidden name of what had that place before, where names can't be exchanged."""
     return b".install-%b-%d.old" % (token, number)
+
+
+def kept_name(token: bytes, name: bytes) -> bytes:
+    """Name of a directory that has to give way to what is to have its name, when others have put files into it."""
+    return b"%b.kept-%b" % (name, token)

@@ -80,6 +80,14 @@ def exists(dir_fd: int, name: bytes) -> bool:
     return True
 
 
+def inode_of(dir_fd: int, name: bytes) -> int:
+    """Of what has this name; 0 when nothing has."""
+    try:
+        return os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_ino
+    except FileNotFoundError:
+        return 0
+
+
 def is_directory(dir_fd: int, name: bytes) -> bool:
     """Whether a directory has this name."""
     return stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode)
