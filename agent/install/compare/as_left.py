@@ -17,7 +17,7 @@ from agent.install.attributes.of_new_directories import (
 from agent.install.compare.recorded_directories import DifferentError, require
 from agent.install.model.directory import Directory, Standing
 from agent.install.posix.acl import ACCESS, DEFAULT, place_acl
-from agent.install.posix.places import PLACE
+from agent.install.posix.open_directories import PLACE
 from agent.install.records.manifest import attributes_in_state, file_fields, is_in_state, link_fields
 from agent.listings import unescape
 

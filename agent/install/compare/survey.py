@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from agent.archive_index import digest_in, identity_of
-from agent.install.posix.places import PLACE
+from agent.install.posix.open_directories import PLACE
 from agent.install.posix.two_processes import Crew, SecondProcessKilled, processes_for
 from agent.install.records.manifest import digest_if_untouched
 from agent.install.revision.sources import placement_of

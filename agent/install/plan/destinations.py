@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from agent.install.model.directory import Directory, Standing
 from agent.install.plan.rule import Action, Cause, Found, Wanted, decide
-from agent.install.posix.places import Kind, PlaceChanged, Resolved
+from agent.install.posix.open_directories import PlaceChanged
+from agent.install.posix.places import Kind, Resolved
 from agent.install.records.manifest import decode_record, is_as_left, lasting_state
 from agent.listings import clock_ns
 

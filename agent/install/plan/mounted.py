@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from agent.errors import CommandFailure
 from agent.install.model.directory import Standing
 from agent.install.posix.mounts import is_mounted, is_volatile
-from agent.install.posix.places import NOT_THERE
+from agent.install.posix.open_directories import NOT_THERE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -21,7 +21,8 @@ from agent.install.plan.plan import InstallPlan
 from agent.install.plan.reasons import listed
 from agent.install.plan.removals import planned_removals
 from agent.install.posix.link_rule import link_rule
-from agent.install.posix.places import PlaceChanged, Places
+from agent.install.posix.open_directories import PlaceChanged
+from agent.install.posix.places import Places
 from agent.install.posix.protection import remedy_for
 from agent.install.records.installed import Previous
 from agent.install.records.previous import previous_of, read_records

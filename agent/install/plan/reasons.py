@@ -6,7 +6,8 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.install.posix.places import NOT_THERE, Kind
+from agent.install.posix.open_directories import NOT_THERE
+from agent.install.posix.places import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

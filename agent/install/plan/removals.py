@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.install.posix.places import PlaceChanged
+from agent.install.posix.open_directories import PlaceChanged
 from agent.install.records.manifest import decode_record, is_as_left
 
 if TYPE_CHECKING:

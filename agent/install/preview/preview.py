@@ -13,7 +13,7 @@ from agent.files import is_there
 from agent.install.model.failures import StepFailed
 from agent.install.plan.conflicts import InstallConflicts
 from agent.install.plan.planner import ChangedWhilePlanned, places_of, plan_install
-from agent.install.posix.places import PlaceChanged
+from agent.install.posix.open_directories import PlaceChanged
 from agent.install.posix.protection import remedy_for
 from agent.install.preview.changes import BlockedInstall
 from agent.install.preview.listing import ChangeList

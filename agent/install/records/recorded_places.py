@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from agent.install.posix.places import NOT_THERE, Kind
+from agent.install.posix.open_directories import NOT_THERE
+from agent.install.posix.places import Kind
 from agent.install.records.manifest import is_in_state
 from agent.logs import get_logger
 

@@ -1,0 +1,172 @@
+"""Directories of the host that stay the ones that they were when they were first opened."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import OrderedDict
+
+PLACE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+"""How directories are opened to reach what is in them; also those that can't be listed."""
+
+_LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_MOST_OPEN = 128
+NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+"""Errors that say that there is nothing at a path; others say that nobody knows."""
+
+
+class PlaceChanged(OSError):
+    """A directory that was found at a path is not there any more: it is gone, or something else has taken its place."""
+
+    def __init__(self, real: bytes) -> None:
+        super().__init__(errno.ESTALE, "it was replaced or removed meanwhile", real)
+
+
+class OpenDirectories:
+    """Directories by their real paths, each component of which is opened without following a link.
+
+    A path stands for the directory that was found there first, by device and inode: whoever opens it later gets that
+    one, or an error. Descriptors stand for the places only (O_PATH): good for everything that takes `dir_fd`, also where
+    we may not list the directory. A bounded number of them is kept open: use each before the next call. Close it in
+    the end.
+    """
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[bytes, int] = OrderedDict()
+        self._other_names: dict[bytes, bytes] = {}
+        self._identities: dict[bytes, int] = {}
+        self._inodes: dict[bytes, int] = {}
+
+    def close(self) -> None:
+        """Afterwards no descriptor is open."""
+        for descriptor in self._open.values():
+            os.close(descriptor)
+        self._open.clear()
+
+    def of(self, real: bytes) -> int:
+        """Descriptor of a directory by its real path.
+
+        Raises:
+            PlaceChanged: it was there, and is not any more.
+            OSError: it is not there, or something else is.
+        """
+        known = self._open.get(real)
+        if known is not None:
+            self._open.move_to_end(real)
+            return known
+        missing, at = [], real
+        while at != b"/" and at not in self._open:
+            missing.append(at)
+            at = at.rpartition(b"/")[0] or b"/"
+        if at not in self._open:
+            self._keep(b"/", os.open(b"/", PLACE))
+        for at in reversed(missing):
+            self._keep(at, self._opened(at, PLACE))
+        return self._open[real]
+
+    def opened(self, real: bytes) -> int:
+        """A new descriptor of a directory, to list it; it is the caller's to close.
+
+        Raises:
+            OSError: as `of`, and where we may not list it.
+        """
+        return os.open(b"/", _LIST) if real == b"/" else self._opened(real, _LIST)
+
+    def status(self, real: bytes) -> os.stat_result:
+        """Of a directory, as it is now.
+
+        Raises:
+            OSError: as `of`.
+        """
+        return os.fstat(self.of(real))
+
+    def find(self, directory: bytes, name: bytes) -> os.stat_result | None:
+        """Status of what has this name in a directory, a link or not, as it is now; None when nothing has.
+
+        Raises:
+            OSError: that can't be told, or the directory is not the one any more that was found. It names the whole path.
+        """
+        try:
+            return os.stat(name, dir_fd=self.of(directory), follow_symlinks=False)
+        except OSError as error:
+            if error.errno in NOT_THERE:
+                return None
+            error.filename = directory.rstrip(b"/") + b"/" + name
+            raise
+
+    def entry(self, directory: bytes, name: bytes) -> os.stat_result:
+        """Status of what has this name in a directory, a link or not, as it is now.
+
+        Raises:
+            OSError: as `of`; or nothing has. It names the whole path.
+        """
+        dir_fd = self.of(directory)
+        try:
+            return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        except OSError as error:
+            error.filename = directory.rstrip(b"/") + b"/" + name
+            raise
+
+    def is_made(self, real: bytes, status: os.stat_result) -> None:
+        """We have just made this directory: no other one is taken for it."""
+        self._identities[real] = _identity(status)
+
+    def expect(self, real: bytes, inode: int) -> None:
+        """A directory with another inode is not the one that this path stands for."""
+        self._inodes[real] = inode
+
+    def identity(self, real: bytes) -> int:
+        """Tells this directory apart from all others that there are now, on any file system.
+
+        Raises:
+            OSError: as `of`.
+        """
+        if real not in self._identities:
+            self._identities[real] = _identity(self.status(real))
+        return self._identities[real]
+
+    def name_is(self, real: bytes, name: bytes | None) -> None:
+        """Until told otherwise, the directory that is to be at `real` goes by another name there; None ends it."""
+        if name is None:
+            self._other_names.pop(real, None)
+        else:
+            self._other_names[real] = name
+
+    def forget(self, real: bytes) -> None:
+        """What was opened for this path is something else from now on."""
+        self._identities.pop(real, None)
+        descriptor = self._open.pop(real, None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _keep(self, real: bytes, descriptor: int) -> None:
+        self._open[real] = descriptor
+        if len(self._open) > _MOST_OPEN:
+            os.close(self._open.popitem(last=False)[1])
+
+    def _opened(self, real: bytes, flags: int) -> int:
+        above, _slash, name = real.rpartition(b"/")
+        dir_fd = self.of(above or b"/")
+        try:
+            descriptor = os.open(self._other_names.get(real, name), flags, dir_fd=dir_fd)
+        except OSError as error:
+            if error.errno in NOT_THERE and real in self._identities:
+                raise PlaceChanged(real) from error
+            error.filename = real
+            raise
+        try:
+            self._check(real, os.fstat(descriptor))
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _check(self, real: bytes, status: os.stat_result) -> None:
+        """Afterwards it is known that this directory is the one that the path stands for, or from now on it is that."""
+        known = self._identities.setdefault(real, _identity(status))
+        if known != _identity(status) or self._inodes.get(real, status.st_ino) != status.st_ino:
+            raise PlaceChanged(real)
+
+
+def _identity(status: os.stat_result) -> int:
+    return status.st_dev << 64 | status.st_ino
