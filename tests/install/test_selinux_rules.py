@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.install import install
+from agent.install.attributes import selinux
 from agent.install.model.moments import Moment
 from tests.install.children import ended, start
 from tests.install.host import FILES, failure_of
@@ -154,3 +155,29 @@ def test_a_rule_that_somebody_has_added_is_changed(host: Host, policy: Policy) -
     host.install(OLD, OLD_RULES)
 
     assert "-t httpd_t -r s0" in policy.rules()["a"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away, and labels")
+@pytest.mark.parametrize("whose", ["root's", "a user's"])
+def test_in_a_users_directory_the_file_itself_is_labelled_and_not_what_is_at_its_path(
+    host: Host, policy: Policy, monkeypatch: pytest.MonkeyPatch, whose: str
+) -> None:
+    """The user could put a link in its place, and restorecon would label a file of root's."""
+    kernel = host.base / "kernel"
+    kernel.mkdir()
+    (kernel / "mls").write_text("1")
+    monkeypatch.setattr(selinux, "_KERNEL", kernel)
+    (policy.programs / "restorecon").write_text(f'#!/bin/sh\necho "$@" >> {host.base}/restored\n')
+    host.dest.mkdir()
+    if whose == "a user's":
+        os.chown(host.dest, 64_321, 64_321)
+    host.install(OLD, OLD_RULES, durable=False)
+    a = host.dest / "app/a"
+    if whose == "a user's":
+        assert b"system_u:object_r:httpd_t:s0\0" == os.getxattr(a, "security.selinux")
+        assert not (host.base / "restored").exists()
+    else:
+        assert f"-vF -- {a}" in (host.base / "restored").read_text()
+        with pytest.raises(OSError, match="No data available"):
+            os.getxattr(a, "security.selinux")
+    assert {"a", "b"} == set(policy.rules())

@@ -95,7 +95,9 @@ class HiddenNames:
             remove_tree(
                 self._places.of(directory),
                 name,
-                lambda status: status.st_ino in self._made() or not self._places.writers(directory),
+                lambda status: (
+                    status.st_ino in self._made() or not any(self._places.changers(directory, status))
+                ),
             )
         except NotOurs:
             try:

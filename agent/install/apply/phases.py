@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from agent.install.apply.completion import Replaced
 from agent.install.apply.ending import complete_install
 from agent.install.apply.journalled import begin_lines, changing_directories, end_entries, look_at
+from agent.install.apply.labels import give_label
 from agent.install.apply.new_directories import NewDirectories
 from agent.install.apply.own_directories import OwnDirectories, StatesToRecord
 from agent.install.apply.publishing import (
@@ -26,7 +27,6 @@ from agent.install.apply.sharing import SharedUnits
 from agent.install.apply.staging import Stager
 from agent.install.apply.switching import Switcher
 from agent.install.apply.work_units import UnitWork
-from agent.install.attributes.selinux import add_label
 from agent.install.compare.comparer import Comparer
 from agent.install.compare.findings import stage_broken_links
 from agent.install.journal.entries import encode
@@ -254,7 +254,8 @@ class Staged:
             return
         self.attempt.observe(Moment.LABEL, path)
         try:
-            add_label(path, context, is_known=path in self.attempt.plan.previous.labels)
+            is_known = path in self.attempt.plan.previous.labels
+            give_label(path, context, self.attempt.places, is_known=is_known)
         except OSError as error:
             raise StepFailed(path, error) from error
 

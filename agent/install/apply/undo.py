@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 from agent.install.apply.displacing import DisplacingDirectories
 from agent.install.apply.hidden_names import HiddenNames, sync_changes
 from agent.install.apply.journal_places import places_of_journal
+from agent.install.apply.labels import restore_label
 from agent.install.attributes.of_files import Wanted
-from agent.install.attributes.selinux import drop_label, restore_label
 from agent.install.journal.entries import (
     Addition,
     Adjustment,
@@ -156,7 +156,7 @@ class _Restoring:
     def restore(self, entry: _Restored) -> None:
         match entry:
             case Label():
-                _restore_label(entry)
+                restore_label(entry, self._places)
             case Adjustment():
                 self._restore_file(entry)
             case MadeFiles() | NewDirectory():
@@ -294,13 +294,6 @@ class _RestoringDirectories:
         self._hidden.discard(entry.path)
         self._observe(Moment.RESTORE_DIRECTORY, entry.path)
         _restore_directory(self._places.of(entry.path), entry)
-
-
-def _restore_label(entry: Label) -> None:
-    if not entry.had_rule:
-        drop_label(entry.path)
-    elif entry.was is not None:
-        restore_label(entry.path, entry.was)
 
 
 def _is_same_holder(status: os.stat_result, was: Adjustment) -> bool:

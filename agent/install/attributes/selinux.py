@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.logs import get_logger
@@ -19,6 +21,7 @@ log = get_logger()
 
 _PROGRAMS = ("semanage", "restorecon")
 _TIMEOUT_S = 300
+_KERNEL = Path("/sys/fs/selinux")
 _SPECIAL = re.compile(rb"([.^$*+?()\[\]{}|\\])")
 
 
@@ -37,8 +40,8 @@ def labels_to_set(attributes: Iterable[Attributes]) -> list[str]:
     ]
 
 
-def add_label(path: bytes, context: SelinuxContext, *, is_known: bool) -> None:
-    """Afterwards the host's policy gives this path the label, and the path has it.
+def add_rule(path: bytes, context: SelinuxContext, *, is_known: bool) -> None:
+    """Afterwards the host's policy gives this path the label.
 
     Args:
         path: an existing file or directory.
@@ -46,7 +49,7 @@ def add_label(path: bytes, context: SelinuxContext, *, is_known: bool) -> None:
         is_known: an earlier Install has added a rule for this very path.
 
     Raises:
-        OSError: one of the programs failed; the message holds what it printed.
+        OSError: the program failed; the message holds what it printed.
     """
     rule: list[str | bytes] = ["-t", context.type]
     if context.user is not None:
@@ -63,18 +66,42 @@ def add_label(path: bytes, context: SelinuxContext, *, is_known: bool) -> None:
             _run(["semanage", "fcontext", other, *rule])
         except OSError:
             raise error from None
+
+
+def label_path(path: bytes) -> None:
+    """Afterwards what is at this path has the label that the policy gives it. Only root may be able to change the path.
+
+    Raises:
+        OSError: the program failed; the message holds what it printed.
+    """
     _run(["restorecon", "-vF", "--", path])
 
 
-def restore_label(path: bytes, context: SelinuxContext) -> None:
-    """Afterwards the rule of an earlier Install is what it was; a failure is only logged."""
+def label_descriptor(descriptor: int, context: SelinuxContext) -> None:
+    """Afterwards this file or directory has the label that `add_rule` gives its path, whatever is at the path by now.
+
+    `restorecon` looks for the path itself, and would label what somebody else has put there meanwhile.
+
+    Args:
+        descriptor: it may stand for the place only.
+        context: the label.
+
+    Raises:
+        OSError: the kernel does not take it.
+    """
+    if not _KERNEL.is_dir():
+        return  # SELinux is off; restorecon does nothing either
+    fields = [context.user or "system_u", "object_r", context.type]
+    if (_KERNEL / "mls").read_text().strip() != "0":
+        fields.append(context.range or "s0")
+    label = ":".join(fields)
     try:
-        add_label(path, context, is_known=True)
+        os.setxattr(f"/proc/self/fd/{descriptor}", "security.selinux", label.encode() + b"\0")
     except OSError as error:
-        log.warning("selinux_rule_not_restored", path=repr(path), error=str(error))
+        raise OSError(error.errno, f"the SELinux label {label} can't be given: {error.strerror}") from error
 
 
-def drop_label(path: bytes) -> None:
+def drop_rule(path: bytes) -> None:
     """Afterwards the host's policy has no rule of ours for this path; a failure is only logged."""
     try:
         _run(["semanage", "fcontext", "-d", "--", _pattern(path)])
