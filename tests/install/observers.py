@@ -8,7 +8,7 @@ import signal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from agent.install.model.moments import Moment, Observer
 
@@ -35,6 +35,20 @@ def failing_at(moment: Moment, number: int = 1) -> Observer:
         raise OSError(errno.EIO, MADE_UP)
 
     return at_step(moment, fail, number)
+
+
+def failing_at_each(moments: Iterable[tuple[Moment, int]], met: set[Moment]) -> Observer:
+    """The disk fails at these moments, of each kind at the one with this number; those that come are met."""
+    left = dict(moments)
+
+    def observe(moment: Moment, _path: bytes) -> None:
+        if moment in left:
+            left[moment] -= 1
+            if left[moment] == 0:
+                met.add(moment)
+                raise OSError(errno.EIO, MADE_UP)
+
+    return observe
 
 
 def killed_at(moment: Moment, number: int = 1) -> Observer:

@@ -1,4 +1,4 @@
-"""The worker dies, whenever it likes: afterwards one revision is whole, and the next Install works."""
+"""I1, I3, I8 and I9: the worker dies, whenever it likes: afterwards one revision is whole, and the next Install works."""
 
 from __future__ import annotations
 

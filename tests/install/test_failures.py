@@ -1,4 +1,4 @@
-"""Install is all or nothing, whatever fails, and wherever."""
+"""I6: Install is all or nothing, whatever fails, and wherever."""
 
 from __future__ import annotations
 

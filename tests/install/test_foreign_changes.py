@@ -1,4 +1,4 @@
-"""What somebody else does to installed files and directories between two Installs."""
+"""I7: what somebody else does to installed files and directories between two Installs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The power fails: what counts is what had reached the device by then, and not what programs had been told.
+"""I2, I3 and I6 when the power fails: what counts is what had reached the device by then, and not what programs had been told.
 
 The device is a file, and a loss of power a copy of it, taken at that moment and mounted afterwards.
 """

@@ -1,4 +1,4 @@
-"""Programs go on reading while Install replaces what they read."""
+"""I1: programs go on reading while Install replaces what they read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The revision that is there is installed again: Install tells that at once, and only when it is so."""
+"""I10: the revision that is there is installed again: Install tells that at once, and only when it is so."""
 
 from __future__ import annotations
 

@@ -13,51 +13,13 @@ from agent.install.model.moments import Moment
 from tests.install.children import ended, start
 from tests.install.host import FILES, failure_of
 from tests.install.observers import failing_at, killed_at
+from tests.install.selinux_policy import Policy
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from agent.install.model.moments import Observer
     from tests.install.host import Host
 
-# Like the real one, it refuses to add what is there, and to change or delete what is not.
-SEMANAGE = """#!/bin/sh
-for pattern; do :; done
-rule="{rules}/${{pattern##*/}}"
-case $2 in
--a) [ ! -e "$rule" ] || {{ echo already defined; exit 1; }} ;;
-*) [ -e "$rule" ] || {{ echo not defined; exit 1; }} ;;
-esac
-echo "$@" >> {calls}
-if [ "$2" = -d ]; then rm "$rule"; else shift 2; echo "${{@%{pattern}*}}" > "$rule"; fi
-"""
 STEPS = [Moment.SWITCH, Moment.RENAME, Moment.LABEL, Moment.RECORDS, Moment.COMMIT]
-
-
-class Policy:
-    """Stand-ins for the SELinux programs, with a policy of their own."""
-
-    def __init__(self, base: Path) -> None:
-        self._rules = base / "rules"
-        self._rules.mkdir()
-        self.programs = base / "bin"
-        self.programs.mkdir()
-        semanage = SEMANAGE.format(rules=self._rules, calls=base / "calls", pattern=base.parent)
-        for name, text in (("semanage", semanage), ("restorecon", "#!/bin/sh\n")):
-            (self.programs / name).write_text(text)
-            (self.programs / name).chmod(0o755)
-
-    def rules(self) -> dict[str, str]:
-        """File name → what is given to it."""
-        return {path.name: path.read_text().strip() for path in sorted(self._rules.iterdir())}
-
-    def set_by_hand(self, name: str, rule: str) -> None:
-        """What an operator does with `semanage`."""
-        (self._rules / name).write_text(rule)
-
-    def remove_by_hand(self, name: str) -> None:
-        """The same."""
-        (self._rules / name).unlink()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Who may do what after an Install: as if all had been made anew, whatever the revisions before have said."""
+"""I5: who may do what after an Install: as if all had been made anew, whatever the revisions before have said."""
 
 from __future__ import annotations
 

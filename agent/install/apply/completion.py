@@ -1,6 +1,6 @@
 """Completing an Install that has succeeded: what only the previous revision had goes, and all hidden names.
 
-It can be interrupted and begun again at any point.
+It can be interrupted and begun again at any point (I8).
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def forget(journal: Journal, observer: Observer) -> list[str]:
 
 
 class _Changed(Exception):
-    """Somebody has changed this file since Install wrote it."""
+    """Somebody has changed this file since Install wrote it, so that it stays (I7)."""
 
 
 class _Completing:

@@ -86,6 +86,7 @@ def complete_install(
     journal = Journal(group.committed_journal)
     try:
         observer(Moment.PUBLISH, os.fsencode(group.manifest))
+        # I9: before anything goes that only the old ones tell of.
         publish_records(group, journal.token.decode())
         observer(Moment.PUBLISHED, os.fsencode(group.manifest))
         completion = complete(journal, observer, carried_out=carried_out, durable=durable)

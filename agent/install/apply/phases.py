@@ -220,6 +220,7 @@ class Staged:
         """
         attempt, plan = self.attempt, self.attempt.plan
         attempt.observe(Moment.SWITCH, os.fsencode(attempt.group.journal))
+        # I2: all of it is on the disk before the first name changes.
         complete_journal(attempt.group.journal, self._journal())
         states = self.units.states()
         for step in self.new.outer:

@@ -1,6 +1,6 @@
 """Undoing an Install, from its journal alone: every entry is restored, the last one first.
 
-It can be interrupted and begun again at any point: it looks at who has which name.
+It can be interrupted and begun again at any point (I8): it looks at who has which name.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Undone(NamedTuple):
 
 
 def undo(journal: Journal, observer: Observer) -> Undone:
-    """Afterwards the previous revision is whole again, but for what the answer lists.
+    """Afterwards the previous revision is whole again (I6), but for what the answer lists.
 
     First everything gets its old name back and the new files their hidden ones, then those go.
     In between, the journal goes back to the phase `staging`: from then on, hidden names hold nothing
@@ -216,7 +216,7 @@ class _Restoring:
         """Look at who has the name and the hidden ones now, and put that right.
 
         What is neither ours nor what was there before is what somebody has put in its place: it stays,
-        as if that had been done a moment later.
+        as if that had been done a moment later (I7).
         """
         dir_fd = _opened(self._places, entry.directory)
         new, old = new_name(self._token, entry.number), old_name(self._token, entry.number)

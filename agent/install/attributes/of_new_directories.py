@@ -1,7 +1,7 @@
 """What a directory gets that is made here, and hands down: other agents make theirs anew with each Install.
 
 What new files and directories get from the directory that they are made in must not depend on whether that one was
-kept. So it is always what a directory would hand down that is made now, before `permissions` gives anything to it.
+kept. So it is always what a directory would hand down that is made now, before `permissions` gives anything to it (I5).
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ class OtherGroups:
         return owners
 
     def check_overlap(self, concerns: Callable[[bytes, bytes], bool]) -> None:
-        """Afterwards it is known that nothing that another group's Install is making concerns this one.
+        """Afterwards it is known that nothing that another group's Install is making concerns this one (I12).
 
         What an Install makes is nobody's until it has succeeded: it may still take it away again, with all
         that is in it. Before its journal says what it will make, it has made nothing that others can see.

@@ -1,6 +1,6 @@
 """An Install that would leave everything as it is, told at once.
 
-This is a shortcut, and no rule: what it answers, planning, comparing and applying would come to as well. As soon as
+This is a shortcut, and no rule: what it answers, planning, comparing and applying would come to as well (I10). As soon as
 anything is not as said here, or is not known, there is no repetition, and all of it is planned. What it skips, and what
 allows it:
 

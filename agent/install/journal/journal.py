@@ -102,7 +102,7 @@ def _mark(path: Path, phase: bytes) -> None:
 
 
 def mark_committed(path: Path, committed: Path) -> None:
-    """Afterwards there is no way back: from now on the rest of the Install is completed, not undone."""
+    """Afterwards there is no way back: from now on the rest of the Install is completed, not undone (I3)."""
     os.rename(path, committed)
     sync_directory(path.parent)
 

@@ -54,7 +54,7 @@ def plan_install(
     trusts_states: bool = True,
     for_other_user: bool = False,
 ) -> InstallPlan:
-    """The plan; nothing is changed.
+    """The plan; nothing is changed (I11).
 
     Args:
         request: what to install.

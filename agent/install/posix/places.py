@@ -3,7 +3,7 @@
 Every path is walked from `/` by descriptors, one component after the other, and no link is followed that `LinkRule`
 does not let through. What was found at a path stays the answer for as long as the Install lasts, and the directory
 that was found there stays *the* directory: whoever opens it later gets that one, by device and inode, or an error.
-So it does not matter when somebody else moves directories or replaces them by links, or how often.
+So it does not matter when somebody else moves directories or replaces them by links, or how often (I4).
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ _NUMBERS = {"x86_64": 316, "aarch64": 276}  # of the system call, for C librarie
 
 
 class Renames:
-    """Renames within one directory."""
+    """Renames within one directory, by which a name stands for one whole thing or another at every moment (I1)."""
 
     def __init__(self) -> None:
         self._call = _renameat2()

@@ -1,4 +1,4 @@
-"""Whose links on the way to a destination are followed.
+"""I4: whose links on the way to a destination are followed.
 
 A link is followed if it is root's or the agent's own user's, or belongs to the owner of what it leads to, and if nobody
 but root, the agent's user and that owner may write to a directory that was passed so far. Any other one is a conflict.

@@ -1,4 +1,4 @@
-"""The user exchanges its directory for a link while root puts an Install back, or cleans up after one."""
+"""I4: the user exchanges its directory for a link while root puts an Install back, or cleans up after one."""
 
 from __future__ import annotations
 
