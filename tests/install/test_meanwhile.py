@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.install import install
+from agent.install import BlockedInstall, check_install, install, preview_install
 from agent.install.model.moments import Moment
 from agent.install.posix.trees import remove_tree
 from tests.install.children import ended, start
@@ -19,7 +20,7 @@ from tests.install.observers import at_step, both, failing_at, killed_at
 from tests.install.trees import everything_about
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from agent.errors import CommandFailure
@@ -295,3 +296,26 @@ def test_what_others_put_into_a_directory_that_gives_way_is_kept(
     expected = {"app/": None, "app/x": "a file", f"app/{kept}/": None}
     assert {**expected, f"app/{kept}/upload": "a customer's"} == host.tree()
     assert [] == host.leftovers()
+
+
+@pytest.mark.parametrize("look", [preview_install, check_install])
+def test_who_only_looks_looks_again_when_a_directory_was_replaced_meanwhile(
+    host: Host, monkeypatch: pytest.MonkeyPatch, look: Callable[[InstallRequest], object]
+) -> None:
+    """Install does so, too; a plan that fails where Install would not keeps people from deploying."""
+    host.install({"app/x/a": "1"}, durable=False)
+    place, listdir = host.dest / "app/x", os.listdir
+    os.utime(place)  # so that it is listed
+
+    def list_and_replace(descriptor: Any = ".") -> list[Any]:
+        names = listdir(descriptor)
+        is_it = isinstance(descriptor, int) and os.readlink(f"/proc/self/fd/{descriptor}") == str(place)
+        if is_it and not (host.base / "moved").exists():
+            place.rename(host.base / "moved")
+            shutil.copytree(host.base / "moved", place)
+        return names
+
+    monkeypatch.setattr(os, "listdir", list_and_replace)
+    answer = look(host.request({"app/x": "a file"}))
+    assert (host.base / "moved").exists()
+    assert not isinstance(answer, BlockedInstall)

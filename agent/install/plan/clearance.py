@@ -35,6 +35,9 @@ class Occupant(NamedTuple):
     blockers: tuple[bytes, ...] = ()
 
 
+_NOTHING, _OUR_FILE = Occupant(Found.NOTHING), Occupant(Found.OUR_FILE)  # by far the most
+
+
 class Clearance:
     """Whether what is at a path lets the AppSpec have its way.
 
@@ -61,6 +64,7 @@ class Clearance:
         self.obstacles: list[Obstacle] = []
         self.foreign: list[bytes] = []
         self._behavior = behavior
+        self._for_file = {found: decide(found, Wanted.FILE, behavior) for found in Found}
         self._previous = previous
         self._destinations = destinations
         self._places = places
@@ -108,7 +112,7 @@ class Clearance:
             source: where it comes from.
             found: PLANNED_FILE or PLANNED_DIRECTORY.
         """
-        decision = decide(found, Wanted.FILE, self._behavior)
+        decision = self._for_file[found]
         if isinstance(decision, Cause):
             reason = self._origins.twice(mapping, directory, name, source)
             self._add(directory, name, reason, decision)
@@ -116,7 +120,7 @@ class Clearance:
     def file(self, directory: Directory, name: bytes) -> Action | None:
         """Whether a file that is to have this name in a directory is added, or replaces something; None = neither."""
         occupant = self._occupant(directory, name)
-        decision = decide(occupant.found, Wanted.FILE, self._behavior)
+        decision = self._for_file[occupant.found]
         if decision is Action.ADD or decision is Action.REPLACE:
             return decision
         self._met.setdefault(directory.real, set()).add(name)
@@ -128,15 +132,16 @@ class Clearance:
 
     def _occupant(self, directory: Directory, name: bytes) -> Occupant:
         """What is where a file is to go."""
-        if self.has_met(directory.real, name):
+        if self._met and self.has_met(directory.real, name):
             return Occupant(Found.MET_BEFORE)
         status = self._places.find(directory.real, name)
         if status is None:
-            return Occupant(Found.NOTHING)
+            return _NOTHING
         if stat.S_ISDIR(status.st_mode):
             return self._directory_as_occupant(directory.real.rstrip(b"/") + b"/" + name, status)
-        is_ours = self._previous.owns(directory.real, name)
-        return Occupant(Found.OUR_FILE if is_ours else Found.FOREIGN_FILE, status)
+        if self._previous.owns(directory.real, name):
+            return _OUR_FILE
+        return Occupant(Found.FOREIGN_FILE, status)
 
     def _directory_as_occupant(self, real: bytes, status: os.stat_result) -> Occupant:
         if self._destinations.is_agents(real):

@@ -35,6 +35,8 @@ class Found(Enum):
     PLANNED_DIRECTORY = "a directory that an earlier entry of `files` needs"
     MET_BEFORE = "something in whose place an earlier entry of `files` could not install a file"
 
+    __hash__ = object.__hash__  # each is one object; looked up for every file, and Enum's own is slow
+
 
 class Wanted(Enum):
     """What the AppSpec wants at a path."""
