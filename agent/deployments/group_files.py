@@ -58,8 +58,29 @@ class GroupFiles:
         Raises:
             CommandFailure: `install-journal-unreadable`; that can't be told.
         """
+        return self.has_journal or self.has_committed_journal
+
+    @property
+    def has_journal(self) -> bool:
+        """Whether there is an Install that can still be undone.
+
+        Raises:
+            CommandFailure: `install-journal-unreadable`; that can't be told.
+        """
+        return self._has(self.journal)
+
+    @property
+    def has_committed_journal(self) -> bool:
+        """Whether there is an Install that has succeeded, but of which old files are left.
+
+        Raises:
+            CommandFailure: `install-journal-unreadable`; that can't be told.
+        """
+        return self._has(self.committed_journal)
+
+    def _has(self, journal: Path) -> bool:
         try:
-            return is_there(self.journal) or is_there(self.committed_journal)
+            return is_there(journal)
         except OSError as error:
             raise CommandFailure(
                 "install-journal-unreadable",

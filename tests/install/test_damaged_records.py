@@ -116,3 +116,17 @@ def test_a_cleanup_file_of_garbage_stops_nothing(host: Host, damage: bytes) -> N
     left = host.tree()
     left.pop("app/z/", None), left.pop("app/z/odd\nname", None)
     assert {"app/": None, "app/a": "2"} == left
+
+
+@pytest.mark.parametrize("name", ["journal", "journal-committed"])
+def test_a_journal_that_can_not_be_opened_is_not_taken_for_none(host: Host, name: str) -> None:
+    """The files of a half-done Install would be somebody else's from then on."""
+    host.install(FIRST, durable=False)
+    before = host.tree()
+    record(host, name).symlink_to(
+        record(host, name).name
+    )  # from itself to itself, so that even root can't open it
+    failure = failure_of(lambda: host.install(SECOND, durable=False))
+    assert failure is not None
+    assert "install-journal-unreadable" == failure.error_id
+    assert before == host.tree()

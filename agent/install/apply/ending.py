@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from agent.errors import CommandFailure
+from agent.files import is_there
 from agent.install.apply.completion import complete
 from agent.install.apply.failures import not_completed, records_not_removed, undo_failed
 from agent.install.apply.publishing import discard_records, publish_records
@@ -57,7 +58,7 @@ def undo_patiently(group: GroupFiles, observer: Observer, *, cause: str, patienc
     The other arguments, the answer and the errors are those of `undo_install`.
     """
     end = time.monotonic() + patience_s
-    while group.journal.exists():
+    while is_there(group.journal):
         try:
             return undo_install(group, observer, cause=cause)
         except CommandFailure:

@@ -11,6 +11,7 @@ from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
 
 from agent.deployments.group_files import GroupFiles
+from agent.files import is_there
 from agent.install.apply.attempt import Attempt
 from agent.install.apply.ending import undo_patiently
 from agent.install.apply.failures import install_failed, not_completed
@@ -101,7 +102,7 @@ def _install_in_turn(
             return _attempt(group, request, observer, trusts_states=trusts_states)
         except InstallOverlap as overlap:
             log.info("other_install_awaited", group_id=overlap.group_id, path=os.fsdecode(overlap.path))
-            while overlap.journal.exists():
+            while is_there(overlap.journal):
                 if time.monotonic() >= end:
                     raise
                 time.sleep(_OVERLAP_PAUSE_S)
@@ -156,7 +157,7 @@ def _carry_out(attempt: Attempt, survey: Survey) -> Committed:
 def _undone(attempt: Attempt, error: BaseException) -> BaseException:
     """Undo an attempt that has failed with this; what is to be raised then."""
     group, observer = attempt.group, attempt.observe
-    if group.committed_journal.exists():
+    if is_there(group.committed_journal):
         return not_completed(group, error)
     patience_s = attempt.request.options.undo_patience_s
     swapped = undo_patiently(group, observer, cause=f"{error}. ", patience_s=patience_s)

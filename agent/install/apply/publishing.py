@@ -7,7 +7,7 @@ from hashlib import blake2b
 from itertools import chain, count
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.files import replace_file, sync_directory
+from agent.files import is_there, replace_file, sync_directory
 from agent.install.apply.install_json import instructions_of
 from agent.install.model.steps import PlannedDirectory
 from agent.install.records.install_json import InstructionsDigest, moved
@@ -125,7 +125,7 @@ def publish_records(files: GroupFiles, token: str) -> None:
     """Afterwards the staged files have their places. May be called again."""
     for path in (files.instructions, files.manifest, files.cleanup):
         staged = files.staged(path, token)
-        if staged.exists():
+        if is_there(staged):
             staged.replace(path)
     sync_directory(files.directory)
 

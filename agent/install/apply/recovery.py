@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from agent.deployments.group_files import GroupFiles
 from agent.errors import CommandFailure, InstallNotCompleted
+from agent.files import is_there
 from agent.install.apply.completion import complete, forget
 from agent.install.apply.ending import complete_install, undo_install
 from agent.install.apply.failures import not_completed, not_mounted, stuck_not_claimed
@@ -35,9 +36,9 @@ def recover_install(instructions_directory: Path, group_id: str, *, observer: Ob
         CommandFailure: `install-undo-incomplete`, `install-not-completed`, `install-journal-unreadable`.
     """
     group = GroupFiles(directory=instructions_directory, group_id=group_id)
-    if group.committed_journal.exists():
+    if group.has_committed_journal:
         _recover_committed(group, observer)
-    if not group.journal.exists():
+    if not group.has_journal:
         return False
     journal = Journal(group.journal)
     if missing := unmounted(journal):
@@ -58,7 +59,7 @@ def claim_stuck(group: GroupFiles) -> None:
     Raises:
         CommandFailure: `install-not-completed`; nothing was changed.
     """
-    if not group.committed_journal.exists():
+    if not group.has_committed_journal:
         return
     try:
         claim_paths(group, complete(Journal(group.committed_journal), unobserved).stuck)
@@ -72,7 +73,7 @@ def _recover_committed(group: GroupFiles, observer: Observer) -> None:
     if missing := unmounted(journal):
         raise InstallNotCompleted(not_mounted(missing, journal.path, "completed"))
     staged_cleanup = group.staged(group.cleanup, journal.token.decode())
-    if staged_cleanup.exists():
+    if is_there(staged_cleanup):
         is_overtaken = journal.records.partition(b",")[0] != state_of(group.cleanup)
     else:
         is_overtaken = not installed_deployment(group.directory, group.group_id)
