@@ -1,6 +1,6 @@
 """The conflict rule: what becomes of a path where the AppSpec wants something.
 
-`decide` is all of it. Planning finds out what is there and asks; `conflicts` and `reasons` put into words what stands
+`decide` is all of it (I7). Planning finds out what is there and asks; `conflicts` and `reasons` put into words what stands
 in the way. docs/appspec.md shows the same as a table, and tests/install/test_conflict_rule.py lists every case.
 """
 

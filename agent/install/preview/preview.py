@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 def preview_install(request: InstallRequest) -> Preview | BlockedInstall:
-    """What `install(request)` would do now; nothing is changed.
+    """What `install(request)` would do now; nothing is changed (I11).
 
     Where an ordinary user asks about an agent that runs as another one, owners are taken for
     possible that only that one may give, and those that the bundle records are not compared.
