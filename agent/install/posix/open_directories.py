@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections import OrderedDict
+from typing import NoReturn
 
 PLACE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """How directories are opened to reach what is in them; also those that can't be listed."""
@@ -54,15 +56,11 @@ class OpenDirectories:
         if known is not None:
             self._open.move_to_end(real)
             return known
-        missing, at = [], real
-        while at != b"/" and at not in self._open:
-            missing.append(at)
-            at = at.rpartition(b"/")[0] or b"/"
-        if at not in self._open:
-            self._keep(b"/", os.open(b"/", PLACE))
-        for at in reversed(missing):
-            self._keep(at, self._opened(at, PLACE))
-        return self._open[real]
+        descriptor = os.open(b"/", PLACE) if real == b"/" else self._opened(real, PLACE)
+        self._open[real] = descriptor
+        if len(self._open) > _MOST_OPEN:
+            os.close(self._open.popitem(last=False)[1])
+        return descriptor
 
     def opened(self, real: bytes) -> int:
         """A new descriptor of a directory, to list it; it is the caller's to close.
@@ -73,12 +71,23 @@ class OpenDirectories:
         return os.open(b"/", _LIST) if real == b"/" else self._opened(real, _LIST)
 
     def status(self, real: bytes) -> os.stat_result:
-        """Of a directory, as it is now.
+        """Of a directory, as it is now. It is not opened for that, since there may be many.
 
         Raises:
             OSError: as `of`.
         """
-        return os.fstat(self.of(real))
+        if real in self._open or real == b"/":
+            return os.fstat(self.of(real))
+        above, _slash, name = real.rpartition(b"/")
+        dir_fd = self.of(above or b"/")
+        try:
+            status = os.stat(self._other_names.get(real, name), dir_fd=dir_fd, follow_symlinks=False)
+            if not stat.S_ISDIR(status.st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        except OSError as error:
+            self._fail(real, error)
+        self._check(real, status)
+        return status
 
     def find(self, directory: bytes, name: bytes) -> os.stat_result | None:
         """Status of what has this name in a directory, a link or not, as it is now; None when nothing has.
@@ -139,21 +148,13 @@ class OpenDirectories:
         if descriptor is not None:
             os.close(descriptor)
 
-    def _keep(self, real: bytes, descriptor: int) -> None:
-        self._open[real] = descriptor
-        if len(self._open) > _MOST_OPEN:
-            os.close(self._open.popitem(last=False)[1])
-
     def _opened(self, real: bytes, flags: int) -> int:
         above, _slash, name = real.rpartition(b"/")
         dir_fd = self.of(above or b"/")
         try:
             descriptor = os.open(self._other_names.get(real, name), flags, dir_fd=dir_fd)
         except OSError as error:
-            if error.errno in NOT_THERE and real in self._identities:
-                raise PlaceChanged(real) from error
-            error.filename = real
-            raise
+            self._fail(real, error)
         try:
             self._check(real, os.fstat(descriptor))
         except OSError:
@@ -163,9 +164,17 @@ class OpenDirectories:
 
     def _check(self, real: bytes, status: os.stat_result) -> None:
         """Afterwards it is known that this directory is the one that the path stands for, or from now on it is that."""
-        known = self._identities.setdefault(real, _identity(status))
-        if known != _identity(status) or self._inodes.get(real, status.st_ino) != status.st_ino:
+        identity, inode = _identity(status), status.st_ino
+        known = self._identities.setdefault(real, identity)
+        if known != identity or self._inodes.get(real, inode) != inode:
             raise PlaceChanged(real)
+
+    def _fail(self, real: bytes, error: OSError) -> NoReturn:
+        """Say that this directory can't be reached, because a call has raised this error."""
+        if error.errno in NOT_THERE and real in self._identities:
+            raise PlaceChanged(real) from error
+        error.filename = real
+        raise error
 
 
 def _identity(status: os.stat_result) -> int:

@@ -1,0 +1,67 @@
+"""A directory stays the one that it was when it was first reached, also for whoever only looks at it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agent.install.posix.open_directories import OpenDirectories, PlaceChanged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def _directory(place: Path) -> None:
+    place.mkdir()
+
+
+def _link(place: Path) -> None:
+    place.symlink_to("moved")
+
+
+def _file(place: Path) -> None:
+    place.touch()
+
+
+def _nothing(_place: Path) -> None:
+    pass
+
+
+@pytest.mark.parametrize("put", [_directory, _link, _file, _nothing])
+def test_what_has_taken_the_place_of_a_directory_is_not_looked_at(
+    tmp_path: Path, put: Callable[[Path], None]
+) -> None:
+    """Its owner would be taken for that of the directory. No descriptor need be open for that."""
+    place = tmp_path / "place"
+    place.mkdir()
+    with closing(OpenDirectories()) as directories:
+        real = os.fsencode(place)
+        assert place.stat().st_ino == directories.status(real).st_ino
+        place.rename(tmp_path / "moved")
+        put(place)
+        with pytest.raises(PlaceChanged):
+            directories.status(real)
+
+
+@pytest.mark.parametrize(("put", "error"), [(_link, NotADirectoryError), (_nothing, FileNotFoundError)])
+def test_where_no_directory_was_the_error_names_the_path(
+    tmp_path: Path, put: Callable[[Path], None], error: type[OSError]
+) -> None:
+    """A link is not followed, wherever it leads to."""
+    put(tmp_path / "place")
+    with closing(OpenDirectories()) as directories, pytest.raises(error) as raised:
+        directories.status(os.fsencode(tmp_path / "place"))
+    assert os.fsencode(tmp_path / "place") == raised.value.filename
+
+
+def test_a_directory_that_has_another_name_for_now_is_found_by_it(tmp_path: Path) -> None:
+    """As long as a new directory is hidden."""
+    (tmp_path / "hidden").mkdir()
+    with closing(OpenDirectories()) as directories:
+        real = os.fsencode(tmp_path / "place")
+        directories.name_is(real, b"hidden")
+        assert (tmp_path / "hidden").stat().st_ino == directories.status(real).st_ino
