@@ -14,6 +14,8 @@ import pytest
 from agent.install.posix.disks import Disks
 from tests.install.children import in_child, own_children
 from tests.install.host import Host, failure_of
+from tests.install.images import Image, skip_without
+from tests.install.mounts import needs_mounts, with_mounts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,3 +99,29 @@ def test_a_directory_that_can_be_written_and_not_listed_is_installed_into(host: 
         return str(failure), host.tree()
 
     assert ("None", {"app/": None, "app/a": "a"}) == in_child(body)
+
+
+@needs_mounts
+def test_a_file_system_in_memory_has_no_disk(tmp_path: Path) -> None:
+    """Nobody need write there before the end, and a process costs time."""
+
+    def has_disk() -> bool:
+        with closing(Disks()) as disks:
+            opened(disks, tmp_path / "memory")
+            return disks.have_disk()
+
+    assert not with_mounts({tmp_path / "memory": "size=1m"}, has_disk)
+
+
+def test_a_file_system_on_a_device_has_a_disk(tmp_path: Path) -> None:
+    """Its disk writes meanwhile."""
+    skip_without("ext4")
+
+    def has_disk() -> bool:
+        image = Image("ext4", tmp_path / "image", tmp_path / "place")
+        image.mount()
+        with closing(Disks()) as disks:
+            opened(disks, image.place)
+            return disks.have_disk()
+
+    assert with_mounts({}, has_disk)

@@ -171,7 +171,8 @@ class Begun:
             StepFailed, OSError: the rest was not tried.
         """
         attempt = self.attempt
-        if attempt.request.options.durable and self.units.pending >= MIN_FILES:
+        is_long = attempt.request.options.durable and self.units.pending >= MIN_FILES
+        if is_long and attempt.disks.have_disk():
             # Nothing depends on it: all is synced in the end, and takes less time then.
             attempt.disks.begin_writing()
         instructions = self.units.stage(self._stage_instructions)

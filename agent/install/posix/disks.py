@@ -13,6 +13,8 @@ from agent.processes import die_with, kill_child
 _PAUSE_S = 0.01
 _NO_TIME_S = 0.001
 _LAST_STANDARD = 2
+_IN_MEMORY = frozenset({0x01021994, 0x858458F6})  # kinds of file systems, as statfs tells them: tmpfs, ramfs
+_STATUS_BYTES = 256  # at least those of a struct statfs, which begins with the kind
 _ALL = -1  # instead of a descriptor: all file systems there are
 
 
@@ -45,6 +47,10 @@ class Disks:
         except PermissionError:
             descriptor = _ALL  # we may change the directory, but not list it
         self._open[device] = descriptor
+
+    def have_disk(self) -> bool:
+        """Whether any of them has a disk, so that it takes a while until everything is there."""
+        return any(not is_in_memory(descriptor) for descriptor in self._opened())
 
     def begin_writing(self) -> None:
         """Let the disks write already what is there, while more is coming; otherwise they would wait until the end."""
@@ -91,6 +97,14 @@ def sync_file_system(descriptor: int) -> None:
     if libc.syncfs(descriptor) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def is_in_memory(descriptor: int) -> bool:
+    """Whether the file system of this open directory has no disk; False when that can't be told."""
+    # Python does not tell the kind.
+    status = ctypes.create_string_buffer(_STATUS_BYTES)
+    found = ctypes.CDLL(None, use_errno=True).fstatfs(descriptor, status)
+    return found == 0 and ctypes.c_long.from_buffer(status).value in _IN_MEMORY
 
 
 def _close_all_but(descriptors: list[int]) -> None:

@@ -41,4 +41,6 @@ def is_volatile(path: bytes) -> bool:
 
 def _unescaped(word: bytes) -> bytes:
     """Blanks and the like are octal numbers there."""
+    if b"\\" not in word:
+        return word
     return re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), word)
