@@ -5,19 +5,23 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from stat import S_IFREG
 from typing import TYPE_CHECKING, NamedTuple
 
+from agent.files import write_all
 from agent.install.attributes.of_files import BITS, copy_link
 from agent.install.journal.names import new_name
 from agent.install.model.directory import Standing
 from agent.install.model.failures import failed_step
 from agent.install.model.moments import Moment
 from agent.install.posix.acl import ACCESS, read_acl
-from agent.install.posix.copying import CREATE, READ, SMALL_BYTES, copy_content
+from agent.install.posix.copying import CREATE, PAGE_BYTES, READ, SMALL_BYTES, copy_content, has_holes
 from agent.install.records.manifest import file_fields, link_fields
 from agent.listings import stream_digest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from agent.install.attributes.of_new_directories import FreshDirectories, HandedDown
     from agent.install.compare.comparer import Comparer, DirectoryComparison
     from agent.install.compare.findings import Findings
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from agent.install.posix.places import Places
 
 
+_PLAINEST = S_IFREG | 0o777
 _ITSELF = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _COPY, _LINK = Moment.COPY, Moment.LINK  # looked up once: there may be 100,000 files
@@ -56,6 +61,7 @@ class Stager:
         self._places = places
         self._fresh = fresh
         self._observe = observer
+        self._is_root = os.geteuid() == 0
 
     def stage(self, files: PlannedFiles, findings: Findings) -> Findings:
         """Afterwards what is to be done waits under hidden names, and nothing else has changed.
@@ -67,18 +73,17 @@ class Stager:
         Raises:
             StepFailed: the rest was not tried.
         """
-        position = 0
         pending = (
             ((number, 0) for number in range(len(files.names)))
             if findings.pending is None
             else findings.pending
         )
+        work: _Staging | None = None
         try:
             with self._begin(files, findings) as work:
-                for position, inode in pending:
-                    work.stage(position, inode)
+                work.stage(pending)
         except OSError as error:
-            raise failed_step(files, position, error) from error
+            raise failed_step(files, 0 if work is None else work.position, error) from error
         return findings
 
     def stage_linked(self, files: PlannedFiles, findings: Findings, links: Links) -> None:
@@ -104,6 +109,7 @@ class Stager:
             places=self._places,
             fresh=self._fresh,
             observer=self._observe,
+            is_root=self._is_root,
         )
 
 
@@ -133,7 +139,11 @@ class Links:
 
 
 class _Staging:
-    """The files of one directory being staged. A context."""
+    """The files of one directory being staged. A context.
+
+    Attributes:
+        position: of the name that `stage` is at.
+    """
 
     def __init__(
         self,
@@ -145,6 +155,7 @@ class _Staging:
         places: Places,
         fresh: FreshDirectories,
         observer: Observer,
+        is_root: bool,
     ) -> None:
         self._files = files
         self._findings = findings
@@ -155,12 +166,14 @@ class _Staging:
         self._dir_fd = places.of(self._real)
         self._token = token
         self._observe = observer
-        self._is_root = os.geteuid() == 0
+        self._is_root = is_root
         self._handed_down = fresh.handed_down(files.directory)
         # Whether new files have just what they are made with.
         self._is_plain = self._handed_down.default_acl is None and self._real not in fresh.differing
         self._is_new = files.directory.standing is Standing.NEW
+        self._entries = comparison.entries
         self._owner: tuple[int, int] | None = None
+        self.position = 0
 
     def __enter__(self) -> _Staging:
         return self
@@ -168,34 +181,72 @@ class _Staging:
     def __exit__(self, *exception: object) -> None:
         self._comparison.__exit__(*exception)
 
-    def stage(self, position: int, inode: int) -> None:
-        """Stage one name, or note that it has others; `inode` of what it replaces."""
-        name = self._files.names[position]
-        if name in self._files.links:
-            self._stage_link(position, name, inode)
-        else:
-            self._stage_file(position, name, inode)
+    def stage(self, pending: Iterable[tuple[int, int]]) -> None:
+        """Stage these names: position, and inode of what it replaces, of each. Of those that have others, it is noted."""
+        names, links, source_fd, open_file = self._files.names, self._files.links, self._source_fd, os.open
+        is_plain = self._is_plain and not self._files.attributes
+        for position, inode in pending:
+            self.position = position
+            name = names[position]
+            if name in links:
+                self._stage_link(position, name, inode)
+                continue
+            descriptor = open_file(name, READ, dir_fd=source_fd)
+            try:
+                if not is_plain or not self._copy_plain(position, name, descriptor, inode):
+                    self._stage_file(position, name, descriptor, inode)
+            finally:
+                os.close(descriptor)
 
-    def _stage_file(self, position: int, name: bytes, inode: int) -> None:
-        descriptor = os.open(name, READ, dir_fd=self._source_fd)
+    def _copy_plain(self, position: int, name: bytes, descriptor: int, inode: int) -> bool:
+        """Copy the open file if it is a small one, as it was when it was unpacked, and gets no mode, owner or ACL from elsewhere.
+
+        Nearly all are, and there may be 100,000: so nothing is called or made here that need not be. False when it is
+        another one; then nothing was done.
+        """
+        source = os.fstat(descriptor)
+        size, mode, mtime_ns = source.st_size, source.st_mode, source.st_mtime_ns
+        identity = b"%d %d %d %d " % (source.st_ino, size, mtime_ns, source.st_ctime_ns)
+        fields = self._entries.get(name, b"")
+        if (
+            not fields.startswith(identity)
+            or not S_IFREG <= mode <= _PLAINEST
+            or source.st_nlink > 1
+            or size > SMALL_BYTES
+            or (size > PAGE_BYTES and has_holes(source))
+        ):
+            return False
+        content = os.read(descriptor, size + 1)
+        if len(content) != size:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            return False
+        self._observe(Moment.COPY, self._prefix + name)
+        place = name if self._is_new else new_name(self._token, self._files.number + position)
+        target = os.open(place, CREATE, mode & 0o777, dir_fd=self._dir_fd)
         try:
-            source = os.fstat(descriptor)
-            if not stat.S_ISREG(source.st_mode):
-                raise OSError(errno.EINVAL, "it is no longer a file in the archive")
-            if source.st_nlink > 1:
-                self._findings.linked.append(position)
-                return
-            digest = self._comparison.digest_of_source(name, source)
-            if (
-                digest is None
-                and inode
-                and self._findings.is_guess
-                and self._is_there_after_all(position, name)
-            ):
-                return
-            self._copy(position, name, descriptor, source, inode, digest=digest)
+            write_all(target, content)
+            os.utime(target, ns=(source.st_atime_ns, mtime_ns))
+            if self._owner != (source.st_uid, source.st_gid):
+                self._give_owner(target, source)
+            written = os.fstat(target)
         finally:
-            os.close(descriptor)
+            os.close(target)
+        self._findings.copied_bytes += size
+        self._note(position, inode, written, fields[len(identity) :], has_acl=False)
+        return True
+
+    def _stage_file(self, position: int, name: bytes, descriptor: int, inode: int) -> None:
+        """Stage an open file, or note that it has other names."""
+        source = os.fstat(descriptor)
+        if not stat.S_ISREG(source.st_mode):
+            raise OSError(errno.EINVAL, "it is no longer a file in the archive")
+        if source.st_nlink > 1:
+            self._findings.linked.append(position)
+            return
+        digest = self._comparison.digest_of_source(name, source)
+        if digest is None and inode and self._findings.is_guess and self._is_there_after_all(position, name):
+            return
+        self._copy(position, name, descriptor, source, inode, digest=digest)
 
     def _is_there_after_all(self, position: int, name: bytes) -> bool:
         """Whether a file that somebody has changed in the archive is like what is there now."""
@@ -231,10 +282,8 @@ class _Staging:
             status = os.fstat(target)
         finally:
             os.close(target)
-        if self._is_new:
-            self._findings.lines[position] = file_fields(status, digest, has_acl=has_acl)
         self._findings.copied_bytes += source.st_size
-        self._count(position, status.st_ino, inode, digest, has_acl=has_acl)
+        self._note(position, inode, status, digest, has_acl=has_acl)
         return status.st_ino, digest, has_acl
 
     def _give_owner(self, target: int, source: os.stat_result) -> None:
@@ -251,13 +300,19 @@ class _Staging:
         wanted.give(target, os.fstat(target), None if self._is_plain else read_acl(target, ACCESS))
         return wanted.access_acl is not None
 
-    def _count(self, position: int, inode: int, old_inode: int, digest: bytes, *, has_acl: bool) -> None:
+    def _note(
+        self, position: int, old_inode: int, written: os.stat_result, digest: bytes, *, has_acl: bool
+    ) -> None:
+        """Note that a file is ready."""
+        findings = self._findings
         if old_inode:
-            self._findings.replaced += 1
+            findings.replaced += 1
         else:
-            self._findings.created += 1
-        if not self._is_new:
-            self._findings.note_new(position, inode, old_inode, digest, is_link=False, has_acl=has_acl)
+            findings.created += 1
+        if self._is_new:
+            findings.lines[position] = file_fields(written, digest, has_acl=has_acl)
+        else:
+            findings.note_new(position, written.st_ino, old_inode, digest, is_link=False, has_acl=has_acl)
 
     def _stage_link(self, position: int, name: bytes, inode: int) -> None:
         source = os.stat(name, dir_fd=self._source_fd, follow_symlinks=False)
@@ -307,9 +362,7 @@ class _Staging:
         finally:
             os.close(descriptor)
         status = os.stat(place, dir_fd=self._dir_fd, follow_symlinks=False)
-        self._count(position, status.st_ino, inode, first.digest, has_acl=first.has_acl)
-        if self._is_new:
-            self._findings.lines[position] = file_fields(status, first.digest, has_acl=first.has_acl)
+        self._note(position, inode, status, first.digest, has_acl=first.has_acl)
 
     def _linked(self, first: _FirstName, place: bytes) -> bool:
         """Give the first one's file another name; False where that is impossible, or would trust others.

@@ -6,7 +6,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.archive_index import DIRECTORY, LINK, identity_of
+from agent.archive_index import DIRECTORY, LINK
 from agent.install.attributes.of_files import wanted_of
 from agent.install.attributes.of_new_directories import (
     FreshDirectories,
@@ -18,7 +18,7 @@ from agent.install.compare.recorded_directories import DifferentError, require
 from agent.install.model.directory import Directory, Standing
 from agent.install.posix.acl import ACCESS, DEFAULT, place_acl
 from agent.install.posix.open_directories import PLACE
-from agent.install.records.manifest import attributes_in_state, file_fields, is_in_state, link_fields
+from agent.install.records.manifest import attributes_in_state, is_in_state, link_fields
 from agent.listings import unescape
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from agent.listings import Sections
 
 _STATE_UNKNOWN = b"-"
-_FIELDS_OF_FILE = 6  # of its entry in the index, where its content is known
+_FIELDS_OF_FILE = 3  # of its entry in the index, where its content is known: status, digest, name
 
 
 class AsLeft:
@@ -98,26 +98,30 @@ class AsLeft:
         require(inherited.default_acl is None)
         gid = inherited.gid
         for line in text.split(b"\n")[:-1]:
-            fields = line.split(b" ")
+            fields = line.rsplit(b" ", 2)
             if len(fields) < _FIELDS_OF_FILE:
                 if fields[0] == LINK:
                     lines.append(self._checked_link(fields[1], source_fd, real_fd, inherited))
                 else:
                     self._check_directory(place, line)
                 continue
-            spelled = fields[5]
+            identity, digest, spelled = fields
             name = unescape(spelled) if is_escaped else spelled
             there, wanted = lstat(name, dir_fd=real_fd), lstat(name, dir_fd=source_fd)
+            size, mtime_ns = wanted.st_size, wanted.st_mtime_ns
             if not (
-                line.startswith(identity_of(wanted))
+                identity == b"%d %d %d %d" % (wanted.st_ino, size, mtime_ns, wanted.st_ctime_ns)
                 and there.st_mode == wanted.st_mode
                 and there.st_nlink == wanted.st_nlink == 1
-                and there.st_mtime_ns == wanted.st_mtime_ns
+                and there.st_size == size
+                and there.st_mtime_ns == mtime_ns
                 and there.st_gid == (wanted.st_gid if is_root else gid)
                 and (not is_root or there.st_uid == wanted.st_uid)
             ):
                 raise DifferentError
-            lines.append(b"%b %b" % (file_fields(there, fields[4], has_acl=False), spelled))
+            inode, ctime_ns = there.st_ino, there.st_ctime_ns
+            # As `file_fields` has it.
+            lines.append(b"f %d %d %d %d %b - %b" % (inode, size, mtime_ns, ctime_ns, digest, spelled))
         lines.append(b"")
         require(b"\n".join(lines) == listed)
         self._check_names(source, os.fstat(source_fd), text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from array import array
 from typing import TYPE_CHECKING
 
 from agent.archive_index import ArchiveIndex, digest_in, identity_of
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from agent.install.attributes.of_files import Wanted
     from agent.install.attributes.of_new_directories import FreshDirectories, HandedDown
+    from agent.install.compare.survey import Found
     from agent.install.model.directory import Directory
     from agent.install.model.steps import PlannedFiles
     from agent.install.posix.places import Places
@@ -80,16 +82,9 @@ class Comparer:
             found = survey.of(source, real)
         else:
             found = look_in(source, real, entries, known, is_root=self._is_root)
-        names, attributes = names_of(entries), files.attributes
-        if found is None and names == files.names and not attributes:
-            findings.lines = [known[name] for name in names]
-            findings.unchanged = len(names)
-            return findings, []
-        if found is not None and names == files.names and not attributes:
-            states = states_in(found)
-            if not (states.count(UNKNOWN) or states.count(UNCHANGED)):
-                findings.pending, findings.is_guess = PendingNames(states), True
-                return findings, []
+        names = names_of(entries)
+        if names == files.names and not files.attributes:
+            return self._recognised(findings, names, known, found)
         state_of = (
             dict.fromkeys(names, UNCHANGED)
             if found is None
@@ -98,7 +93,7 @@ class Comparer:
         unknown = []
         for position, name in enumerate(files.names):
             state = state_of.get(name, UNKNOWN)
-            if state == UNKNOWN or name in attributes:
+            if state == UNKNOWN or name in files.attributes:
                 unknown.append(position)
             elif state == UNCHANGED:
                 findings.lines[position] = known[name]
@@ -106,6 +101,28 @@ class Comparer:
             else:
                 findings.note_pending(position, state)
                 findings.is_guess = True
+        return findings, unknown
+
+    @staticmethod
+    def _recognised(
+        findings: Findings, names: list[bytes], known: dict[bytes, bytes], found: Found
+    ) -> tuple[Findings, list[int]]:
+        """The same where the names are those of the archive, and `permissions` gives nothing to them: in most directories."""
+        if found is None:
+            findings.lines = [known[name] for name in names]
+            findings.unchanged = len(names)
+            return findings, []
+        states = states_in(found)
+        unknown = [position for position, state in enumerate(states) if state == UNKNOWN]
+        findings.unchanged = states.count(UNCHANGED)
+        if findings.unchanged:
+            findings.lines = [
+                known[name] if state == UNCHANGED else b"" for name, state in zip(names, states, strict=True)
+            ]
+            states = array("Q", [0 if state == UNCHANGED else state for state in states])
+        findings.is_guess = len(unknown) + findings.unchanged < len(names)
+        if findings.is_guess:
+            findings.pending = PendingNames(states)
         return findings, unknown
 
     def _hands_nothing_down(self, directory: Directory) -> bool:
@@ -164,6 +181,7 @@ class DirectoryComparison:
         knows_group: whether groups matter.
 
     Attributes:
+        entries: as above.
         source_fd: of the directory of the archive.
         dir_fd: as above; to be set anew by whoever has made it another one.
     """
@@ -183,7 +201,7 @@ class DirectoryComparison:
         self._files = files
         self._findings = findings
         self._known = known
-        self._entries = entries
+        self.entries = entries
         self._handed_down = handed_down
         self.dir_fd = dir_fd
         self._is_root = is_root
@@ -204,7 +222,7 @@ class DirectoryComparison:
 
     def digest_of_source(self, name: bytes, source: os.stat_result) -> bytes | None:
         """Digest of a file of the archive, if it is untouched since the archive was made."""
-        return digest_in(self._entries.get(name), identity_of(source))
+        return digest_in(self.entries.get(name), identity_of(source))
 
     def compare(self, position: int) -> None:
         """Find out about one name."""

@@ -11,10 +11,8 @@ from array import array
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from agent.archive_index import digest_in, identity_of
 from agent.install.posix.open_directories import PLACE
 from agent.install.posix.two_processes import Crew, SecondProcessKilled, processes_for
-from agent.install.records.manifest import digest_if_untouched
 from agent.install.revision.sources import placement_of
 
 if TYPE_CHECKING:
@@ -131,11 +129,11 @@ def look_in(
         finally:
             os.close(source_fd)
     except OSError:
-        return _nothing(names_of(entries)).tobytes()
+        return _nothing(len(names_of(entries))).tobytes()
 
 
-def _nothing(names: list[bytes]) -> array[int]:
-    return array("Q", bytes(array("Q").itemsize * len(names)))
+def _nothing(count: int) -> array[int]:
+    return array("Q", bytes(array("Q").itemsize * count))
 
 
 def look(
@@ -153,31 +151,33 @@ def look(
         known: of the manifest, about the latter.
         is_root: whether owners matter; where not, all have the group of the agent, or need a closer look.
     """
-    gid = os.getegid()
-    names, lstat = names_of(entries), os.lstat
-    found = _nothing(names)
-    for position, name in enumerate(names):
+    gid, lstat = os.getegid(), os.lstat
+    files = [item for item in entries.items() if len(item[1]) > 1]
+    found = _nothing(len(files))
+    for position, (name, entry) in enumerate(files):
         fields = known.get(name)
         if not fields:
             continue
         try:
             there = lstat(name, dir_fd=real_fd)
-            digest = digest_if_untouched(fields, there)
-            if not digest or there.st_ino <= UNCHANGED:
+            inode, size, mtime_ns = there.st_ino, there.st_size, there.st_mtime_ns
+            identity = b"f %d %d %d %d " % (inode, size, mtime_ns, there.st_ctime_ns)
+            digest = fields[len(identity) : -2]
+            if not fields.startswith(identity) or digest == b"-" or inode <= UNCHANGED:
                 continue
-            if not entries[name].endswith(digest):
+            if not entry.endswith(digest):
                 # If it was changed in the archive since, that will be seen when it is copied.
-                found[position] = there.st_ino
+                found[position] = inode
                 continue
             source_is = lstat(name, dir_fd=source_fd)
         except OSError:
             continue
-        if digest_in(entries[name], identity_of(source_is)) != digest:
-            continue
         if (
-            there.st_mode == source_is.st_mode
+            entry == b"%d %d %d %d %b" % (source_is.st_ino, size, mtime_ns, source_is.st_ctime_ns, digest)
+            and size == source_is.st_size
+            and mtime_ns == source_is.st_mtime_ns
+            and there.st_mode == source_is.st_mode
             and there.st_nlink == source_is.st_nlink == 1
-            and there.st_mtime_ns == source_is.st_mtime_ns
             and there.st_gid == (source_is.st_gid if is_root else gid)
             and (not is_root or there.st_uid == source_is.st_uid)
             and fields.endswith(b" -")

@@ -25,7 +25,14 @@ _CHUNK_BYTES = 64 * 1024 * 1024
 _NO_COPY_RANGE = frozenset({errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF})
 
 
-_BLOCK_BYTES, _PAGE_BYTES = 512, 4096
+_BLOCK_BYTES = 512
+PAGE_BYTES = 4096
+"""Files up to here have no holes: they may lie in the inode itself, and take no blocks."""
+
+
+def has_holes(status: os.stat_result) -> bool:
+    """Whether there may be holes in the file with this status."""
+    return status.st_size > PAGE_BYTES and status.st_blocks * _BLOCK_BYTES < status.st_size
 
 
 def copy_content(source: int, status: os.stat_result, target: int, digest: bytes | None) -> bytes:
@@ -40,13 +47,12 @@ def copy_content(source: int, status: os.stat_result, target: int, digest: bytes
     Returns:
         The digest of the content; empty when it is not known, and the file is large.
     """
-    # Very small files may lie in the inode itself, and take no blocks.
-    has_holes = status.st_size > _PAGE_BYTES and status.st_blocks * _BLOCK_BYTES < status.st_size
+    is_sparse = has_holes(status)
     content = b""
-    if status.st_size <= SMALL_BYTES and not (has_holes and digest):
+    if status.st_size <= SMALL_BYTES and not (is_sparse and digest):
         content = read_small(source, status.st_size)
         digest = digest or content_digest(content)
-    if has_holes:
+    if is_sparse:
         _copy_data(source, status.st_size, target)
     elif status.st_size <= SMALL_BYTES:
         write_all(target, content)
