@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pwd
 import shutil
@@ -402,3 +403,13 @@ def test_an_index_from_a_whole_second_never_costs_a_file(known: Host) -> None:
 
     assert nothing_done(install(request))
     assert read_tree(request.archive / "app") == read_tree(known.dest / "app")
+
+
+def test_a_directory_that_is_the_agents_by_now_is_refused(known: Host) -> None:
+    """Its configuration has changed: the same revision would have been said to be installed."""
+    request = again(known)
+    assert is_repetition(request)
+    moved = dataclasses.replace(request, agent_directories=(*request.agent_directories, known.dest))
+    failure = failure_of(lambda: install(moved))
+    assert failure is not None
+    assert "the agent's own" in failure.message

@@ -68,7 +68,12 @@ def asked_by(request: InstallRequest, index: ArchiveIndex) -> bytes:
         return NOT_REPEATABLE
     paths = [path for mapping in mappings for path in placement_of(b"", mapping)]
     who = b"%d %d" % (os.geteuid(), os.getegid())
-    return blake2b(b"\0".join([index.digest, who, *paths]), digest_size=DIGEST_BYTES).hexdigest().encode()
+    refused = [os.fsencode(directory) for directory in request.agent_directories]
+    return (
+        blake2b(b"\0".join([index.digest, who, *paths, b"", *refused]), digest_size=DIGEST_BYTES)
+        .hexdigest()
+        .encode()
+    )
 
 
 def find_repetition(
