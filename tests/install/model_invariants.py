@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tests.install.model import Facts, ModelHost, Outcome, Thing
     from tests.install.trees import Found
 
+KEPT = ".kept-"
 _HIDDEN = ".install-"
 
 
@@ -41,6 +42,7 @@ class Crash(NamedTuple):
         outcome: what it makes of the host when it is completed.
         is_committed: whether it can only be completed.
         touched: where somebody has done something since.
+        beside: what he has put into new directories in whose place there will be a file again; None = nothing any more.
     """
 
     group: str
@@ -49,6 +51,7 @@ class Crash(NamedTuple):
     outcome: Outcome
     is_committed: bool
     touched: set[str]
+    beside: dict[str, Thing | None]
 
 
 class Comparison:
@@ -84,7 +87,7 @@ class Comparison:
         found = {path: thing_of(value).looks for path, value in visible.items()}
         old = {path: thing.looks for path, thing in self._model.there.items()}
         new = {path: thing.looks for path, thing in crash.outcome.there.items()}
-        paths = {*found, *old, *new} - crash.touched
+        paths = {path for path in {*found, *old, *new} - crash.touched if KEPT not in path}
         halfway = {path for path in paths if found.get(path) not in {old.get(path), new.get(path)}}
         hold("I1", {}, {path: (old.get(path), new.get(path), found.get(path)) for path in halfway})
         phase = self.phase(crash.group)

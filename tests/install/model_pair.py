@@ -15,9 +15,9 @@ from tests.install.again import let_the_clock_tick, nothing_done
 from tests.install.children import ended, killed_before, start
 from tests.install.deeds import BY_HAND, Somebody, do_to_file, is_about_files
 from tests.install.host import Host, failure_of
-from tests.install.model import LINK, TOP, ModelHost, NotModelled, Thing, thing_of
+from tests.install.model import DIRECTORY, FILE, LINK, TOP, ModelHost, NotModelled, Thing, thing_of
 from tests.install.model_install import Refused, outcome_of
-from tests.install.model_invariants import Comparison, Crash, facts_of, hold
+from tests.install.model_invariants import KEPT, Comparison, Crash, facts_of, hold
 from tests.install.observers import failing_at_each, killed_at
 
 if TYPE_CHECKING:
@@ -120,12 +120,13 @@ class Pair:
                 hold("I3", moment in _AFTER_COMMIT, self._now.is_committed(wish.group))
                 self._met.add(moment)
 
-    def kill_anywhere(self, wish: Wish, number: int) -> None:
-        """The process is killed before the change with this number, between two moments as well."""
+    def kill_anywhere(self, wish: Wish, number: int) -> bool:
+        """The process is killed before the change with this number, between two moments as well. Whether it was."""
         prepared = self._prepare(wish)
-        if prepared is not None:
-            request, outcome = prepared
-            self._interrupted(wish.group, outcome, partial(_killed_anywhere, request, number))
+        if prepared is None:
+            return False
+        request, outcome = prepared
+        return self._interrupted(wish.group, outcome, partial(_killed_anywhere, request, number))
 
     def fail(self, wish: Wish, chance: int, chance_of_undo: int | None = None) -> None:
         """The disk fails at one of the moments that the model knows of, and then perhaps at one of the undo."""
@@ -173,7 +174,9 @@ class Pair:
         if crash.is_committed:
             hold("I3", False, was_undone)
             self._take(crash.group, crash.outcome)
-        elif not crash.touched:
+        elif crash.touched:
+            self._check_beside(crash)
+        else:
             hold("I6", crash.before, self._now.everything())
             hold("I6", crash.records, self.host.records())
         self.check()
@@ -219,8 +222,27 @@ class Pair:
         if crash.is_committed:
             _note(crash.outcome.there, path, thing, now)
         elif not is_new or (found is not None and found.inode != now[path].inode):
-            _note(self.model.there, path, thing, now)
+            if found and thing and not is_new and found.inode == now[path].inode:
+                thing = thing.with_mode(stat.S_IMODE(crash.before[path].mode))  # it may have been adjusted
+            if self._stands_in_a_file(path):
+                crash.beside[path] = thing
+            else:
+                _note(self.model.there, path, thing, now)
         # What is done to a new file that is taken back goes with it.
+
+    def _stands_in_a_file(self, path: str) -> bool:
+        """Whether it is in a new directory, in whose place there will be a file again."""
+        while path := path.rpartition("/")[0]:
+            if self.model.kind(path) not in {DIRECTORY, ""}:
+                return True
+        return False
+
+    def _check_beside(self, crash: Crash) -> None:
+        """What somebody has put into such a directory is there, beside the file."""
+        kept = {path: thing_of(found) for path, found in self._now.visible().items() if KEPT in path}
+        files = [thing.facts for thing in kept.values() if thing.kind == FILE]
+        hold("I7", sorted(thing.facts for thing in crash.beside.values() if thing is not None), sorted(files))
+        self.model.there.update(kept)
 
     def _prepare(self, wish: Wish) -> tuple[InstallRequest, Outcome | None] | None:
         """The request, and what is to come of it, None = it is refused. None when nobody can tell."""
@@ -266,7 +288,7 @@ class Pair:
     def _crashed(
         self, group: str, before: dict[str, Found], records: dict[str, bytes], outcome: Outcome
     ) -> None:
-        self.crash = Crash(group, before, records, outcome, self._now.is_committed(group), set())
+        self.crash = Crash(group, before, records, outcome, self._now.is_committed(group), set(), {})
 
     def _take(self, group: str, outcome: Outcome) -> None:
         """This has come of it."""
@@ -285,6 +307,8 @@ def _note(there: dict[str, Thing], path: str, thing: Thing | None, now: dict[str
     if thing is None:
         there.pop(path, None)
         return
+    for inner in [name for name in there if name.startswith(path + "/")]:
+        del there[inner]  # it has been a directory before
     there[path] = thing
     while path := path.rpartition("/")[0]:
         there.setdefault(path, thing_of(now[path]))

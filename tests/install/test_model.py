@@ -7,6 +7,7 @@ makes the random test go on for so long, each time with other examples.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import tempfile
@@ -122,6 +123,20 @@ def test_a_kill_at_each_moment_is_undone_or_completed(place: Path) -> None:
     assert {moment for moment in Moment if not moment.is_undoing} == met
 
 
+def test_a_kill_between_two_moments_is_undone_or_completed(place: Path) -> None:
+    """I1, I2, I3: what is one step to an observer may be several to the system."""
+    killed: list[int] = []
+
+    def kill(number: int, pair: Pair, wish: Wish) -> None:
+        if pair.kill_anywhere(wish, number):
+            killed.append(number)
+
+    numbers = itertools.takewhile(lambda number: len(killed) == number - 1, itertools.count(1))
+    for number in numbers:
+        harm(place, partial(kill, number), set())
+    assert len(killed) > 50
+
+
 def test_an_error_of_the_disk_at_each_moment_is_undone_or_completed(place: Path) -> None:
     """I1, I3, I6, I9: the same when the process lives on, and puts everything back itself."""
     met: set[Moment] = set()
@@ -136,6 +151,23 @@ def test_an_undo_that_fails_at_each_moment_is_completed_by_the_next_one(place: P
     for chance in each_moment(place, is_undoing=True):
         harm(place, partial(_fail, (0, chance)), met)
     assert {moment for moment in Moment if moment.is_undoing} <= met
+
+
+@pytest.mark.parametrize("moment", [Moment.COMMIT, Moment.PUBLISH])
+@pytest.mark.parametrize("kind", [Kind.EDIT, Kind.REPLACE, Kind.REMOVE])
+def test_what_somebody_does_between_a_crash_and_recovery_is_not_lost(
+    place: Path, kind: Kind, moment: Moment
+) -> None:
+    """I7: hours may pass, and people do to files what they like; only a new file that is taken back goes with it."""
+    for chance in range(len(OLD.tree) + len(NEW.tree)):
+        harm(place, partial(_kill_and_meddle, moment, Deed(kind, chance, "", "", 0o600)), set())
+
+
+def _kill_and_meddle(moment: Moment, deed: Deed, pair: Pair, wish: Wish) -> None:
+    kinds = sorted(outcome_of(pair.model, *wish).moments)
+    pair.kill(wish, kinds.index(moment.value))
+    pair.check()
+    pair.somebody(deed)
 
 
 class Installs(RuleBasedStateMachine):
