@@ -122,7 +122,10 @@ class Somebody:
         there = self._model.there
         names: Iterable[str] = [path]
         if thing.kind == FILE:
-            names = [name for name in there if there[name].kind == FILE and there[name].body == thing.body]
+            # Not all that may be names of one file are.
+            inode = self._real(path).lstat().st_ino
+            files = [name for name in there if there[name].kind == FILE]
+            names = [name for name in files if self._real(name).lstat().st_ino == inode]
         for name in names:
             there[name] = thing
 

@@ -48,6 +48,19 @@ def test_the_modules_are_there() -> None:
     assert [] == sorted(name for name in named if not (ROOT / "agent" / "install" / name).exists())
 
 
+def test_the_names_that_keep_an_invariant_are_there() -> None:
+    """The same of functions and classes."""
+    named = re.findall(
+        r"`([A-Za-z_.]+)`", "".join(line.rpartition(" | ")[2] for line in section("Invariants").splitlines())
+    )
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "agent" / "install").rglob("*.py"))
+    names = {part for name in named for part in name.split(".")}
+    assert names
+    assert [] == sorted(
+        name for name in names if not re.search(rf"^ *(def|class) {name}\b", text, re.MULTILINE)
+    )
+
+
 def test_each_invariant_is_named_where_it_is_kept_and_where_it_is_tested() -> None:
     """A number finds the place that keeps it, and the tests that would break."""
     numbers = first_cells(section("Invariants"))
