@@ -46,18 +46,21 @@ def install_as(host: Host, group_id: str, act: Callable[[], InstallSummary]) -> 
         host.group_id = GROUP
 
 
-def test_a_file_that_another_group_has_installed_too_is_left_to_that_group(both: Host) -> None:
-    """The other application needs it. Once only one group is left, that one removes it."""
-    both.install({"app/lib": "same", "app/a": "a"})
-    install_as(both, OTHER, lambda: both.install({"app/lib": "same", "app/b": "b"}, behavior=OVERWRITE))
+@pytest.mark.parametrize("name", ["lib", "odd\nlib", "odd\nplace/lib"])
+def test_a_file_that_another_group_has_installed_too_is_left_to_that_group(both: Host, name: str) -> None:
+    """I7: the other application needs it. Once only one group is left, that one removes it."""
+    lib = f"app/{name}"
+    both.install({lib: "same", "app/a": "a"})
+    install_as(both, OTHER, lambda: both.install({lib: "same", "app/b": "b"}, behavior=OVERWRITE))
 
     first = both.install({"app/a": "a"})
     held = both.tree()
     install_as(both, OTHER, lambda: both.install({"app/b": "b"}))
 
     assert (0, ()) == (first.removed, first.kept)
-    assert "same" == held["app/lib"]
-    assert {"app/": None, "app/a": "a", "app/b": "b", "app/theirs": "t"} == both.tree()
+    assert "same" == held[lib]
+    files = {path for path in both.tree() if not path.endswith("/")}
+    assert {"app/a", "app/b", "app/theirs"} == files
 
 
 def test_another_groups_file_with_the_same_size_and_time_is_not_removed(both: Host) -> None:

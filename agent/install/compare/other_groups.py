@@ -192,20 +192,32 @@ def _listed(
         paths: those that matter.
         places: of this Install.
     """
+    for path in _spelled(files, has_line_ends=any(b"\n" in path for path in paths)):
+        parent, _slash, name = path.rpartition(b"/")
+        if name not in names or not path.startswith(b"/"):
+            continue
+        try:
+            real = places.resolve(parent).real.rstrip(b"/") + b"/" + name
+        except OSError as error:
+            # All that matters could be looked at, so it does not lie there.
+            log.warning("claim_not_resolved", path=os.fsdecode(path), error=error.strerror or str(error))
+            continue
+        if real in paths:
+            yield path, real
+
+
+def _spelled(files: GroupFiles, *, has_line_ends: bool) -> Iterator[bytes]:
+    """The paths that the group lists: of those with the end of a line in them, only its manifest can tell."""
     with open(files.cleanup, "rb") as lines:
         for line in lines:
-            path = line.rstrip(b"\n")
-            parent, _slash, name = path.rpartition(b"/")
-            if name not in names or not path.startswith(b"/"):
-                continue
-            try:
-                real = places.resolve(parent).real.rstrip(b"/") + b"/" + name
-            except OSError as error:
-                # All that matters could be looked at, so it does not lie there.
-                log.warning("claim_not_resolved", path=os.fsdecode(path), error=error.strerror or str(error))
-                continue
-            if real in paths:
-                yield path, real
+            yield line.rstrip(b"\n")
+    if has_line_ends:
+        sections = Sections(fitting_records(files).listed)
+        for directory in [path for _fields, path in sections.directories()]:
+            for name in sections.of(directory):
+                path = directory.rstrip(b"/") + b"/" + name
+                if b"\n" in path:
+                    yield path
 
 
 def _records(files: GroupFiles, listed: Collection[bytes]) -> dict[bytes, Record]:
