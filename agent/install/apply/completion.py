@@ -17,12 +17,14 @@ from agent.install.journal.entries import (
     Leftover,
     LeftoverDirectory,
     LeftoverLabel,
+    Losing,
     NewDirectory,
     Replacement,
     Touched,
 )
 from agent.install.journal.names import kept_name
 from agent.install.model.moments import Moment
+from agent.install.posix.open_directories import PlaceChanged
 from agent.install.records.manifest import is_as_left
 from agent.logs import get_logger
 
@@ -183,7 +185,7 @@ class _Completing:
             else:
                 drop_rule(path)
             self.has_removed = True
-        except _Changed:
+        except (_Changed, PlaceChanged):
             self.kept.append(path)
         except OSError as error:
             if error.errno not in GONE:
@@ -199,12 +201,18 @@ class _Completing:
         os.unlink(entry.name, dir_fd=dir_fd)
 
     def _forget_displaced(self, directory: bytes, name: bytes) -> None:
-        """Remove a directory that has given way to a file; what others have put into it meanwhile is kept beside it."""
+        """Remove a directory that has given way to a file; what others have put into it meanwhile is kept beside it.
+
+        Somebody may have given its hidden name to another one: from that, nothing goes.
+        """
         if self._is_new(directory, name):
             self._discard(directory, name)
             return
         stuck_before, kept_before = len(self.stuck), len(self.kept)
         place, was = directory.rstrip(b"/") + b"/" + name, self._path_of_hidden(directory, name)
+        for losing in self._journal.entries(Losing):
+            if losing.path == was or losing.path.startswith(was + b"/"):
+                self._places.expect(place + losing.path[len(was) :], losing.inode)
         leftovers: Iterator[_Leftover] = self._journal.entries(Leftover, LeftoverDirectory)
         for entry in leftovers:
             if entry.path.startswith(was + b"/"):

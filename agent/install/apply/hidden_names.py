@@ -11,6 +11,7 @@ from agent.install.journal.entries import FirstOnDisk, NewDirectory, Touched
 from agent.install.journal.names import hidden_prefix
 from agent.install.model.moments import Moment
 from agent.install.posix.disks import Disks
+from agent.install.posix.open_directories import PlaceChanged
 from agent.install.posix.trees import NotOurs, remove_tree
 from agent.logs import get_logger
 
@@ -50,6 +51,13 @@ class Forgotten(NamedTuple):
             self.refuse(path, error)
         return True
 
+    def miss(self, directory: bytes, error: OSError) -> None:
+        """The directory can't be reached. Another one in its place is none of ours, and will not become it."""
+        if isinstance(error, PlaceChanged):
+            log.warning("directory_replaced_not_cleaned", path=os.fsdecode(directory))
+        elif error.errno not in GONE:
+            self.refuse(directory, error)
+
     def refuse(self, path: bytes, error: OSError) -> None:
         """The system refuses to remove this."""
         log_stuck(path, error)
@@ -86,7 +94,8 @@ class HiddenNames:
         """Afterwards this one is gone, with all that is in it.
 
         Where others may write to the directory, they can give the name to another one. So a directory that is not empty
-        must be known by its inode there; after a power failure, it may not be, and is left.
+        must be known by its inode there; after a power failure, it may not be, and is left. So is what others have
+        brought into it, if only root could remove that.
 
         Raises:
             OSError: something can't be removed.
@@ -110,7 +119,7 @@ class HiddenNames:
             log.warning(
                 "hidden_directory_kept",
                 path=os.fsdecode(directory.rstrip(b"/") + b"/" + name),
-                reason="others may write there, and nothing tells that it is one that this Install has made",
+                reason="others may write there, and nothing tells that all of it is what this Install has made",
             )
 
     def _made(self) -> frozenset[int]:
@@ -125,8 +134,7 @@ class HiddenNames:
         try:
             descriptor = self._places.opened(directory)
         except OSError as error:
-            if error.errno not in GONE:
-                forgotten.refuse(directory, error)
+            forgotten.miss(directory, error)
             return forgotten
         try:
             for name in self._hidden_in(descriptor):

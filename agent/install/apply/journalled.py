@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agent.install.journal.entries import (
+    NO_DIRECTORY,
     FirstOnDisk,
     Label,
     Leftover,
@@ -89,9 +89,13 @@ def begin_lines(
             raise StepFailed(directory.path, error) from error
         yield line
     for real in _losing_directories(attempt.plan):
-        with suppress(OSError):  # then there is nothing to be removed
+        try:
             status = attempt.places.status(real)
             yield from _disk_of(attempt, status.st_dev, real)
+        except OSError:
+            # Whatever is there in the end is not what was planned with.
+            yield encode(Losing(real, NO_DIRECTORY))
+        else:
             yield encode(Losing(real, status.st_ino))
 
 

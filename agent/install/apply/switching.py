@@ -6,7 +6,7 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from agent.install.apply.hidden_names import GONE, Forgotten
+from agent.install.apply.hidden_names import Forgotten
 from agent.install.attributes.of_files import wanted_of
 from agent.install.compare.findings import NewFiles
 from agent.install.journal.names import new_name, old_name
@@ -93,8 +93,7 @@ class Switcher:
         try:
             dir_fd = self._places.of(directory)
         except OSError as error:
-            if error.errno not in GONE:
-                forgotten.refuse(directory, error)
+            forgotten.miss(directory, error)
             return forgotten
         for number in numbers:
             for name in (new_name(self._token, number), old_name(self._token, number)):

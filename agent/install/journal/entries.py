@@ -96,9 +96,16 @@ class Touched(NamedTuple):
         return cls(unescape(path), int(inode), *times, *owner, *acls, ours == b"o")
 
 
+NO_DIRECTORY = 0
+"""An inode that none has."""
+
+
 @_begins_with(b"k")
 class Losing(NamedTuple):
-    """A directory that was there before, and that something goes from when the Install has succeeded."""
+    """A directory that was there before, and that something goes from when the Install has succeeded.
+
+    The inode is `NO_DIRECTORY` where it had gone by then.
+    """
 
     path: bytes
     inode: int

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import stat
+from typing import TYPE_CHECKING, NamedTuple
+
+from agent.install.posix.acl import ACCESS, read_acl, writers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,11 +16,15 @@ _DEEPEST = 100  # levels of directories that are open at the same time
 
 
 class NotOurs(Exception):
-    """A directory that is not to be removed."""
+    """A directory that is not to be removed, or that something has to stay in."""
 
 
 def remove_tree(dir_fd: int, name: bytes, is_ours: Callable[[os.stat_result], bool]) -> None:
     """Afterwards nothing is there, whatever it was; links are removed, never followed.
+
+    Where others may write to a directory of the tree, they can bring in another one of theirs, and in that one there may
+    be what only root can remove. So below what may have been brought in, only directories go that the same users may
+    write to as the one that they lie in.
 
     Args:
         dir_fd: of the directory where it is.
@@ -25,7 +32,7 @@ def remove_tree(dir_fd: int, name: bytes, is_ours: Callable[[os.stat_result], bo
         is_ours: whether a directory with this status may go, with all that is in it.
 
     Raises:
-        NotOurs: it may not, and is as it was.
+        NotOurs: it may not; or something in it may not, and all else is gone.
         OSError: something can't be removed.
     """
     if _unlinked(dir_fd, name):
@@ -34,28 +41,104 @@ def remove_tree(dir_fd: int, name: bytes, is_ours: Callable[[os.stat_result], bo
     try:
         if not is_ours(os.fstat(top)):
             raise NotOurs
-        while names := os.listdir(top):
-            for inner in names:
-                _remove_in(top, os.fsencode(inner), top, _DEEPEST)
+        if not _Tree(top).is_emptied():
+            raise NotOurs
     finally:
         os.close(top)
     os.rmdir(name, dir_fd=dir_fd)
 
 
-def _remove_in(dir_fd: int, name: bytes, top: int, levels: int) -> None:
-    """Remove something in a tree; what is more than so many levels below is brought up to the top, for the next round."""
-    if _unlinked(dir_fd, name):
-        return
-    if levels == 0:
-        os.rename(name, b"deeper-%d" % os.stat(name, dir_fd=dir_fd).st_ino, src_dir_fd=dir_fd, dst_dir_fd=top)
-        return
-    descriptor = os.open(name, _LIST, dir_fd=dir_fd)
-    try:
-        for inner in os.listdir(descriptor):
-            _remove_in(descriptor, os.fsencode(inner), top, levels - 1)
-    finally:
-        os.close(descriptor)
-    os.rmdir(name, dir_fd=dir_fd)
+class _Access(NamedTuple):
+    """Who can change what is in a directory.
+
+    Attributes:
+        uid: of its owner.
+        may_write: as `writers` tells them.
+    """
+
+    uid: int
+    may_write: frozenset[tuple[int, int, bool]]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anybody can, besides root and the agent's user."""
+        return self.uid not in {0, os.geteuid()} or bool(self.may_write)
+
+    def is_like(self, other: _Access) -> bool:
+        """Whether those who can change what is in the other one can do so here."""
+        return self.uid == other.uid and (
+            self.uid not in {0, os.geteuid()} or (bool(self.may_write) and self.may_write == other.may_write)
+        )
+
+
+def _access(descriptor: int) -> _Access:
+    status = os.fstat(descriptor)
+    # The bits of the group are the mask of all that a list lets in.
+    acl = read_acl(descriptor, ACCESS) if status.st_mode & stat.S_IWGRP else None
+    return _Access(status.st_uid, writers(status.st_mode, status.st_gid, acl))
+
+
+class _Tree:
+    """A tree that is being removed.
+
+    Whoever moves a directory into another one must be able to write to both. So what nobody else may write to was not
+    brought into the tree; but it may lie in something that was.
+
+    Args:
+        top: its descriptor.
+    """
+
+    def __init__(self, top: int) -> None:
+        self._top = top
+        self._brought: set[int] = set()  # inodes of those that may have been, and are at the top now
+
+    def is_emptied(self) -> bool:
+        """Remove what is in it; whether that was all."""
+        access, kept = _access(self._top), set[str]()
+        while names := set(os.listdir(self._top)) - kept:
+            for name in names:
+                if not self._is_removed(self._top, os.fsencode(name), access, _DEEPEST, is_brought=False):
+                    kept.add(name)
+        return not kept
+
+    def _is_removed(self, dir_fd: int, name: bytes, above: _Access, levels: int, *, is_brought: bool) -> bool:
+        """Remove what has this name; what is more than so many levels below is brought up to the top, for the next round.
+
+        Args:
+            dir_fd: of the directory that it is in.
+            name: in that.
+            above: who can change what is in that directory.
+            levels: so many.
+            is_brought: whether that directory may have been brought into the tree.
+        """
+        if _unlinked(dir_fd, name):
+            return True
+        descriptor = os.open(name, _LIST, dir_fd=dir_fd)
+        try:
+            inode, access = os.fstat(descriptor).st_ino, _access(descriptor)
+            if is_brought and not access.is_like(above) and os.listdir(descriptor):
+                return False
+            is_brought = is_brought or inode in self._brought or (above.is_open and access.is_open)
+            if levels == 0:
+                self._bring_up(dir_fd, name, inode, is_brought=is_brought)
+                return True
+            removed = [
+                self._is_removed(descriptor, os.fsencode(inner), access, levels - 1, is_brought=is_brought)
+                for inner in os.listdir(descriptor)
+            ]
+        finally:
+            os.close(descriptor)
+        if all(removed):
+            os.rmdir(name, dir_fd=dir_fd)
+        return all(removed)
+
+    def _bring_up(self, dir_fd: int, name: bytes, inode: int, *, is_brought: bool) -> None:
+        if is_brought:
+            self._brought.add(inode)
+        upper = b"deeper-%d" % inode
+        os.rename(name, upper, src_dir_fd=dir_fd, dst_dir_fd=self._top)
+        if os.stat(upper, dir_fd=self._top, follow_symlinks=False).st_ino != inode:
+            raise NotOurs  # somebody has put another one in its place meanwhile
 
 
 def _unlinked(dir_fd: int, name: bytes) -> bool:
