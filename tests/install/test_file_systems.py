@@ -204,3 +204,27 @@ def test_a_protected_file_that_should_go_is_not_forgotten(host: Host) -> None:
     host.install({"app/a": "3", "app/gone": "back"})
 
     assert {"app/": None, "app/a": "3", "app/gone": "back"} == host.tree()
+
+
+@pytest.mark.root
+def test_a_file_system_that_takes_owners_and_keeps_its_own(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shared folders of virtual machines do so, and vfat with `quiet`: nobody has changed anything there."""
+    host.install({"app/sub/a": "1", "app/sub/deep/b": "1"})
+    for path in [host.dest / "app", *(host.dest / "app").rglob("*")]:
+        os.chown(path, 1234, 1234)
+    second = host.request({"app/sub/a": "2", "app/sub/deep/b": "1", "app/sub/link": {"link": "a"}})
+    make_link, own = os.symlink, os.chown
+
+    def make_anybodys_link(target: bytes, name: bytes, *_: bool, dir_fd: int | None = None) -> None:
+        make_link(target, name, dir_fd=dir_fd)
+        own(name, 1234, 1234, dir_fd=dir_fd, follow_symlinks=False)
+
+    monkeypatch.setattr(os, "symlink", make_anybodys_link)
+    monkeypatch.setattr(os, "chown", lambda *_, **__: None)
+    monkeypatch.setattr(os, "fchown", lambda *_: None)
+
+    install(second)
+
+    assert (host.dest / "app/sub/link").read_text() == "2"

@@ -89,9 +89,6 @@ class NewDirectories:
             directory = step.directory
             self._make(directory, new_name(self._token, step.number), is_shared=False)
             try:
-                # It lies where others may be able to write.
-                if self._names_in(directory.real):
-                    raise OSError(errno.ESTALE, "another directory has taken its place")
                 self._outer_inodes[number] = self.inode_of(directory)
                 self._note([self.journal_of(step)])
             except OSError as error:
@@ -177,6 +174,9 @@ class NewDirectories:
             status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
             self._places.is_made(directory.real, status)
             self._inodes[directory.real] = status.st_ino
+            # It lies where others may be able to write.
+            if not is_shared and self._names_in(directory.real):
+                raise OSError(errno.ESTALE, "another directory has taken its place")
             if differs:
                 self._fresh.of(directory).give(self._places.of(directory.real))
         except OSError as error:

@@ -142,9 +142,10 @@ class WantedDirectory(NamedTuple):
                 write_acl(descriptor, ACCESS, self.access_acl or encode_acl(self.mode, ()))
             if stat.S_IMODE(os.fstat(descriptor).st_mode) != self.mode_shown:
                 os.fchmod(descriptor, self.mode_shown)
+            # A file system without owners takes them, and keeps its own.
+            return self.shuts_out(status, acl) and self.is_met_by(os.fstat(descriptor))
         finally:
             os.close(descriptor)
-        return self.shuts_out(status, acl)
 
     def changed(self, attributes: Attributes) -> WantedDirectory:
         """With what `permissions` gives to it."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -179,3 +180,33 @@ def test_what_is_in_another_directory_is_not_claimed_for_the_next_time(
 
     assert (host.www / "gone").read_text() == "root's"
     assert host.leftovers() == []
+
+
+def test_a_directory_of_roots_in_the_place_of_one_that_is_made_keeps_its_mode(
+    host: SharedHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not the new one, so that nothing is given to it."""
+    www = "files: [{source: app, destination: '@DEST@/srv/app'}]"
+    modes = [
+        f"{{object: '@DEST@/srv', pattern: '{name}', type: [directory], mode: {mode}}}"
+        for name, mode in (("app", 2777), ("app/closed", 700))
+    ]
+    first = f"{www}\npermissions: [{', '.join(modes)}]"
+    install(host.request({"app/x": "x", "app/closed/secret": "s"}, first, durable=False))
+    app = host.srv / "app"
+    make = os.mkdir
+
+    def make_and_exchange(*arguments: Any, **rest: Any) -> None:
+        make(*arguments, **rest)
+        hidden = list(app.glob(".install-*"))
+        if hidden and not exchanged:
+            exchanged.append(hidden[0])
+            for_another(hidden[0], app / "closed")()
+
+    exchanged: list[Path] = []
+    monkeypatch.setattr(os, "mkdir", make_and_exchange)
+    archive = {"app/x": "x", "app/closed/secret": "s", "app/new/y": "y"}
+
+    failure_of(lambda: install(host.request(archive, www, durable=False)))
+
+    assert stat.S_IMODE(exchanged[0].stat().st_mode) == 0o700
