@@ -137,14 +137,19 @@ class Sections:
     def text(self, path: bytes) -> bytes:
         """All lines of this directory, as they are."""
         spans = self._spans.get(path, ())
+        if len(spans) == 2:
+            return self._content[spans[0] : spans[1]]
         return b"".join([self._content[spans[item] : spans[item + 1]] for item in range(0, len(spans), 2)])
 
     def _read(self, path: bytes) -> dict[bytes, bytes]:
         text = self.text(path)
-        parts = [line.rpartition(b" ") for line in text.split(b"\n")]
+        names: dict[bytes, bytes] = {}
+        for line in text.split(b"\n")[:-1]:
+            fields, _space, name = line.rpartition(b" ")
+            names[name] = fields
         if b"%" in text:
-            parts = [(fields, space, unescape(name)) for fields, space, name in parts]
-        return {name: fields for fields, space, name in parts if space}
+            return {unescape(name): fields for name, fields in names.items()}
+        return names
 
     def _keep(self, path: bytes, names: dict[bytes, bytes]) -> None:
         if self._kept_names > _MOST_KEPT:

@@ -65,3 +65,48 @@ def test_a_directory_that_has_another_name_for_now_is_found_by_it(tmp_path: Path
         real = os.fsencode(tmp_path / "place")
         directories.name_is(real, b"hidden")
         assert (tmp_path / "hidden").stat().st_ino == directories.status(real).st_ino
+
+
+@pytest.mark.parametrize("is_above_open", [True, False])
+def test_a_directory_in_another_one_of_the_same_name_is_not_taken(
+    tmp_path: Path,
+    is_above_open: bool,  # noqa: FBT001 - as the case has it
+) -> None:
+    """Whoever owns the one above can exchange it, and what then has the same path is not the place that was found."""
+    place = tmp_path / "above" / "place"
+    place.mkdir(parents=True)
+    (tmp_path / "other" / "place").mkdir(parents=True)
+    with closing(OpenDirectories()) as directories:
+        identity = directories.identity(os.fsencode(place))
+        if not is_above_open:
+            directories.close()
+        (tmp_path / "above").rename(tmp_path / "moved")
+        (tmp_path / "other").rename(tmp_path / "above")
+        if is_above_open:
+            assert (tmp_path / "moved" / "place").stat().st_ino == opened_inode(directories, place)
+        else:
+            with pytest.raises(PlaceChanged):
+                directories.opened(os.fsencode(place))
+        assert identity == directories.identity(os.fsencode(place))
+
+
+def test_a_directory_that_a_link_above_leads_to_is_still_that_directory(tmp_path: Path) -> None:
+    """What was moved is reached as long as its path leads to it: it is that very directory, and no other one."""
+    place = tmp_path / "above" / "place"
+    place.mkdir(parents=True)
+    inode = place.stat().st_ino
+    with closing(OpenDirectories()) as directories:
+        directories.identity(os.fsencode(place))
+        directories.close()
+        (tmp_path / "above").rename(tmp_path / "moved")
+        (tmp_path / "above").symlink_to("moved")
+        assert inode == opened_inode(directories, place)
+
+
+def opened_inode(directories: OpenDirectories, place: Path) -> int:
+    """The inode of the directory that is opened for this path."""
+    descriptor = directories.opened(os.fsencode(place))
+    try:
+        return os.fstat(descriptor).st_ino
+    finally:
+        os.close(descriptor)

@@ -149,6 +149,22 @@ class OpenDirectories:
             os.close(descriptor)
 
     def _opened(self, real: bytes, flags: int) -> int:
+        """A new descriptor of a directory.
+
+        One that is known is first looked for by its whole path: wherever others have made that lead meanwhile, only that
+        very directory is taken, and there is no need to have those above it open. What else is there, the walk says.
+        """
+        if real in self._identities and not self._other_names:
+            try:
+                descriptor = os.open(real, flags)
+            except OSError:
+                return self._walked(real, flags)
+            if self._is_known(real, os.fstat(descriptor)):
+                return descriptor
+            os.close(descriptor)
+        return self._walked(real, flags)
+
+    def _walked(self, real: bytes, flags: int) -> int:
         above, _slash, name = real.rpartition(b"/")
         dir_fd = self.of(above or b"/")
         try:
@@ -164,10 +180,15 @@ class OpenDirectories:
 
     def _check(self, real: bytes, status: os.stat_result) -> None:
         """Afterwards it is known that this directory is the one that the path stands for, or from now on it is that."""
-        identity, inode = _identity(status), status.st_ino
-        known = self._identities.setdefault(real, identity)
-        if known != identity or self._inodes.get(real, inode) != inode:
+        self._identities.setdefault(real, _identity(status))
+        if not self._is_known(real, status):
             raise PlaceChanged(real)
+
+    def _is_known(self, real: bytes, status: os.stat_result) -> bool:
+        """Whether this is the status of the directory that the path stands for."""
+        inode = status.st_ino
+        is_same = self._identities.get(real) == _identity(status)
+        return is_same and self._inodes.get(real, inode) == inode
 
     def _fail(self, real: bytes, error: OSError) -> NoReturn:
         """Say that this directory can't be reached, because a call has raised this error."""
