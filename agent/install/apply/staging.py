@@ -172,7 +172,7 @@ class _Staging:
         self._is_plain = self._handed_down.default_acl is None and self._real not in fresh.differing
         self._is_new = files.directory.standing is Standing.NEW
         self._entries = comparison.entries
-        self._owner: tuple[int, int] | None = None
+        self._owner = 0, self._handed_down.gid  # that root makes new files with
         self.position = 0
 
     def __enter__(self) -> _Staging:
@@ -226,9 +226,7 @@ class _Staging:
         try:
             write_all(target, content)
             os.utime(target, ns=(source.st_atime_ns, mtime_ns))
-            if self._owner != (source.st_uid, source.st_gid):
-                self._give_owner(target, source)
-            written = os.fstat(target)
+            written = self._given_owner(target, source)
         finally:
             os.close(target)
         self._findings.copied_bytes += size
@@ -276,23 +274,29 @@ class _Staging:
             os.utime(target, ns=(source.st_atime_ns, source.st_mtime_ns))
             if is_plain and mode <= 0o777:
                 has_acl = False
-                self._give_owner(target, source)
+                status = self._given_owner(target, source)
             else:
                 has_acl = self._give(target, name, source)
-            status = os.fstat(target)
+                status = os.fstat(target)
         finally:
             os.close(target)
         self._findings.copied_bytes += source.st_size
         self._note(position, inode, status, digest, has_acl=has_acl)
         return status.st_ino, digest, has_acl
 
-    def _give_owner(self, target: int, source: os.stat_result) -> None:
-        """Give a fresh copy the owner and group that it has in the archive."""
-        if self._owner is None:
-            status = os.fstat(target)
-            self._owner = (status.st_uid, status.st_gid)
-        if self._is_root and (source.st_uid, source.st_gid) != self._owner:
-            os.fchown(target, source.st_uid, source.st_gid)
+    def _given_owner(self, target: int, source: os.stat_result) -> os.stat_result:
+        """Give a fresh copy the owner and group that it has in the archive; its status then."""
+        if not self._is_root:
+            return os.fstat(target)
+        owner = source.st_uid, source.st_gid
+        if owner != self._owner:
+            os.fchown(target, *owner)
+        status = os.fstat(target)
+        if (status.st_uid, status.st_gid) == owner:
+            return status
+        # Some file systems give the directory's group to each new file.
+        os.fchown(target, *owner)
+        return os.fstat(target)
 
     def _give(self, target: int, name: bytes, source: os.stat_result) -> bool:
         """Give a fresh copy what it lacks; whether it has an ACL now."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 UNKNOWN, UNCHANGED = 0, 1
+_NUMBER_BYTES = array("Q").itemsize
 
 Found: TypeAlias = bytes | None
 """What `states_in` gives for each of `names_of` a directory's entries: UNKNOWN; UNCHANGED, so that nothing is to be
@@ -133,7 +134,7 @@ def look_in(
 
 
 def _nothing(count: int) -> array[int]:
-    return array("Q", bytes(array("Q").itemsize * count))
+    return array("Q", bytes(_NUMBER_BYTES * count))
 
 
 def look(
@@ -151,7 +152,7 @@ def look(
         known: of the manifest, about the latter.
         is_root: whether owners matter; where not, all have the group of the agent, or need a closer look.
     """
-    gid, lstat = os.getegid(), os.lstat
+    gid, lstat = -1 if is_root else os.getegid(), os.lstat
     files = [item for item in entries.items() if len(item[1]) > 1]
     found = _nothing(len(files))
     for position, (name, entry) in enumerate(files):
