@@ -260,8 +260,8 @@ def _look(paths: list[str], stopped: Any, answers: Any) -> None:
 
 def show(figures: Figures, count: int) -> None:
     """One table; `count` files were installed."""
-    print(f"  {'':18} {'':7}{'seconds':>15} {'CPU of':>9} {'x cp -a':>20}")
-    columns = f"{'min':>8}{'median':>8}{'a file':>9}{'min':>8}{'median':>8}{'CPU':>6}{'aim':>6}"
+    print(f"  {'':18} {'':7}{'seconds':>15} {'CPU of':>12} {'x cp -a':>20}")
+    columns = f"{'min':>8}{'median':>8}{'a file':>12}{'min':>8}{'median':>8}{'CPU':>6}{'aim':>6}"
     print(f"  {'':18} {'':7}{columns}{'peak':>11}{'no sync':>9}  missing")
     for case in Case:
         label = case.value
@@ -286,7 +286,7 @@ def show(figures: Figures, count: int) -> None:
 def _times(taken: list[Taken], count: int) -> str:
     wall = [one.wall_s for one in taken]
     cpu = min(one.cpu_s for one in taken) / count
-    return f"{min(wall):8.3f}{statistics.median(wall):8.3f}{f'{cpu * 1e6:.1f} us':>9}"
+    return f"{min(wall):8.3f}{statistics.median(wall):8.3f}{cpu * 1e6:9.1f} us"
 
 
 def _ratios(ours: list[Taken], theirs: list[Taken]) -> str:
