@@ -262,7 +262,7 @@ class ModelHost:
         """Whether what is there has the content, or target, that an Install has left."""
         return path in self.there and self.there[path].looks == left.looks
 
-    def owners_of(self, path: str, besides: str) -> set[str]:
+    def groups_claiming(self, path: str, besides: str) -> set[str]:
         """The other groups that have installed this path, and whose file is still there."""
         owners = set()
         for group, record in self.records.items():

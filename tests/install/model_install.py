@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 _NAMED = 5
 
+# Moments that each Install has once.
+_ALWAYS = ("journal", "install.json", "switch", "cleanup file", "manifest", "commit", "publish", "published")
+
 
 class Refused(Exception):
     """This Install is not possible: something is in its way."""
@@ -110,11 +113,8 @@ class _Planning:
 
     def _moments(self, there: dict[str, Thing], record: Record, leftover_directories: int) -> Counter[str]:
         """What surely has to be done, and how often."""
-        moments = Counter(
-            dict.fromkeys(("journal", "switch", "records", "commit", "publish", "published"), 1)
-        )
+        moments = Counter(_ALWAYS)
         old, copied = self._host.there, set()
-        moments["lists"] = 2
         moments["rmdir"] = leftover_directories
         moments["label"] = len(record.labels)
         for real, (_path, standing) in self._directories.items():
@@ -122,7 +122,7 @@ class _Planning:
             is_new, is_outer = standing == "new", self._directories.get(above, ("", ""))[1] != "new"
             moments["mkdir"] += is_new
             moments["rename"] += is_new and is_outer
-            moments["forget"] += is_new and real in old
+            moments["remove hidden"] += is_new and real in old
             given = self._revision
             gets = given.directory_mode is not None or given.uid is not None or given.hands_down
             moments["attributes"] += real != TOP and (
@@ -136,7 +136,7 @@ class _Planning:
                 moments["copy"] += now.kind == FILE and now.body not in copied
                 copied.add(now.body)
                 moments["rename"] += not stands_in_new
-                moments["forget"] += real in old
+                moments["remove hidden"] += real in old
             else:
                 moments["adjust"] += self._is_adjusted(old[real], now, there)
         moments["remove"] = sum(
@@ -294,7 +294,7 @@ class _Planning:
             elif (
                 left is None
                 or not self._host.is_as_left(inner, left)
-                or self._host.owners_of(inner, self._group)
+                or self._host.groups_claiming(inner, self._group)
             ):
                 return True
         return False
@@ -315,7 +315,7 @@ class _Planning:
             path not in self._files
             and path not in self._by_real()
             and self._host.is_as_left(path, left)
-            and not self._host.owners_of(path, self._group)
+            and not self._host.groups_claiming(path, self._group)
         )
 
     def _put_files(self, there: dict[str, Thing], record: Record) -> None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tests.install.trees import Found
 
 _AFTER_COMMIT = frozenset(
-    {Moment.PUBLISH, Moment.PUBLISHED, Moment.FORGET, Moment.REMOVE, Moment.RMDIR},
+    {Moment.PUBLISH, Moment.PUBLISHED, Moment.REMOVE_HIDDEN, Moment.REMOVE, Moment.RMDIR},
 )
 
 

@@ -21,8 +21,8 @@ OLD = {"app/a": "rev1", "app/gone": "rev1", "app/sub/x": "rev1"}
 NEW: dict[str, Any] = {"app/a": "rev2", "app/new": "rev2", "app/sub/x": "rev2", "app/other/y": "rev2"}
 THEIRS = {"app/a": "rev3 of the other agent", "app/gone": "rev3 of the other agent"}
 
-BEFORE_COMMIT = [Moment.COPY, Moment.SWITCH, Moment.RENAME, Moment.RECORDS, Moment.COMMIT]
-AFTER_COMMIT = [Moment.PUBLISH, Moment.FORGET, Moment.REMOVE]
+BEFORE_COMMIT = [Moment.COPY, Moment.SWITCH, Moment.RENAME, Moment.MANIFEST, Moment.COMMIT]
+AFTER_COMMIT = [Moment.PUBLISH, Moment.REMOVE_HIDDEN, Moment.REMOVE]
 
 
 def install_like_another_agent(host: Host, tree: dict[str, str]) -> None:

@@ -204,7 +204,7 @@ def test_a_state_that_an_install_changes_itself_does_not_count_afterwards(known:
     assert "app/hollow" not in listed
 
 
-@pytest.mark.parametrize("kind", [Moment.COPY, Moment.SWITCH, Moment.RENAME, Moment.RECORDS, Moment.COMMIT])
+@pytest.mark.parametrize("kind", [Moment.COPY, Moment.SWITCH, Moment.RENAME, Moment.MANIFEST, Moment.COMMIT])
 def test_after_an_undo_only_what_is_as_before_is_believed(known: Host, kind: Moment) -> None:
     """What the undo has touched is listed, and the next Install finds all."""
     put = at_step(kind, lambda: known.write({"app/sub/theirs": "t"}))
@@ -391,7 +391,7 @@ def write_meanwhile(host: Host) -> None:
         host.write({"app/b": "made meanwhile"})
         let_the_clock_tick(host.dest)
 
-    host.install({"app/a": "a", "app/sub/c": "c"}, observer=at_step(Moment.RECORDS, write))
+    host.install({"app/a": "a", "app/sub/c": "c"}, observer=at_step(Moment.MANIFEST, write))
     let_the_clock_tick(host.dest)
 
 

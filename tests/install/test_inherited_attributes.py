@@ -130,7 +130,7 @@ UNDONE: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("tree", UNDONE, ids=["time", "content", "mode", "new file", "nothing"])
-@pytest.mark.parametrize("step", [Moment.COMMIT, Moment.RECORDS, Moment.RENAME, Moment.SWITCH])
+@pytest.mark.parametrize("step", [Moment.COMMIT, Moment.MANIFEST, Moment.RENAME, Moment.SWITCH])
 @pytest.mark.parametrize("inherits", [True, False], ids=["inherited", "given by hand"])
 def test_an_undo_takes_no_acl_away(host: Host, tree: dict[str, Any], step: Moment, *, inherits: bool) -> None:
     """A deployment that failed must not have changed who can read what."""
@@ -160,7 +160,9 @@ def test_an_undo_gives_somebody_elses_file_its_acl_back(host: Host) -> None:
     tree = {"app/f": {"content": "same", "mtime_ns": MTIME_NS + 10**9}, "app/g": "ours"}
 
     failure = failure_of(
-        lambda: host.install(tree, behavior=FileExistsBehavior.OVERWRITE, observer=failing_at(Moment.RECORDS))
+        lambda: host.install(
+            tree, behavior=FileExistsBehavior.OVERWRITE, observer=failing_at(Moment.MANIFEST)
+        )
     )
 
     assert failure is not None
@@ -175,7 +177,7 @@ def net_bind_service() -> bytes:
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give capabilities")
 @pytest.mark.parametrize("owner", [0, NOBODY], ids=["same owner", "owner changed by hand"])
-@pytest.mark.parametrize("step", [Moment.RECORDS, Moment.COMMIT])
+@pytest.mark.parametrize("step", [Moment.MANIFEST, Moment.COMMIT])
 def test_an_undo_takes_no_capability_away(host: Host, owner: int, step: Moment) -> None:
     """The server that a hook lets listen on port 80 does not start again after a deployment that failed."""
     host.install({"app/server": "s"})

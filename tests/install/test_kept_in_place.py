@@ -171,7 +171,7 @@ def test_a_file_that_somebody_changes_each_time_fails_the_install(host: Host) ->
 
 @as_root
 @pytest.mark.root
-@pytest.mark.parametrize("step", [Moment.RECORDS, Moment.COMMIT])
+@pytest.mark.parametrize("step", [Moment.MANIFEST, Moment.COMMIT])
 def test_an_undo_gives_root_nothing_that_somebody_else_has_put_there(host: Host, step: Moment) -> None:
     """His file may have got the number of the one that he has removed, and root would own what he writes."""
     host.install(tree())

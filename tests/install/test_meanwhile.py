@@ -43,7 +43,7 @@ def crash(request: InstallRequest, step: Moment, number: int = 1) -> None:
 
 
 @pytest.mark.parametrize("name", ["app/pid", "app/sub/deep/pid", "app/sub/more/pid"])
-@pytest.mark.parametrize("step", [Moment.RECORDS, Moment.COMMIT])
+@pytest.mark.parametrize("step", [Moment.MANIFEST, Moment.COMMIT])
 def test_an_undo_leaves_what_others_have_put_into_a_new_directory(
     host: Host, name: str, step: Moment
 ) -> None:
@@ -92,7 +92,7 @@ def test_an_undo_leaves_what_an_application_has_put_over_a_new_file(
 ) -> None:
     """The application has written its state in the way that never loses any."""
     host.write({} if is_new_directory else {"app/own": "o"})
-    write = at_step(Moment.RECORDS, lambda: put_atomically(host.dest / "app/state", "customer data"))
+    write = at_step(Moment.MANIFEST, lambda: put_atomically(host.dest / "app/state", "customer data"))
 
     failure = failure_of(
         lambda: host.install(
@@ -106,7 +106,7 @@ def test_an_undo_leaves_what_an_application_has_put_over_a_new_file(
     assert [] == host.leftovers()
 
 
-@pytest.mark.parametrize("step", [Moment.SWITCH, Moment.RENAME, Moment.RECORDS, Moment.COMMIT])
+@pytest.mark.parametrize("step", [Moment.SWITCH, Moment.RENAME, Moment.MANIFEST, Moment.COMMIT])
 def test_a_file_that_was_replaced_meanwhile_stays_and_the_rest_is_put_back(host: Host, step: Moment) -> None:
     """Whoever wrote last is right, as if that had been done a moment after the undo."""
     host.install({"app/a": "rev1", "app/z": "z1", "app/gone": "g"})
@@ -137,7 +137,7 @@ def test_two_groups_that_make_the_same_directory_above_them_both_succeed(host: H
     assert {**expected, "apps/other/b": "b"} == host.tree()
 
 
-@pytest.mark.parametrize("step", [Moment.COPY, Moment.SWITCH, Moment.RENAME, Moment.RECORDS, Moment.COMMIT])
+@pytest.mark.parametrize("step", [Moment.COPY, Moment.SWITCH, Moment.RENAME, Moment.MANIFEST, Moment.COMMIT])
 def test_a_directory_that_becomes_a_link_in_the_middle_is_not_followed(host: Host, step: Moment) -> None:
     """Its owner must not be able to choose where root writes, nor to make the group undeployable."""
     victim = host.base / "victim"
@@ -167,7 +167,7 @@ def test_a_directory_that_becomes_a_link_in_the_middle_is_not_followed(host: Hos
     assert str(host.dest / "app") in logged
 
 
-@pytest.mark.parametrize("moment", [Moment.RECORDS, Moment.RENAME])
+@pytest.mark.parametrize("moment", [Moment.MANIFEST, Moment.RENAME])
 def test_an_undo_does_not_touch_a_directory_that_is_not_ours(host: Host, moment: Moment) -> None:
     """After the crash the operator closed it; the start of the agent must not open it again."""
     host.write({"app/own": "x"})
@@ -243,7 +243,7 @@ def test_a_very_deep_tree_is_removed(deep_host: Host) -> None:
 def test_a_very_deep_tree_of_the_application_does_not_break_an_undo(deep_host: Host) -> None:
     """It is not ours, so it stays; and the undo ends."""
     deep_host.dest.mkdir()
-    nest = at_step(Moment.RECORDS, lambda: nest_deeply(deep_host.dest / "app"))
+    nest = at_step(Moment.MANIFEST, lambda: nest_deeply(deep_host.dest / "app"))
 
     failure = failure_of(
         lambda: deep_host.install({"app/a": "a"}, observer=both(nest, failing_at(Moment.COMMIT)))
@@ -277,7 +277,7 @@ def place_of_x(host: Host) -> Path:
     return hidden[0] if hidden else host.dest / "app/x"
 
 
-@pytest.mark.parametrize("step", [Moment.SWITCH, Moment.RECORDS, Moment.COMMIT])
+@pytest.mark.parametrize("step", [Moment.SWITCH, Moment.MANIFEST, Moment.COMMIT])
 @pytest.mark.parametrize("is_killed", [False, True], ids=["completed", "killed"])
 def test_what_others_put_into_a_directory_that_gives_way_is_kept(
     host: Host, step: Moment, *, is_killed: bool

@@ -290,7 +290,7 @@ def test_a_failure_behind_the_link_puts_everything_back(host: Host) -> None:
     host.install(FIRST, durable=False)
     place = move(host)
     before = everything_about(place)
-    for kind in (Moment.COPY, Moment.RENAME, Moment.RECORDS):
+    for kind in (Moment.COPY, Moment.RENAME, Moment.MANIFEST):
 
         def fail(seen: Moment, _path: bytes, kind: Moment = kind) -> None:
             if seen == kind:

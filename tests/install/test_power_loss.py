@@ -158,8 +158,10 @@ def test_a_loss_of_power_at_any_step_of_an_undo_leaves_the_old_revision(
     skip_without(kind)
 
     def fail(device: Device, observer: Observer) -> None:
-        synced = at_step(Moment.RECORDS, lambda: subprocess.run(["sync", "-f", device.host.dest], check=True))
-        observers = both(observer, both(synced, failing_at(Moment.RECORDS)))
+        synced = at_step(
+            Moment.MANIFEST, lambda: subprocess.run(["sync", "-f", device.host.dest], check=True)
+        )
+        observers = both(observer, both(synced, failing_at(Moment.MANIFEST)))
         with pytest.raises(CommandFailure, match="a made-up error"):
             install(device.second, observer=observers)
 

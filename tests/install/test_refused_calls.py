@@ -60,7 +60,7 @@ def as_ordinary_user(place: Path, body: Callable[[Host], T]) -> T:
     return in_child(demoted)
 
 
-@pytest.mark.parametrize("step", [Moment.RECORDS, Moment.COMMIT])
+@pytest.mark.parametrize("step", [Moment.MANIFEST, Moment.COMMIT])
 def test_an_undo_gives_a_file_its_mode_back_that_can_not_be_read_any_more(place: Path, step: Moment) -> None:
     """An agent that does not run as root may have taken its own right to read; nobody could repair that by waiting."""
 
@@ -124,7 +124,7 @@ def test_hidden_names_that_need_not_be_listed_are_removed_where_that_is_forbidde
     assert ((), []) == as_ordinary_user(place, body)
 
 
-RECORDS = {Moment.LISTS, Moment.RECORDS}
+RECORDS = {Moment.INSTALL_JSON, Moment.CLEANUP_FILE, Moment.MANIFEST}
 MANY = {f"app/directory-{number % 60}/file-{number}": "old" for number in range(1800)}
 MANY_NEW = dict.fromkeys(MANY, "new")
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from agent.install.model.moments import Observer
     from tests.install.host import Host
 
-STEPS = [Moment.SWITCH, Moment.RENAME, Moment.LABEL, Moment.RECORDS, Moment.COMMIT]
+STEPS = [Moment.SWITCH, Moment.RENAME, Moment.LABEL, Moment.MANIFEST, Moment.COMMIT]
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_after_a_kill_the_rules_are_what_they_were(host: Host, policy: Policy, o
 
 def test_a_first_install_that_fails_leaves_no_rule(host: Host, policy: Policy) -> None:
     """A rule that nobody removes relabels whatever has that name years later."""
-    assert failure_of(lambda: host.install(OLD, OLD_RULES, observer=failing_at(Moment.RECORDS))) is not None
+    assert failure_of(lambda: host.install(OLD, OLD_RULES, observer=failing_at(Moment.MANIFEST))) is not None
 
     assert {} == policy.rules()
 
@@ -91,7 +91,7 @@ def test_after_an_undo_the_same_revision_can_be_installed(host: Host, policy: Po
     """Adding a rule that is there fails, and so does changing one that is not."""
     host.install(OLD, OLD_RULES)
     new_rules = appspec(a="other_t", c="new_t")
-    assert failure_of(lambda: host.install(NEW, new_rules, observer=failing_at(Moment.RECORDS))) is not None
+    assert failure_of(lambda: host.install(NEW, new_rules, observer=failing_at(Moment.MANIFEST))) is not None
 
     host.install(NEW, new_rules)
 

@@ -116,7 +116,7 @@ def test_a_second_process_that_is_killed_while_it_cleans_up_leaves_the_new_revis
     host.install(OLD)
     request = host.request(NEW, processes=2)
 
-    summary = in_child(lambda: install(request, observer=killing(Moment.FORGET)))
+    summary = in_child(lambda: install(request, observer=killing(Moment.REMOVE_HIDDEN)))
 
     assert 1199 == summary.replaced
     assert {"new"} == {(host.dest / name).read_text() for name in OLD if name in NEW}

@@ -36,7 +36,7 @@ def put_something_there(host: Host) -> None:
     (host.dest / "app/x/deep/theirs").write_text("theirs")
 
 
-@pytest.mark.parametrize("moment", [Moment.RENAME, Moment.RECORDS])
+@pytest.mark.parametrize("moment", [Moment.RENAME, Moment.MANIFEST])
 def test_all_is_reported_as_put_back_that_is(
     host: Host, request_of_new: InstallRequest, moment: Moment
 ) -> None:
@@ -55,14 +55,14 @@ def test_all_is_reported_as_put_back_that_is_at_the_second_attempt(host: Host) -
     host.install(OLD)
     request = host.request(NEW, undo_patience_s=10)
     before = host.everything()
-    observer = both(failing_at(Moment.RECORDS), failing_at(Moment.RESTORE_DIRECTORY))
+    observer = both(failing_at(Moment.MANIFEST), failing_at(Moment.RESTORE_DIRECTORY))
 
     failure = failure_of(partial(install, request, observer=observer))
     assert before == host.everything()
     assert failure is not None
     assert "Everything was put back" in failure.message
 
-    observer = both(failing_at(Moment.RECORDS), failing_at(Moment.RESTORE_OLD, 2))
+    observer = both(failing_at(Moment.MANIFEST), failing_at(Moment.RESTORE_OLD, 2))
     failure = failure_of(partial(install, request, observer=observer))
     assert before == host.everything()
     assert failure is not None
@@ -76,7 +76,7 @@ def test_the_name_is_there_at_every_moment(host: Host, request_of_new: InstallRe
     def observe(moment: Moment, _path: bytes) -> None:
         if not os.path.lexists(host.dest / "app/x"):
             absent.append(moment)
-        if moment is Moment.RECORDS:
+        if moment is Moment.MANIFEST:
             raise OSError(errno.EIO, "a made-up error")
 
     with pytest.raises(CommandFailure):
@@ -88,7 +88,7 @@ def test_the_name_is_there_at_every_moment(host: Host, request_of_new: InstallRe
 
 def test_others_files_are_kept_beside_the_file(host: Host, request_of_new: InstallRequest) -> None:
     """I7: the application has begun to use the new directory, and its data are not ours to throw away."""
-    observer = both(at_step(Moment.RECORDS, lambda: put_something_there(host)), failing_at(Moment.COMMIT))
+    observer = both(at_step(Moment.MANIFEST, lambda: put_something_there(host)), failing_at(Moment.COMMIT))
 
     with pytest.raises(CommandFailure):
         install(request_of_new, observer=observer)
@@ -106,7 +106,7 @@ def test_others_files_are_kept_too_by_a_recovery_that_is_killed_and_begun_again(
     while was_killed:
         number += 1
         host.install(OLD)
-        observer = both(at_step(Moment.RECORDS, lambda: put_something_there(host)), killed_at(Moment.COMMIT))
+        observer = both(at_step(Moment.MANIFEST, lambda: put_something_there(host)), killed_at(Moment.COMMIT))
         assert ended(start(partial(install, host.request(NEW), observer=observer)))
 
         was_killed = killed_before(number, lambda _count: host.recover())

@@ -22,7 +22,7 @@ OLD, NEW = {"app/a": "1", "app/b": "1", "app/gone": "g"}, {"app/a": "2", "app/b"
 
 KILLED = [
     pytest.param(Moment.RENAME, "install-undo-incomplete", OLD, id="to be undone"),
-    pytest.param(Moment.FORGET, "install-not-completed", NEW, id="to be completed"),
+    pytest.param(Moment.REMOVE_HIDDEN, "install-not-completed", NEW, id="to be completed"),
 ]
 
 

@@ -68,7 +68,7 @@ def test_a_script_may_leave_a_part_of_a_source(host: Host) -> None:
 
 
 @pytest.mark.parametrize("name", ["app/a", "app/sub/b", "app/sub/link", "app/sub"])
-@pytest.mark.parametrize("when", [Moment.JOURNAL, Moment.LISTS])
+@pytest.mark.parametrize("when", [Moment.JOURNAL, Moment.INSTALL_JSON])
 def test_what_vanishes_while_it_is_installed_puts_everything_back(
     host: Host, name: str, when: Moment
 ) -> None:

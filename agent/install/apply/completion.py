@@ -9,7 +9,7 @@ import os
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
-from agent.install.apply.hidden_names import GONE, Forgotten, HiddenNames, log_stuck, sync_changes
+from agent.install.apply.hidden_names import GONE, HiddenNames, HiddenRemoval, log_stuck, sync_changes
 from agent.install.apply.journal_places import places_of_journal
 from agent.install.attributes.selinux import drop_rule
 from agent.install.journal.entries import (
@@ -61,13 +61,13 @@ class Replaced(NamedTuple):
     in which it has left any are all in here. After a crash nobody knows them, and the journal tells where to look.
 
     Attributes:
-        forgotten: what came of removing what was replaced, by the directory.
+        removals: what came of removing what was replaced, by the directory.
         hiding: directories that may still hold hidden names.
         is_any: whether anything was replaced.
         leaves_something: whether the journal names anything that goes, and has its own name still.
     """
 
-    forgotten: list[tuple[bytes, Forgotten]]
+    removals: list[tuple[bytes, HiddenRemoval]]
     hiding: set[bytes]
     is_any: bool
     leaves_something: bool
@@ -76,17 +76,17 @@ class Replaced(NamedTuple):
 class CarriedOut(Protocol):
     """An Install that this very process has carried out, so that it knows what the journal would tell, and more."""
 
-    def forget(self) -> Replaced | None:
+    def remove_replaced(self) -> Replaced | None:
         """Remove the files that were replaced. None when it is not known what is left of them."""
 
     def sync(self) -> None:
-        """Afterwards all that was changed is on the disk. It may raise OSError."""
+        """Wait until all that was changed is on the disk. It may raise OSError."""
 
 
 def complete(
     journal: Journal, observer: Observer, *, carried_out: CarriedOut | None = None, durable: bool = True
 ) -> Completion:
-    """Afterwards what only the previous revision had is gone, and all hidden names, as far as that is possible.
+    """Remove what only the previous revision had, and all that has hidden names, as far as that is possible.
 
     Args:
         journal: of the Install.
@@ -97,16 +97,16 @@ def complete(
     Raises:
         OSError: the disk does not take it.
     """
-    replaced = None if carried_out is None else carried_out.forget()
+    replaced = None if carried_out is None else carried_out.remove_replaced()
     with closing(places_of_journal(journal)) as places:
         completing = _Completing(journal, places, observer)
         if replaced is None:
-            has_hidden = completing.forget_hidden(Hiding)
+            has_hidden = completing.remove_hidden(Hiding)
         else:
             has_hidden = replaced.is_any
-            completing.forget_in(replaced.hiding)
-            for directory, forgotten in replaced.forgotten:
-                completing.take_over(directory, forgotten)
+            completing.remove_hidden_in(replaced.hiding)
+            for directory, removal in replaced.removals:
+                completing.take_over(directory, removal)
         if replaced is None or replaced.leaves_something:
             completing.remove_leftovers()
         if durable and (completing.has_removed or has_hidden):
@@ -118,11 +118,11 @@ def complete(
     return Completion(completing.removed, completing.kept, completing.stuck)
 
 
-def forget(journal: Journal, observer: Observer) -> list[str]:
-    """Afterwards the hidden names are gone, and all else is as it is; those that could not be removed are listed."""
+def remove_hidden(journal: Journal, observer: Observer) -> list[str]:
+    """Remove what has hidden names, and nothing else; the paths of what could not be removed."""
     with closing(places_of_journal(journal)) as places:
         completing = _Completing(journal, places, observer)
-        completing.forget_hidden(Touched, Hiding)
+        completing.remove_hidden(Touched, Hiding)
     return [os.fsdecode(path) for path in completing.stuck]
 
 
@@ -149,22 +149,22 @@ class _Completing:
         self._observe = observer
         self._hidden = HiddenNames(journal, places, observer)
 
-    def forget_hidden(self, *kinds: type[Touched | Hiding]) -> bool:
+    def remove_hidden(self, *kinds: type[Touched | Hiding]) -> bool:
         """Remove the hidden names where entries of these kinds are. Whether there may have been any."""
         hiding = {entry.path for entry in self._journal.entries(*kinds)}
-        self.forget_in(hiding)
+        self.remove_hidden_in(hiding)
         return bool(hiding)
 
-    def forget_in(self, hiding: Collection[bytes]) -> None:
+    def remove_hidden_in(self, hiding: Collection[bytes]) -> None:
         """Remove the hidden names in these directories."""
         for directory in sorted(hiding):
-            self.take_over(directory, self._hidden.forget(directory))
+            self.take_over(directory, self._hidden.remove_files(directory))
 
-    def take_over(self, directory: bytes, forgotten: Forgotten) -> None:
+    def take_over(self, directory: bytes, removal: HiddenRemoval) -> None:
         """What came of that, and the directories that were left."""
-        self.stuck += forgotten.stuck
-        for name in forgotten.displaced:
-            self._forget_displaced(directory, name)
+        self.stuck += removal.stuck
+        for name in removal.displaced:
+            self._remove_displaced(directory, name)
 
     def remove_leftovers(self) -> None:
         """Remove what has its own name still."""
@@ -200,7 +200,7 @@ class _Completing:
         self._observe(Moment.REMOVE, path)
         os.unlink(entry.name, dir_fd=dir_fd)
 
-    def _forget_displaced(self, directory: bytes, name: bytes) -> None:
+    def _remove_displaced(self, directory: bytes, name: bytes) -> None:
         """Remove a directory that has given way to a file; what others have put into it meanwhile is kept beside it.
 
         Somebody may have given its hidden name to another one: from that, nothing goes.
@@ -221,7 +221,7 @@ class _Completing:
             return  # for the next time
         dir_fd = self._places.of(directory)
         try:
-            self._observe(Moment.FORGET, place)
+            self._observe(Moment.REMOVE_HIDDEN, place)
             os.rmdir(name, dir_fd=dir_fd)
         except OSError as error:
             if error.errno not in GONE:
@@ -249,7 +249,7 @@ class _Completing:
 
     def _discard(self, directory: bytes, name: bytes) -> None:
         try:
-            self._observe(Moment.FORGET, directory + b"/" + name)
+            self._observe(Moment.REMOVE_HIDDEN, directory + b"/" + name)
             self._hidden.remove(directory, name)
         except OSError as error:
             log_stuck(directory + b"/" + name, error)

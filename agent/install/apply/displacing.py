@@ -69,7 +69,7 @@ class DisplacingDirectories:
         return any(exists(dir_fd, name) for name in names)
 
     def give_way(self, change: Change, dir_fd: int) -> None:
-        """Afterwards the name is free, or, where names can be exchanged, what was there before has it.
+        """Take the new one's name away from it: the name is free then, or, where names can be exchanged, the old one has it.
 
         Args:
             change: the line about what it has replaced.

@@ -27,7 +27,7 @@ _UNDO_PAUSE_S = 0.5
 
 
 def undo_install(group: GroupFiles, observer: Observer, *, cause: str = "") -> set[bytes]:
-    """Afterwards everything is as it was before the Install that has left a journal, and that is gone.
+    """Put everything back as it was before the Install that has left a journal, and remove the journal.
 
     Args:
         group: whose Install it is.

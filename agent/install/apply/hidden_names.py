@@ -26,7 +26,7 @@ GONE = frozenset({errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, er
 """Errors that say that there is nothing to be removed any more, or that somebody needs it."""
 
 
-class Forgotten(NamedTuple):
+class HiddenRemoval(NamedTuple):
     """What came of removing the hidden names in a directory.
 
     Attributes:
@@ -41,7 +41,7 @@ class Forgotten(NamedTuple):
         """Remove the file or link with this hidden name, or note why not. False when there is none."""
         path = directory.rstrip(b"/") + b"/" + name
         try:
-            observer(Moment.FORGET, path)
+            observer(Moment.REMOVE_HIDDEN, path)
             os.unlink(name, dir_fd=dir_fd)
         except IsADirectoryError:
             self.displaced.append(name)
@@ -75,7 +75,7 @@ class HiddenNames:
         self._inodes: frozenset[int] | None = None
 
     def discard(self, directory: bytes) -> None:
-        """Afterwards there are none in this directory.
+        """Remove all that have one in this directory.
 
         Raises:
             OSError: one can't be removed.
@@ -91,7 +91,7 @@ class HiddenNames:
             self.remove(directory, name)
 
     def remove(self, directory: bytes, name: bytes) -> None:
-        """Afterwards this one is gone, with all that is in it.
+        """Remove what has this one, with all that is in it.
 
         Where others may write to the directory, they can give the name to another one. So a directory that is not empty
         must be known by its inode there; after a power failure, it may not be, and is left. So is what others have
@@ -128,22 +128,22 @@ class HiddenNames:
             self._inodes = frozenset(entry.inode for entry in self._journal.entries(NewDirectory))
         return self._inodes
 
-    def forget(self, directory: bytes) -> Forgotten:
-        """Remove the files and links among them."""
-        forgotten = Forgotten([], [])
+    def remove_files(self, directory: bytes) -> HiddenRemoval:
+        """Remove the files and links that have one in this directory."""
+        removal = HiddenRemoval([], [])
         try:
             descriptor = self._places.opened(directory)
         except OSError as error:
-            forgotten.miss(directory, error)
-            return forgotten
+            removal.miss(directory, error)
+            return removal
         try:
             for name in self._hidden_in(descriptor):
-                forgotten.remove(name, directory, descriptor, self._observe)
+                removal.remove(name, directory, descriptor, self._observe)
         except OSError as error:
-            forgotten.refuse(directory, error)
+            removal.refuse(directory, error)
         finally:
             os.close(descriptor)
-        return forgotten
+        return removal
 
     def _hidden_in(self, descriptor: int) -> list[bytes]:
         """All in this open directory."""
@@ -152,7 +152,7 @@ class HiddenNames:
 
 
 def sync_changes(journal: Journal, places: Places) -> None:
-    """Afterwards all that was changed at the destinations is on the disk.
+    """Wait until all that was changed at the destinations is on the disk.
 
     Raises:
         OSError: the disk does not take it.

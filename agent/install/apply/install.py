@@ -41,7 +41,7 @@ _CHANGED = frozenset({errno.EEXIST, errno.ENOENT, errno.EAGAIN, errno.ESTALE, er
 
 
 def install(request: InstallRequest, *, observer: Observer = unobserved) -> InstallSummary:
-    """Afterwards the revision is installed, or the host is as it was before.
+    """Install the revision, or leave the host as it was before.
 
     An earlier Install of the group that was interrupted is undone or completed first.
 

@@ -19,7 +19,7 @@ _ITSELF = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def give_label(path: bytes, context: SelinuxContext, places: Places, *, is_known: bool) -> None:
-    """Afterwards the host's policy gives this path the label, and what this Install has put there has it.
+    """Have the host's policy give this path the label, and give it to what this Install has put there.
 
     Args:
         path: of a file or directory, as the AppSpec spells it.
@@ -44,7 +44,7 @@ def give_label(path: bytes, context: SelinuxContext, places: Places, *, is_known
 
 
 def restore_label(entry: Label, places: Places) -> None:
-    """Afterwards the rule of an earlier Install is what it was, or there is none; a failure is only logged."""
+    """Put the rule of an earlier Install back, or drop ours where there was none; a failure is only logged."""
     if not entry.had_rule:
         drop_rule(entry.path)
     elif entry.was is not None:

@@ -74,7 +74,7 @@ class OwnDirectories:
     def differing(self) -> list[PlannedDirectory]:
         """Those made by earlier Installs that have not what they are to have, in the order of the plan; nothing is changed.
 
-        Afterwards `FreshDirectories.differing` has those that hand down something else until this Install is done.
+        `FreshDirectories.differing` then has those that hand down something else until this Install is done.
         """
         steps = [step for step in self._plan.steps if isinstance(step, PlannedDirectory)]
         ours = [step for step in steps if step.directory.standing is Standing.OURS]

@@ -28,7 +28,7 @@ from agent.install.apply.staging import Stager
 from agent.install.apply.switching import Switcher
 from agent.install.apply.work_units import UnitWork
 from agent.install.compare.comparer import Comparer
-from agent.install.compare.findings import stage_broken_links
+from agent.install.compare.findings import stage_broken_hard_links
 from agent.install.journal.entries import encode
 from agent.install.journal.journal import (
     complete_journal,
@@ -90,7 +90,7 @@ def _compare_files(attempt: Attempt, comparer: Comparer, survey: Survey) -> None
     answers = do_all(compare, len(unknown), processes=processes)
     for (number, _), found in zip(unknown, answers, strict=True):
         findings[number] = found
-    stage_broken_links(findings)
+    stage_broken_hard_links(findings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +191,7 @@ class Begun:
 
     def _stage_instructions(self) -> StagedRecord:
         attempt = self.attempt
-        attempt.observe(Moment.LISTS, os.fsencode(attempt.group.instructions))
+        attempt.observe(Moment.INSTALL_JSON, os.fsencode(attempt.group.instructions))
         return stage_instructions(
             attempt.group, attempt.token, attempt.request, attempt.plan, syncs=attempt.syncs_records()
         )
@@ -247,7 +247,7 @@ class Staged:
 
     def _stage_cleanup(self) -> StagedRecord:
         attempt = self.attempt
-        attempt.observe(Moment.LISTS, os.fsencode(attempt.group.cleanup))
+        attempt.observe(Moment.CLEANUP_FILE, os.fsencode(attempt.group.cleanup))
         return stage_cleanup(attempt.group, attempt.token, attempt.plan, syncs=attempt.syncs_records())
 
     def _give_label(self, path: bytes, attributes: Attributes) -> None:
@@ -285,7 +285,7 @@ class Switched:
             OSError: a disk does not take it.
         """
         attempt, plan = self.attempt, self.attempt.plan
-        attempt.observe(Moment.RECORDS, os.fsencode(attempt.group.manifest))
+        attempt.observe(Moment.MANIFEST, os.fsencode(attempt.group.manifest))
         stage_manifest(
             attempt.group,
             attempt.token,
@@ -336,16 +336,16 @@ class Committed:
         attempt = self.attempt
         return complete_install(attempt.group, attempt.observe, self, durable=attempt.request.options.durable)
 
-    def forget(self) -> Replaced | None:
+    def remove_replaced(self) -> Replaced | None:
         """Remove the files that were replaced. None when it is not known what is left of them."""
         try:
-            forgotten = self.units.forget()
+            removals = self.units.remove_replaced()
         except SecondProcessKilled:
             return None  # it has not done its part
         attempt, hiding = self.attempt, self.units.hiding()
         return Replaced(
             # Where hidden names are looked for, what is left of these is found again.
-            forgotten=[item for item in forgotten if item[0] not in hiding],
+            removals=[item for item in removals if item[0] not in hiding],
             hiding=hiding,
             is_any=any(item.replaced for item in attempt.findings)
             or any(step.directory.replaces for step in attempt.new_directories),
@@ -353,7 +353,7 @@ class Committed:
         )
 
     def sync(self) -> None:
-        """Afterwards all that was changed is on the disk.
+        """Wait until all that was changed is on the disk.
 
         Raises:
             OSError: the disk does not take it.

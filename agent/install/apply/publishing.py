@@ -44,7 +44,7 @@ class StagedRecord(NamedTuple):
 def stage_instructions(
     files: GroupFiles, token: str, request: InstallRequest, plan: InstallPlan, *, syncs: bool
 ) -> StagedRecord:
-    """Afterwards install.json is beside its place, waiting for `publish_records`.
+    """Write install.json beside its place, where it waits for `publish_records`.
 
     Args:
         files: the group's.
@@ -68,7 +68,7 @@ def stage_instructions(
 
 
 def stage_cleanup(files: GroupFiles, token: str, plan: InstallPlan, *, syncs: bool) -> StagedRecord:
-    """Afterwards the cleanup file is beside its place, waiting for `publish_records`.
+    """Write the cleanup file beside its place, where it waits for `publish_records`.
 
     Args:
         files: the group's.
@@ -95,7 +95,7 @@ def stage_manifest(
     instructions: StagedRecord,
     syncs: bool,
 ) -> None:
-    """Afterwards the manifest is beside its place, too.
+    """Write the manifest beside its place, where it waits for `publish_records`.
 
     Args:
         files: the group's.
@@ -122,7 +122,7 @@ def stage_manifest(
 
 
 def publish_records(files: GroupFiles, token: str) -> None:
-    """Afterwards the staged files have their places. May be called again."""
+    """Let the staged files take their places. May be called again."""
     for path in (files.instructions, files.manifest, files.cleanup):
         staged = files.staged(path, token)
         if is_there(staged):
@@ -131,7 +131,7 @@ def publish_records(files: GroupFiles, token: str) -> None:
 
 
 def claim_paths(files: GroupFiles, paths: Collection[bytes]) -> None:
-    """Afterwards these are among what the last Install created, as far as its records go."""
+    """Add these to what the last Install created, as far as its records tell."""
     lines = b"".join(path + b"\n" for path in paths if b"\n" not in path)
     records = fitting_records(files)
     known = records.cleanup or b""
@@ -151,13 +151,13 @@ def claim_paths(files: GroupFiles, paths: Collection[bytes]) -> None:
 
 
 def discard_records(files: GroupFiles, token: str) -> None:
-    """Afterwards there are no staged files. May be called again."""
+    """Remove the staged files. May be called again."""
     for path in (files.instructions, files.manifest, files.cleanup):
         files.staged(path, token).unlink(missing_ok=True)
 
 
 def _write(path: Path, parts: Iterable[bytes], *, syncs: bool) -> bytes:
-    """Afterwards the file is there, in the state that is returned, and on the disk if it `syncs`."""
+    """Write the file, and wait for the disk if it `syncs`; the state that the file is in then."""
     with path.open("wb") as stream:
         os.fchmod(stream.fileno(), 0o644)
         stream.writelines(parts)

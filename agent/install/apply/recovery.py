@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from agent.deployments.group_files import GroupFiles
 from agent.errors import CommandFailure, InstallNotCompleted
 from agent.files import is_there
-from agent.install.apply.completion import complete, forget
+from agent.install.apply.completion import complete, remove_hidden
 from agent.install.apply.ending import complete_install, undo_install
 from agent.install.apply.failures import not_completed, not_mounted, stuck_not_claimed
 from agent.install.apply.publishing import claim_paths, discard_records
@@ -26,7 +26,7 @@ log = get_logger()
 
 
 def recover_install(instructions_directory: Path, group_id: str, *, observer: Observer = unobserved) -> bool:
-    """Afterwards no interrupted Install of the group is left. True when one was undone.
+    """Undo or complete an interrupted Install of the group. True when one was undone.
 
     One that had succeeded, and was only interrupted while it removed old files, is completed, as
     far as the system lets us. The observer is told `published` once its records are in their places,
@@ -44,7 +44,7 @@ def recover_install(instructions_directory: Path, group_id: str, *, observer: Ob
     if missing := unmounted(journal):
         raise CommandFailure("install-undo-incomplete", not_mounted(missing, journal.path, "undone"))
     if journal.is_whole and journal.records != state_of_records(group):
-        _forget_overtaken(group, journal)
+        _give_up_overtaken(group, journal)
         return False
     undo_install(group, unobserved)
     log.warning("install_undone_after_interruption", group_id=group_id)
@@ -52,7 +52,7 @@ def recover_install(instructions_directory: Path, group_id: str, *, observer: Ob
 
 
 def claim_stuck(group: GroupFiles) -> None:
-    """Afterwards no committed Install waits for files to be removed: those that can't be count as installed by this group.
+    """Complete a committed Install, and count what can't be removed as installed by this group.
 
     So the next Install removes or replaces them, or says why not.
 
@@ -78,19 +78,19 @@ def _recover_committed(group: GroupFiles, observer: Observer) -> None:
     else:
         is_overtaken = not installed_deployment(group.directory, group.group_id)
     if is_overtaken:
-        _forget_overtaken(group, journal)
+        _give_up_overtaken(group, journal)
         return
     complete_install(group, observer)
     log.info("install_completed_after_interruption", group_id=group.group_id)
 
 
-def _forget_overtaken(group: GroupFiles, journal: Journal) -> None:
+def _give_up_overtaken(group: GroupFiles, journal: Journal) -> None:
     """Another agent has installed something since: nothing of ours counts any more but what we have hidden.
 
     Raises:
         CommandFailure: `install-not-completed`.
     """
-    stuck = forget(journal, unobserved)
+    stuck = remove_hidden(journal, unobserved)
     try:
         discard_records(group, journal.token.decode())
         journal.path.unlink()

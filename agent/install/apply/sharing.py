@@ -4,7 +4,7 @@ Each shortcut rests on something:
 
 - Any process may take any unit, at any time of a phase, because units are independent of each other.
 - What is known of a unit stays in the process that has staged it, and only the journal's lines and a few numbers go to
-  the first one, because that process also switches the unit and forgets what it has replaced.
+  the first one, because that process also switches the unit and removes what it has replaced.
 - Names of files that have several are the exception: the first process does them all, in every phase, after the rest.
   So it is told all about the units that have any; and about files that are found to need other attributes only when
   they are staged, which it has to write into the journal.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from agent.install.apply.attempt import Attempt
-    from agent.install.apply.hidden_names import Forgotten
+    from agent.install.apply.hidden_names import HiddenRemoval
     from agent.install.apply.new_directories import NewDirectories
     from agent.install.apply.work_units import UnitWork
     from agent.install.compare.findings import Findings
@@ -85,7 +85,7 @@ class SharedUnits:
                 self._stage,
                 self._state_of,
                 self._switch,
-                self._forget,
+                self._remove_replaced,
                 processes=processes_for(count, attempt.request.options.processes),
             )
 
@@ -98,7 +98,7 @@ class SharedUnits:
         return self._crew.begin(self._look, len(self._changing))()
 
     def stage(self, meanwhile: Callable[[], T]) -> T:
-        """Afterwards everything new exists, under hidden names or in directories that have such names.
+        """Make everything new, under hidden names or in directories that have such names.
 
         Args:
             meanwhile: what this process does while the other one has begun already.
@@ -118,7 +118,7 @@ class SharedUnits:
                         self._findings[unit.number].count(*counts)
                     else:
                         self._findings[unit.number] = findings
-                        self._work.stage_linked(unit)
+                        self._work.stage_hard_links(unit)
                         lines = self._work.journal_of(unit)
                 self._journal.append(lines)
             self._work.end_staging()
@@ -146,7 +146,7 @@ class SharedUnits:
         }
 
     def switch(self, meanwhile: Callable[[], T]) -> T:
-        """Afterwards all files have their places; those in new directories have them already.
+        """Let all files take their places; those in new directories have them already.
 
         Args:
             meanwhile: what this process does while the other one has begun already.
@@ -156,15 +156,15 @@ class SharedUnits:
         """
         complete = self._crew.begin_again(self._switch)
         done = meanwhile()
-        linked: list[FilesUnit] = []
+        hard_linked: list[FilesUnit] = []
         for unit, lines in zip(self._units, complete(), strict=True):
-            if self._work.has_linked(unit):
+            if self._work.has_hard_links(unit):
                 self._work.switch(unit)
-                linked.append(unit)
+                hard_linked.append(unit)
             elif isinstance(unit, FilesUnit):
                 self._lines[unit.number] = lines
-        for unit in linked:
-            self._work.look_at_linked(unit)
+        for unit in hard_linked:
+            self._work.look_at_hard_links(unit)
         return done
 
     def manifest_of(self, number: int) -> bytes:
@@ -179,24 +179,24 @@ class SharedUnits:
             return self._findings[number].lines
         return [line.rpartition(b" ")[0] for line in lines.split(b"\n")[:-1]]
 
-    def forget(self) -> list[tuple[bytes, Forgotten]]:
+    def remove_replaced(self) -> list[tuple[bytes, HiddenRemoval]]:
         """Remove what was replaced, but by files that have several names; what came of it, where that was something."""
-        answers = self._crew.begin_again(self._forget)()
+        answers = self._crew.begin_again(self._remove_replaced)()
         return [
-            (unit.files.directory.real, forgotten)
-            for unit, forgotten in zip(self._units, answers, strict=True)
-            if forgotten is not None and isinstance(unit, FilesUnit)
+            (unit.files.directory.real, removal)
+            for unit, removal in zip(self._units, answers, strict=True)
+            if removal is not None and isinstance(unit, FilesUnit)
         ]
 
     def hiding(self) -> set[bytes]:
         """Directories that may still hold hidden names then."""
         outer = {step.directory.real.rpartition(b"/")[0] or b"/" for step in self._new.outer}
-        linked = {
+        hard_linked = {
             unit.files.directory.real
             for unit in self._units
-            if self._work.has_linked(unit) and not unit.is_in_new_directory
+            if self._work.has_hard_links(unit) and not unit.is_in_new_directory
         }
-        return outer | linked
+        return outer | hard_linked
 
     def _look(self, number: int) -> tuple[int, bytes]:
         return self._look_at(self._changing[number])
@@ -209,7 +209,7 @@ class SharedUnits:
         findings = self._findings[unit.number]
         adjusted_before = len(findings.adjusted)
         self._work.stage(unit)
-        if findings.linked or len(findings.adjusted) > adjusted_before:
+        if findings.hard_links or len(findings.adjusted) > adjusted_before:
             return b"", _NOTHING, findings
         return self._work.journal_of(unit), findings.counts(), None
 
@@ -218,15 +218,15 @@ class SharedUnits:
 
     def _switch(self, number: int) -> bytes:
         unit = self._units[number]
-        if isinstance(unit, DirectoryUnit) or self._work.has_linked(unit):
+        if isinstance(unit, DirectoryUnit) or self._work.has_hard_links(unit):
             return b""
         self._work.switch(unit)
         lines = self._work.manifest_of(unit.number, unit.files)
         self._findings[unit.number].lines = []
         return lines
 
-    def _forget(self, number: int) -> Forgotten | None:
-        return self._work.forget(self._units[number])
+    def _remove_replaced(self, number: int) -> HiddenRemoval | None:
+        return self._work.remove_replaced(self._units[number])
 
 
 @contextmanager

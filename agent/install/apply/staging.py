@@ -64,7 +64,7 @@ class Stager:
         self._is_root = os.geteuid() == 0
 
     def stage(self, files: PlannedFiles, findings: Findings) -> Findings:
-        """Afterwards what is to be done waits under hidden names, and nothing else has changed.
+        """Make what is to be done ready under hidden names, and change nothing else.
 
         Args:
             files: what is planned.
@@ -86,7 +86,7 @@ class Stager:
             raise failed_step(files, 0 if work is None else work.position, error) from error
         return findings
 
-    def stage_linked(self, files: PlannedFiles, findings: Findings, links: Links) -> None:
+    def stage_hard_links(self, files: PlannedFiles, findings: Findings, links: HardLinks) -> None:
         """Stage what `stage` has left: files with several names in the archive have several names again.
 
         Raises:
@@ -95,8 +95,8 @@ class Stager:
         position = 0
         try:
             with self._begin(files, findings) as work:
-                for position in findings.linked:
-                    work.stage_linked(position, links)
+                for position in findings.hard_links:
+                    work.stage_hard_links(position, links)
         except OSError as error:
             raise failed_step(files, position, error) from error
 
@@ -125,7 +125,7 @@ class _FirstName(NamedTuple):
     has_acl: bool
 
 
-class Links:
+class HardLinks:
     """The files of the archive that have several names, as far as they are staged."""
 
     def __init__(self) -> None:
@@ -239,10 +239,15 @@ class _Staging:
         if not stat.S_ISREG(source.st_mode):
             raise OSError(errno.EINVAL, "it is no longer a file in the archive")
         if source.st_nlink > 1:
-            self._findings.linked.append(position)
+            self._findings.hard_links.append(position)
             return
         digest = self._comparison.digest_of_source(name, source)
-        if digest is None and inode and self._findings.is_guess and self._is_there_after_all(position, name):
+        if (
+            digest is None
+            and inode
+            and self._findings.trusts_index
+            and self._is_there_after_all(position, name)
+        ):
             return
         self._copy(position, name, descriptor, source, inode, digest=digest)
 
@@ -334,7 +339,7 @@ class _Staging:
         else:
             self._findings.note_new(position, status.st_ino, inode, target, is_link=True, has_acl=False)
 
-    def stage_linked(self, position: int, links: Links) -> None:
+    def stage_hard_links(self, position: int, links: HardLinks) -> None:
         """Stage a name of a file that has several: the first is copied, the others are linked to it."""
         name = self._files.names[position]
         there = self._comparison.status(name) if self._files.may_replace(name) else None

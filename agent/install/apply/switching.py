@@ -6,7 +6,7 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from agent.install.apply.hidden_names import Forgotten
+from agent.install.apply.hidden_names import HiddenRemoval
 from agent.install.attributes.of_files import wanted_of
 from agent.install.compare.findings import NewFiles
 from agent.install.journal.names import new_name, old_name
@@ -82,24 +82,24 @@ class Switcher:
         except OSError as error:
             raise failed_step(files, position, error) from error
 
-    def forget_replaced(self, files: PlannedFiles, findings: Findings) -> Forgotten:
+    def remove_replaced(self, files: PlannedFiles, findings: Findings) -> HiddenRemoval:
         """Remove what these files have replaced."""
-        forgotten = Forgotten([], [])
+        removal = HiddenRemoval([], [])
         directory = files.directory.real
         new = findings.new.numbers() if isinstance(findings.new, NewFiles) else ()
         numbers = [files.number + position for position, _inode, old_inode in new if old_inode]
         if not numbers:
-            return forgotten
+            return removal
         try:
             dir_fd = self._places.of(directory)
         except OSError as error:
-            forgotten.miss(directory, error)
-            return forgotten
+            removal.miss(directory, error)
+            return removal
         for number in numbers:
             for name in (new_name(self._token, number), old_name(self._token, number)):
-                if forgotten.remove(name, directory, dir_fd, self._observe):
+                if removal.remove(name, directory, dir_fd, self._observe):
                     break
-        return forgotten
+        return removal
 
     def _take_place(
         self, dir_fd: int, name: bytes, number: int, *, replaces: bool, is_file: bool = True

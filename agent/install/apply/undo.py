@@ -63,7 +63,7 @@ class Undone(NamedTuple):
 
 
 def undo(journal: Journal, observer: Observer) -> Undone:
-    """Afterwards the previous revision is whole again (I6), but for what the answer lists.
+    """Make the previous revision whole again (I6), but for what the answer lists.
 
     First everything gets its old name back and the new files their hidden ones, then those go.
     In between, the journal goes back to the phase `staging`: from then on, hidden names hold nothing
@@ -289,7 +289,7 @@ class _RestoringDirectories:
         self._observe = observer
 
     def restore(self, entry: Touched) -> None:
-        """Afterwards the directory is as it was."""
+        """Remove the hidden names in the directory, and give it back its attributes and times."""
         _opened(self._places, entry.path)
         self._hidden.discard(entry.path)
         self._observe(Moment.RESTORE_DIRECTORY, entry.path)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeGuard
 
-from agent.install.apply.staging import Links
+from agent.install.apply.staging import HardLinks
 from agent.install.compare.findings import NewFiles
 from agent.install.journal.batches import encode_changes, encode_new_files
 from agent.install.journal.entries import MadeFiles, encode
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from agent.install.apply.attempt import Attempt
-    from agent.install.apply.hidden_names import Forgotten
+    from agent.install.apply.hidden_names import HiddenRemoval
     from agent.install.apply.new_directories import NewDirectories
     from agent.install.apply.staging import Stager
     from agent.install.apply.switching import Switcher
@@ -96,7 +96,7 @@ class UnitWork:
         self._new = new
         self._stager: Stager | None = stager
         self._switcher = switcher
-        self._links = Links()
+        self._hard_links = HardLinks()
 
     def stage(self, unit: WorkUnit) -> None:
         """Make everything of it ready, but for the names of files that have several.
@@ -113,22 +113,22 @@ class UnitWork:
         if self._stager is not None and (findings.pending is None or findings.pending):
             self._stager.stage(files, findings)
 
-    def stage_linked(self, unit: WorkUnit) -> None:
+    def stage_hard_links(self, unit: WorkUnit) -> None:
         """Make those ready, too, once that is done with all units.
 
         Raises:
             StepFailed: the rest was not tried.
         """
-        if self._stager is not None and self.has_linked(unit):
-            self._stager.stage_linked(unit.files, self._findings[unit.number], self._links)
+        if self._stager is not None and self.has_hard_links(unit):
+            self._stager.stage_hard_links(unit.files, self._findings[unit.number], self._hard_links)
 
     def end_staging(self) -> None:
         """Nothing is staged any more; what was listed of the previous revision and of the archive goes: that is large."""
         self._stager = None
 
-    def has_linked(self, unit: WorkUnit) -> TypeGuard[FilesUnit]:
+    def has_hard_links(self, unit: WorkUnit) -> TypeGuard[FilesUnit]:
         """Whether names of files that have several are made ready apart from the rest."""
-        return isinstance(unit, FilesUnit) and bool(self._findings[unit.number].linked)
+        return isinstance(unit, FilesUnit) and bool(self._findings[unit.number].hard_links)
 
     def journal_of(self, unit: WorkUnit) -> bytes:
         """The lines about what was staged.
@@ -165,7 +165,7 @@ class UnitWork:
         if isinstance(unit, FilesUnit) and not unit.is_in_new_directory:
             self._switcher.switch_files(unit.files, self._findings[unit.number])
 
-    def look_at_linked(self, unit: FilesUnit) -> None:
+    def look_at_hard_links(self, unit: FilesUnit) -> None:
         """Find out how the files with several names are in the end: each changes whenever one of its names does.
 
         Raises:
@@ -173,7 +173,7 @@ class UnitWork:
         """
         findings = self._findings[unit.number]
         dir_fd = self._places.of(unit.files.directory.real)
-        for position in findings.linked:
+        for position in findings.hard_links:
             status = os.stat(unit.files.names[position], dir_fd=dir_fd, follow_symlinks=False)
             record = decode_record(findings.lines[position])
             findings.lines[position] = file_fields(status, record.digest, has_acl=record.has_acl)
@@ -182,9 +182,9 @@ class UnitWork:
         """The manifest lines of the planned files with this number, once they have their places."""
         return encode_lines(self._findings[number].lines, files.names)
 
-    def forget(self, unit: WorkUnit) -> Forgotten | None:
+    def remove_replaced(self, unit: WorkUnit) -> HiddenRemoval | None:
         """Remove what files have replaced. None where nothing is left, and for files with several names."""
-        if isinstance(unit, DirectoryUnit) or self.has_linked(unit):
+        if isinstance(unit, DirectoryUnit) or self.has_hard_links(unit):
             return None
-        forgotten = self._switcher.forget_replaced(unit.files, self._findings[unit.number])
-        return forgotten if any(forgotten) else None
+        removal = self._switcher.remove_replaced(unit.files, self._findings[unit.number])
+        return removal if any(removal) else None

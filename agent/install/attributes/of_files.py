@@ -73,7 +73,7 @@ class Wanted(NamedTuple):
         return writers(there.st_mode, there.st_gid, acl) == may_write
 
     def give(self, descriptor: int, status: os.stat_result, acl: bytes | None) -> None:
-        """Afterwards the open file has all that.
+        """Give the open file all that.
 
         Args:
             descriptor: of the file.
@@ -136,7 +136,7 @@ def wanted_of(
 
 
 def copy_link(link: bytes, place: bytes, dir_fd: int, wanted: Wanted) -> os.stat_result:
-    """Afterwards there is a link to the target `link`; of permissions it takes owner and group only."""
+    """Make a link to the target `link`; of permissions it takes owner and group only."""
     os.symlink(link, place, dir_fd=dir_fd)
     # By its descriptor: whoever may write to the directory may have put another file there, to be given its owner.
     descriptor = os.open(place, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)

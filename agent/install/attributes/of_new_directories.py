@@ -121,7 +121,7 @@ class WantedDirectory(NamedTuple):
         return bool(before) and before != writers(self.mode_shown, self.gid, self.access_acl)
 
     def give(self, dir_fd: int) -> bool:
-        """Afterwards the directory has all that.
+        """Give the directory all that.
 
         Returns:
             Whether that has shut somebody out.
@@ -202,7 +202,7 @@ class FreshDirectories:
         Raises:
             OSError: it, or what is above it, can't be looked at.
         """
-        if directory.standing is not Standing.FOREIGN:
+        if directory.standing is not Standing.USED_BY_OTHERS:
             return self._made_beside(directory).handed_down
         known = self._handed_down.get(directory.real)
         if known is None:

@@ -41,7 +41,7 @@ def labels_to_set(attributes: Iterable[Attributes]) -> list[str]:
 
 
 def add_rule(path: bytes, context: SelinuxContext, *, is_known: bool) -> None:
-    """Afterwards the host's policy gives this path the label.
+    """Have the host's policy give this path the label.
 
     Args:
         path: an existing file or directory.
@@ -69,7 +69,7 @@ def add_rule(path: bytes, context: SelinuxContext, *, is_known: bool) -> None:
 
 
 def label_path(path: bytes) -> None:
-    """Afterwards what is at this path has the label that the policy gives it. Only root may be able to change the path.
+    """Give what is at this path the label that the policy has for it. Only root may be able to change the path.
 
     Raises:
         OSError: the program failed; the message holds what it printed.
@@ -78,7 +78,7 @@ def label_path(path: bytes) -> None:
 
 
 def label_descriptor(descriptor: int, context: SelinuxContext) -> None:
-    """Afterwards this file or directory has the label that `add_rule` gives its path, whatever is at the path by now.
+    """Give this file or directory the label that `add_rule` gives its path, whatever is at the path by now.
 
     `restorecon` looks for the path itself, and would label what somebody else has put there meanwhile.
 
@@ -102,7 +102,7 @@ def label_descriptor(descriptor: int, context: SelinuxContext) -> None:
 
 
 def drop_rule(path: bytes) -> None:
-    """Afterwards the host's policy has no rule of ours for this path; a failure is only logged."""
+    """Drop our rule for this path from the host's policy; a failure is only logged."""
     try:
         _run(["semanage", "fcontext", "-d", "--", _pattern(path)])
     except OSError as error:

@@ -195,7 +195,7 @@ def _as_created_now(recorded: RecordedDirectories, places: Places) -> _Created:
     for path in recorded.tops:  # the others take after these
         real = recorded.reals[path]
         above = real.rpartition(b"/")[0] or b"/"
-        parent = Directory(above, above, Standing.FOREIGN, replaces=False, parent=None)
+        parent = Directory(above, above, Standing.USED_BY_OTHERS, replaces=False, parent=None)
         directory = Directory(path, real, Standing.OURS, replaces=False, parent=parent)
         wanted = fresh.of(directory)
         require(not wanted.has_acls)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from agent.archive_index import ArchiveIndex, digest_in, identity_of
 from agent.install.attributes.of_files import has_capabilities, may_give_group, wanted_of
-from agent.install.compare.findings import AdjustedFiles, Findings, LinkedName, PendingNames
+from agent.install.compare.findings import AdjustedFiles, Findings, KeptHardLink, PendingNames
 from agent.install.compare.survey import UNCHANGED, UNKNOWN, Survey, look_in, names_of, states_in
 from agent.install.model.failures import failed_step
 from agent.install.posix.acl import ACCESS, read_acl
@@ -100,7 +100,7 @@ class Comparer:
                 findings.unchanged += 1
             else:
                 findings.note_pending(position, state)
-                findings.is_guess = True
+                findings.trusts_index = True
         return findings, unknown
 
     @staticmethod
@@ -120,8 +120,8 @@ class Comparer:
                 known[name] if state == UNCHANGED else b"" for name, state in zip(names, states, strict=True)
             ]
             states = array("Q", [0 if state == UNCHANGED else state for state in states])
-        findings.is_guess = len(unknown) + findings.unchanged < len(names)
-        if findings.is_guess:
+        findings.trusts_index = len(unknown) + findings.unchanged < len(names)
+        if findings.trusts_index:
             findings.pending = PendingNames(states)
         return findings, unknown
 
@@ -256,8 +256,8 @@ class DirectoryComparison:
             return self._is_same_link(position, name, source, there)
         is_same = self._is_same(position, name, source, there)
         if is_same and source.st_nlink > 1:
-            linked = LinkedName(position, source.st_ino, source.st_nlink, there.st_ino)
-            self._findings.kept_links.append(linked)
+            kept = KeptHardLink(position, source.st_ino, source.st_nlink, there.st_ino)
+            self._findings.kept_hard_links.append(kept)
         return is_same
 
     def _is_same(self, position: int, name: bytes, source: os.stat_result, there: os.stat_result) -> bool:

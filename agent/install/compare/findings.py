@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 _DIGEST_LENGTH = 2 * DIGEST_BYTES  # in hexadecimal
 
 
-def stage_broken_links(all_findings: list[Findings]) -> None:
-    """Afterwards names of one file of the archive are to be staged, unless all are there, and are one file.
+def stage_broken_hard_links(all_findings: list[Findings]) -> None:
+    """Stage all names of a file of the archive again, unless all are there, and are one file.
 
     Copies would fill the disk; and where there should be copies, a write to one would change the other.
     """
-    groups: dict[int, list[tuple[Findings, LinkedName]]] = {}
+    groups: dict[int, list[tuple[Findings, KeptHardLink]]] = {}
     for findings in all_findings:
-        for name in findings.kept_links:
+        for name in findings.kept_hard_links:
             groups.setdefault(name.source, []).append((findings, name))
     for group in groups.values():
         if len(group) == group[0][1].names and len({name.inode for _findings, name in group}) == 1:
@@ -181,7 +181,7 @@ class PendingNames:
         self.numbers[position] = inode or _NOTHING_THERE
 
 
-class LinkedName(NamedTuple):
+class KeptHardLink(NamedTuple):
     """One of several names of a file of the archive, at which that file is there already.
 
     Attributes:
@@ -206,12 +206,13 @@ class Findings:
     Attributes:
         lines: for each name the fields of its manifest line; empty while it waits for the switch.
         pending: names that are not there yet as they are to be; None = all.
-        is_guess: whether some of them are there only because the archive's index says that they are different.
+        trusts_index: some names are pending only because the archive's index says that their contents differ; those files
+            may have been changed since.
         new: files that wait under hidden names.
         adjusted: files that wait for other attributes.
         overwritten: positions of files of ours that are replaced although somebody has changed them.
-        kept_links: names that are not to be staged although their files have others.
-        linked: positions of files that have several names in the archive, and are still to be staged.
+        hard_links: positions of names that are to be staged, and are one of several of their files in the archive.
+        kept_hard_links: such names that are not to be staged, since the right content is there.
         created, replaced, unchanged: numbers of files and links.
         copied_bytes: content of the files that were written.
     """
@@ -221,13 +222,13 @@ class Findings:
     new: NewFiles | tuple[NewFile, ...] = ()
     adjusted: AdjustedFiles | tuple[Adjusted, ...] = ()
     overwritten: list[int] = field(default_factory=list)
-    linked: list[int] = field(default_factory=list)
-    kept_links: list[LinkedName] = field(default_factory=list)
+    hard_links: list[int] = field(default_factory=list)
+    kept_hard_links: list[KeptHardLink] = field(default_factory=list)
     created: int = 0
     replaced: int = 0
     unchanged: int = 0
     copied_bytes: int = 0
-    is_guess: bool = False
+    trusts_index: bool = False
 
     def note_pending(self, position: int, inode: int) -> None:
         """This name is to be staged, and replaces that."""
@@ -256,14 +257,14 @@ class Findings:
         """Plain values, and few: the usual way takes ten times as long."""
         new = (self.new.rows, self.new.digests) if isinstance(self.new, NewFiles) else None
         pending = self.pending.numbers if isinstance(self.pending, PendingNames) else self.pending
-        lists = (self.overwritten, self.linked, self.kept_links)
+        lists = (self.overwritten, self.hard_links, self.kept_hard_links)
         others = (self.adjusted, lists) if self.adjusted or any(lists) else None
-        return (self.lines, new, pending, self.counts(), self.is_guess, others)
+        return (self.lines, new, pending, self.counts(), self.trusts_index, others)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.lines, new, pending, counts, self.is_guess, others = state
+        self.lines, new, pending, counts, self.trusts_index, others = state
         self.new = () if new is None else NewFiles(*new)
         self.pending = PendingNames(pending) if isinstance(pending, array) else pending
         self.count(*counts)
         self.adjusted, lists = others or ((), ([], [], []))
-        self.overwritten, self.linked, self.kept_links = lists
+        self.overwritten, self.hard_links, self.kept_hard_links = lists

@@ -103,7 +103,7 @@ class OtherGroups:
                 claims.setdefault(real, []).append(Claim(files.group_id, records.get(listed)))
         return claims
 
-    def owners_of(self, paths: set[bytes]) -> dict[bytes, str]:
+    def groups_claiming(self, paths: set[bytes]) -> dict[bytes, str]:
         """Path → another group whose file is there, too, untouched; paths of ours alone are left out.
 
         Raises:
@@ -118,7 +118,7 @@ class OtherGroups:
         return owners
 
     def check_overlap(self, concerns: Callable[[bytes, bytes], bool]) -> None:
-        """Afterwards it is known that nothing that another group's Install is making concerns this one (I12).
+        """Check that nothing that another group's Install is making concerns this one (I12).
 
         What an Install makes is nobody's until it has succeeded: it may still take it away again, with all
         that is in it. Before its journal says what it will make, it has made nothing that others can see.

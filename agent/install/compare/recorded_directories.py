@@ -20,7 +20,7 @@ class DifferentError(Exception):
 
 
 def require(is_as_left: bool) -> None:  # noqa: FBT001 - a condition and nothing else
-    """Afterwards the condition is known to hold.
+    """Check that the condition holds.
 
     Raises:
         DifferentError: it does not.

@@ -52,7 +52,7 @@ _CONTINUED = ord(" ")  # what each further line of an entry begins with
 
 
 def write_journal(path: Path, token: bytes, records: bytes, lines: Iterable[bytes]) -> None:
-    """Afterwards the journal is on the disk, in the phase `staging`. There must be none yet.
+    """Write a journal in the phase `staging`, and wait until it is on the disk. There must be none yet.
 
     Args:
         path: of the journal.
@@ -69,7 +69,7 @@ def write_journal(path: Path, token: bytes, records: bytes, lines: Iterable[byte
 
 
 def complete_journal(path: Path, lines: Iterable[bytes]) -> None:
-    """Afterwards the journal on the disk says all, and is in the phase `switching`.
+    """Append the changes, and then mark the journal as `switching`; both are on the disk in the end.
 
     Args:
         path: of the journal.
@@ -89,7 +89,7 @@ def note_in_journal(path: Path, lines: Iterable[bytes]) -> None:
 
 
 def mark_staging(path: Path) -> None:
-    """Afterwards the journal on the disk says that nothing new has its place. Needs no space."""
+    """Mark the journal as `staging` again, on the disk: nothing new has its place. Needs no space."""
     _mark(path, _STAGING)
 
 
@@ -102,7 +102,7 @@ def _mark(path: Path, phase: bytes) -> None:
 
 
 def mark_committed(path: Path, committed: Path) -> None:
-    """Afterwards there is no way back: from now on the rest of the Install is completed, not undone (I3)."""
+    """Commit: from now on the rest of the Install is completed, not undone (I3)."""
     os.rename(path, committed)
     sync_directory(path.parent)
 

@@ -10,8 +10,11 @@ class Standing(Enum):
     """How a directory that the plan needs stands to what is there."""
 
     NEW = "new"
+    """Install will make it."""
     OURS = "ours"
-    FOREIGN = "foreign"
+    """The last Install created it, and it holds nothing else by now: this one gives it its attributes."""
+    USED_BY_OTHERS = "used by others"
+    """Others created it, or have something in it: it stays as it is."""
 
 
 class Directory(NamedTuple):
@@ -20,7 +23,7 @@ class Directory(NamedTuple):
     Attributes:
         path: as the AppSpec spells it, made absolute.
         real: without links.
-        standing: OURS is one that the last Install created, and that holds nothing else by now.
+        standing: whose it is.
         replaces: it is NEW, but a file or link of ours gives way to it.
         parent: None for the root directory only.
     """

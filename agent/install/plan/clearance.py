@@ -89,7 +89,7 @@ class Clearance:
     def directory_beside_file(self, mapping: FileMapping, directory: Directory, name: bytes) -> None:
         """A directory that the entry needs has this name in the one above it, where a file was planned, or was to be.
 
-        Afterwards that is among the obstacles, if it is one.
+        It becomes one of the obstacles, if the rule makes it one.
         """
         above = directory.real.rpartition(b"/")[0] or b"/"
         found = Found.MET_BEFORE if self.has_met(above, name) else Found.PLANNED_FILE

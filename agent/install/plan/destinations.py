@@ -79,7 +79,7 @@ class Destinations:
         for real in self.states:
             above, _slash, name = real.rpartition(b"/")
             self._vanishing_in.setdefault(above or b"/", set()).add(name)
-        root = Directory(b"/", b"/", Standing.FOREIGN, replaces=False, parent=None)
+        root = Directory(b"/", b"/", Standing.USED_BY_OTHERS, replaces=False, parent=None)
         self._by_path: dict[bytes, Directory] = {b"/": root, b"": root}
         self.by_real: dict[bytes, Directory] = {b"/": root}
 
@@ -114,7 +114,7 @@ class Destinations:
         blockers: list[bytes] = []
         ours: set[bytes] = set()
         self._search(real, ours, blockers)
-        return sorted(blockers + list(self._others.owners_of(ours)))[:_MOST_BLOCKERS]
+        return sorted(blockers + list(self._others.groups_claiming(ours)))[:_MOST_BLOCKERS]
 
     def _search(self, real: bytes, ours: set[bytes], blockers: list[bytes]) -> None:
         """Collect what is in this directory of ours: what we have put there, and what stands in the way."""
@@ -156,7 +156,7 @@ class Destinations:
             return Directory(path, real, Standing.NEW, replaces=is_replaced, parent=parent)
         if found is Found.LINK_TO_DIRECTORY:
             return self.directory(resolved.real)._replace(path=path)
-        standing = Standing.OURS if found is Found.OUR_DIRECTORY else Standing.FOREIGN
+        standing = Standing.OURS if found is Found.OUR_DIRECTORY else Standing.USED_BY_OTHERS
         return Directory(path, real, standing, replaces=False, parent=parent)
 
     def _found(self, parent: Directory, real: bytes, name: bytes) -> tuple[Found, Resolved]:

@@ -164,7 +164,7 @@ class _Walk:
         parent = directory.parent.real
         if name in self._section.names.get(parent, ()) or self._clearance.has_met(parent, name):
             self._clearance.directory_beside_file(mapping, directory, name)
-        if directory.standing is not Standing.FOREIGN:
+        if directory.standing is not Standing.USED_BY_OTHERS:
             self._section.steps.append(PlannedDirectory(directory=directory, number=self._next_number))
             self._next_number += 1
 

@@ -41,14 +41,14 @@ def _mount_point(directory: Directory, known: dict[bytes, bytes]) -> bytes:
         if parent is None:
             return b"/"
         point = _mount_point(parent, known)
-        if directory.standing is Standing.FOREIGN and is_mounted(directory.real):
+        if directory.standing is Standing.USED_BY_OTHERS and is_mounted(directory.real):
             point = directory.real
         known[directory.real] = point
     return point
 
 
 def check_mounted(files: GroupFiles, records: Records, previous: Previous, places: Places) -> None:
-    """Afterwards no file system is missing that all went to that the last Install has put below its mount point.
+    """Check that no file system is missing to which everything went that the last Install put below its mount point.
 
     Without it, the next revision would go to the disk below, and be hidden as soon as the file system is back.
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def assign_attributes(
     request: InstallRequest, section: PlannedSection, places: Places, *, for_other_user: bool = False
 ) -> bool:
-    """Afterwards each step of the section has what `permissions` gives to it. Returns whether that is anything.
+    """Give each step of the section what `permissions` has for it; whether that is anything.
 
     Args:
         request: has the section.

@@ -144,7 +144,7 @@ def _plan(
 def _raise_problems(
     request: InstallRequest, section: PlannedSection, previous: Previous, others: OtherGroups
 ) -> None:
-    """Afterwards it is known that all that the section wants is possible."""
+    """Check that all that the section wants is possible."""
     if section.problems:
         message = (
             f"The files section can't be installed, and nothing was changed: {listed(section.problems)}."

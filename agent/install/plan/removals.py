@@ -79,7 +79,7 @@ def planned_removals(
                 removals.append(Removal(directory, name, fields))
             else:
                 edited.append(path)
-    shared = others.owners_of({removal.path for removal in removals})
+    shared = others.groups_claiming({removal.path for removal in removals})
     if shared:
         removals = [removal for removal in removals if removal.path not in shared]
     return Removals(removals, edited, shared)

@@ -145,7 +145,7 @@ def place_acl(dir_fd: int, name: str) -> bytes | None:
 
 
 def write_acl(descriptor: int, name: str, value: bytes | None) -> None:
-    """Afterwards the attribute is this; None removes it."""
+    """Set the attribute; None removes it."""
     if value is not None:
         os.setxattr(descriptor, name, value)
         return

@@ -64,7 +64,7 @@ class Disks:
                 _write(parent, directories)
 
     def sync(self) -> None:
-        """Afterwards everything on these file systems is on the disk.
+        """Wait until everything on these file systems is on the disk.
 
         One wait for each file system costs far less than one for each file.
 
@@ -87,7 +87,7 @@ class Disks:
 
 
 def sync_file_system(descriptor: int) -> None:
-    """Afterwards everything on the file system of this open directory is on the disk.
+    """Wait until everything on the file system of this open directory is on the disk.
 
     Raises:
         OSError: the disk does not take it, or has had an error since the directory was opened.

@@ -40,7 +40,7 @@ class OpenDirectories:
         self._inodes: dict[bytes, int] = {}
 
     def close(self) -> None:
-        """Afterwards no descriptor is open."""
+        """Close all descriptors."""
         for descriptor in self._open.values():
             os.close(descriptor)
         self._open.clear()
@@ -179,7 +179,7 @@ class OpenDirectories:
         return descriptor
 
     def _check(self, real: bytes, status: os.stat_result) -> None:
-        """Afterwards it is known that this directory is the one that the path stands for, or from now on it is that."""
+        """Check that this directory is the one that the path stands for; where none is known, from now on it is."""
         self._identities.setdefault(real, _identity(status))
         if not self._is_known(real, status):
             raise PlaceChanged(real)

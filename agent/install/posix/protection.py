@@ -82,7 +82,7 @@ _REMEDIES = {
 
 
 def check_changeable(descriptor: int) -> None:
-    """Afterwards names in this open directory can be changed, as far as such attributes decide it.
+    """Check that names in this open directory can be changed, as far as such attributes decide it.
 
     Raises:
         PermissionError: they can't.

@@ -26,7 +26,7 @@ class Renames:
         self._call = _renameat2()
 
     def exchange(self, dir_fd: int, one: bytes, other: bytes) -> bool:
-        """Afterwards each name has what the other had. False where that is not possible in one step.
+        """Let each name have what the other has. False where that is not possible in one step.
 
         Raises:
             OSError: one of them is not there, or may not be renamed.
@@ -34,7 +34,7 @@ class Renames:
         return self._renamed(dir_fd, one, other, _EXCHANGE)
 
     def place(self, dir_fd: int, hidden: bytes, name: bytes) -> None:
-        """Afterwards what had the hidden name has this one.
+        """Give this name to what has the hidden one.
 
         Raises:
             FileExistsError: something has it already.

@@ -20,7 +20,7 @@ class NotOurs(Exception):
 
 
 def remove_tree(dir_fd: int, name: bytes, is_ours: Callable[[os.stat_result], bool]) -> None:
-    """Afterwards nothing is there, whatever it was; links are removed, never followed.
+    """Remove whatever is there; links are removed, never followed.
 
     Where others may write to a directory of the tree, they can bring in another one of theirs, and in that one there may
     be what only root can remove. So below what may have been brought in, only directories go that the same users may

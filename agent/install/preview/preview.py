@@ -61,7 +61,7 @@ def preview_install(request: InstallRequest) -> Preview | BlockedInstall:
 
 
 def check_install(request: InstallRequest) -> None:
-    """Afterwards it is known that `install(request)` is possible, as far as that can be seen now; nothing is changed.
+    """Check that `install(request)` is possible, as far as that can be seen now; nothing is changed.
 
     Raises:
         CommandFailure: as `plan_install`.

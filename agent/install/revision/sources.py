@@ -171,7 +171,7 @@ def _check_inside(archive: bytes, path: bytes, mapping: FileMapping) -> None:
 
 
 def _check_dangling(archive: bytes, path: bytes, mapping: FileMapping) -> None:
-    """Afterwards this link leads somewhere, or to a place out of the archive, which is for the host to have."""
+    """Check that this link leads somewhere, or out of the archive: what is there, is for the host to have."""
     if os.path.exists(path):
         return
     real, root = os.path.realpath(path), os.path.realpath(archive)
@@ -190,7 +190,7 @@ def _in_archive(archive: bytes, path: bytes) -> bytes:
 
 
 def _check_emptied(index: ArchiveIndex, path: bytes, mapping: FileMapping) -> None:
-    """Afterwards it is known that this directory, in which there are no files, has never held any."""
+    """Check that this directory, in which there are no files, has never held any."""
     count = index.files_below(path)
     if count:
         raise SourceProblem(
