@@ -32,6 +32,7 @@ TABLE: list[tuple[Found, Wanted, Decision, Decision, Decision]] = [
     (Found.AGENTS_DIRECTORY,      FILE,      AGENT,   AGENT,    STAYS),
     (Found.PLANNED_FILE,          FILE,      APPSPEC, APPSPEC,  APPSPEC),
     (Found.PLANNED_DIRECTORY,     FILE,      APPSPEC, APPSPEC,  APPSPEC),
+    (Found.PLANNED_DIRECTORY_OF_OTHERS, FILE, APPSPEC, APPSPEC, STAYS),
     (Found.MET_BEFORE,            FILE,      APPSPEC, APPSPEC,  STAYS),
 
     (Found.NOTHING,               DIRECTORY, ADD,     ADD,      ADD),
@@ -45,6 +46,7 @@ TABLE: list[tuple[Found, Wanted, Decision, Decision, Decision]] = [
     (Found.AGENTS_DIRECTORY,      DIRECTORY, AGENT,   AGENT,    AGENT),
     (Found.PLANNED_FILE,          DIRECTORY, APPSPEC, APPSPEC,  APPSPEC),
     (Found.PLANNED_DIRECTORY,     DIRECTORY, KEEP,    KEEP,     KEEP),
+    (Found.PLANNED_DIRECTORY_OF_OTHERS, DIRECTORY, KEEP, KEEP,  KEEP),
     (Found.MET_BEFORE,            DIRECTORY, APPSPEC, APPSPEC,  KEEP),
 ]  # fmt: skip
 

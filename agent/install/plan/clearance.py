@@ -103,19 +103,23 @@ class Clearance:
     def planned_before(
         self, mapping: FileMapping, directory: Directory, name: bytes, source: bytes, found: Found
     ) -> None:
-        """The entry installs a file where another one has planned something; afterwards that is among the obstacles.
+        """The entry installs a file where another one has planned something.
+
+        Afterwards that is among the obstacles, or the file is left out.
 
         Args:
             mapping: the entry.
             directory: where its file goes.
             name: of it.
             source: where it comes from.
-            found: PLANNED_FILE or PLANNED_DIRECTORY.
+            found: PLANNED_FILE, PLANNED_DIRECTORY or PLANNED_DIRECTORY_OF_OTHERS.
         """
         decision = self._for_file[found]
         if isinstance(decision, Cause):
             reason = self._origins.twice(mapping, directory, name, source)
             self._add(directory, name, reason, decision)
+        elif not self.has_met(directory.real, name):
+            self._leave_out(directory, name)
 
     def file(self, directory: Directory, name: bytes) -> Action | None:
         """Whether a file that is to have this name in a directory is added, or replaces something; None = neither."""
@@ -123,12 +127,18 @@ class Clearance:
         decision = self._for_file[occupant.found]
         if decision is Action.ADD or decision is Action.REPLACE:
             return decision
+        if occupant.found is not Found.MET_BEFORE and decision is Action.RETAIN:
+            self._leave_out(directory, name)
+            return None
         self._met.setdefault(directory.real, set()).add(name)
         if isinstance(decision, Cause):
             self._refuse(directory, name, occupant, decision)
-        elif occupant.found is not Found.MET_BEFORE:
-            self.foreign.append(directory.inner(name))
         return None
+
+    def _leave_out(self, directory: Directory, name: bytes) -> None:
+        """What is there stays, and the file of the revision is not installed."""
+        self._met.setdefault(directory.real, set()).add(name)
+        self.foreign.append(directory.inner(name))
 
     def _occupant(self, directory: Directory, name: bytes) -> Occupant:
         """What is where a file is to go."""

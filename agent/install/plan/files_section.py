@@ -197,9 +197,15 @@ class _Walk:
             return entry.names
         clashing = {name for name in entry.names if name in planned or name in directories}
         for name in sorted(clashing):
-            found = Found.PLANNED_FILE if name in planned else Found.PLANNED_DIRECTORY
+            found = Found.PLANNED_FILE if name in planned else self._planned_directory(directory, name)
             self._clearance.planned_before(mapping, directory, name, entry.directory, found)
         return [name for name in entry.names if name not in clashing]
+
+    def _planned_directory(self, directory: Directory, name: bytes) -> Found:
+        """What kind of planned directory has this name in another one."""
+        inner = self._section.destinations.by_real[directory.real.rstrip(b"/") + b"/" + name]
+        is_foreign = inner.standing is Standing.USED_BY_OTHERS
+        return Found.PLANNED_DIRECTORY_OF_OTHERS if is_foreign else Found.PLANNED_DIRECTORY
 
     def _cleared(
         self, directory: Directory, names: list[bytes]

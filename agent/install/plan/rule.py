@@ -33,6 +33,9 @@ class Found(Enum):
     AGENTS_DIRECTORY = "a directory of the agent's own"
     PLANNED_FILE = "a file that an earlier entry of `files` installs"
     PLANNED_DIRECTORY = "a directory that an earlier entry of `files` needs"
+    PLANNED_DIRECTORY_OF_OTHERS = (
+        "the same, where it is any other directory, or holds something else or edited"
+    )
     MET_BEFORE = "something in whose place an earlier entry of `files` could not install a file"
 
     __hash__ = object.__hash__  # each is one object; looked up for every file, and Enum's own is slow
@@ -83,6 +86,7 @@ _FOR_DIRECTORY: dict[Found, Decision] = {
     Found.AGENTS_DIRECTORY: Cause.AGENT,
     Found.PLANNED_FILE: Cause.APPSPEC,
     Found.PLANNED_DIRECTORY: Action.KEEP,
+    Found.PLANNED_DIRECTORY_OF_OTHERS: Action.KEEP,
     Found.MET_BEFORE: Cause.APPSPEC,
 }
 
@@ -98,6 +102,7 @@ _FOR_FILE: dict[Found, Decision] = {
     Found.AGENTS_DIRECTORY: Cause.AGENT,
     Found.PLANNED_FILE: Cause.APPSPEC,
     Found.PLANNED_DIRECTORY: Cause.APPSPEC,
+    Found.PLANNED_DIRECTORY_OF_OTHERS: Cause.APPSPEC,
     Found.MET_BEFORE: Cause.APPSPEC,
 }
 
