@@ -42,17 +42,17 @@ RECORD = Record(is_link=True, inode=1, size=2, mtime_ns=3, ctime_ns=4, digest=b"
 ENTRIES: list[Entry] = [
     FirstOnDisk(PATH),
     MountPoint(PATH),
-    Touched(PATH, 1, 2, 3, 0o755, 4, 5, None, None, is_ours=False),
-    Touched(PATH, 1, 2, 3, 0o755, 4, 5, b"\x02\0", b"\x03", is_ours=True),
-    Losing(PATH, 7),
+    Touched(PATH, 1, 9, 2, 3, 0o755, 4, 5, None, None, is_ours=False),
+    Touched(PATH, 1, 0, 2, 3, 0o755, 4, 5, b"\x02\0", b"\x03", is_ours=True),
+    Losing(PATH, 7, 8),
     Hiding(PATH),
-    NewDirectory(7, PATH),
+    NewDirectory(7, 8, PATH),
     MadeFiles(7, PATH, {}),
     MadeFiles(7, PATH, {NAME: 8, b"b": 9}),
     Addition(1, 2, PATH, NAME),
     Replacement(1, 2, 3, PATH, NAME),
-    Adjustment(1, 2, 3, 0o644, 4, 5, None, PATH, NAME),
-    Adjustment(1, 2, 3, 0o644, 4, 5, b"\x02\0", b"/", NAME),
+    Adjustment(1, 2, 3, 0o644, 4, 5, None, 6, 7, PATH, NAME),
+    Adjustment(1, 2, 3, 0o644, 4, 5, b"\x02\0", 6, -7, b"/", NAME),
     Label(PATH, had_rule=False, was=None),
     Label(PATH, had_rule=True, was=None),
     Label(PATH, had_rule=True, was=CONTEXT),
@@ -93,7 +93,7 @@ def test_a_journal_is_read_in_both_directions(tmp_path: Path) -> None:
 
     assert [entry for entry in ENTRIES if type(entry) is not MadeFiles] == list(journal.entries(*one_line))
     assert ENTRIES[::-1] == list(journal.entries_newest_first(*get_args(Entry)))
-    assert [Losing(PATH, 7)] == list(journal.entries_newest_first(Losing))
+    assert [Losing(PATH, 7, 8)] == list(journal.entries_newest_first(Losing))
 
 
 def test_lines_about_many_files_are_those_of_their_entries() -> None:

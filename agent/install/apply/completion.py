@@ -18,13 +18,12 @@ from agent.install.journal.entries import (
     LeftoverDirectory,
     LeftoverLabel,
     Losing,
-    NewDirectory,
     Replacement,
     Touched,
 )
 from agent.install.journal.names import kept_name
 from agent.install.model.moments import Moment
-from agent.install.posix.open_directories import PlaceChanged
+from agent.install.posix.open_directories import PLACE, PlaceChanged
 from agent.install.records.manifest import is_as_left
 from agent.logs import get_logger
 
@@ -212,7 +211,7 @@ class _Completing:
         place, was = directory.rstrip(b"/") + b"/" + name, self._path_of_hidden(directory, name)
         for losing in self._journal.entries(Losing):
             if losing.path == was or losing.path.startswith(was + b"/"):
-                self._places.expect(place + losing.path[len(was) :], losing.inode)
+                self._places.expect(place + losing.path[len(was) :], losing.inode, losing.born_ns)
         leftovers: Iterator[_Leftover] = self._journal.entries(Leftover, LeftoverDirectory)
         for entry in leftovers:
             if entry.path.startswith(was + b"/"):
@@ -244,8 +243,11 @@ class _Completing:
         """Whether the hidden directory is one that never got its place."""
         if not self._journal.is_switching:
             return True
-        inode = os.stat(name, dir_fd=self._places.of(directory), follow_symlinks=False).st_ino
-        return any(entry.inode == inode for entry in self._journal.entries(NewDirectory))
+        descriptor = os.open(name, PLACE, dir_fd=self._places.of(directory))
+        try:
+            return self._hidden.has_made(directory, descriptor)
+        finally:
+            os.close(descriptor)
 
     def _discard(self, directory: bytes, name: bytes) -> None:
         try:

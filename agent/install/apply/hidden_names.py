@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import closing
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.install.journal.entries import FirstOnDisk, NewDirectory, Touched
 from agent.install.journal.names import hidden_prefix
 from agent.install.model.moments import Moment
+from agent.install.posix.births import born_ns, may_be_same
 from agent.install.posix.disks import Disks
 from agent.install.posix.open_directories import PlaceChanged
 from agent.install.posix.trees import NotOurs, remove_tree
@@ -72,7 +74,6 @@ class HiddenNames:
         self._prefix = hidden_prefix(journal.token)
         self._places = places
         self._observe = observer
-        self._inodes: frozenset[int] | None = None
 
     def discard(self, directory: bytes) -> None:
         """Remove all that have one in this directory.
@@ -94,8 +95,8 @@ class HiddenNames:
         """Remove what has this one, with all that is in it.
 
         Where others may write to the directory, they can give the name to another one. So a directory that is not empty
-        must be known by its inode there; after a power failure, it may not be, and is left. So is what others have
-        brought into it, if only root could remove that.
+        must be known by its inode there, and by the time when that was made; after a power failure, it may not be, and is
+        left. So is what others have brought into it, if only root could remove that.
 
         Raises:
             OSError: something can't be removed.
@@ -104,8 +105,9 @@ class HiddenNames:
             remove_tree(
                 self._places.of(directory),
                 name,
-                lambda status: (
-                    status.st_ino in self._made() or not any(self._places.changers(directory, status))
+                lambda descriptor: (
+                    self.has_made(directory, descriptor)
+                    or not any(self._places.changers(directory, os.fstat(descriptor)))
                 ),
             )
         except NotOurs:
@@ -122,11 +124,20 @@ class HiddenNames:
                 reason="others may write there, and nothing tells that all of it is what this Install has made",
             )
 
-    def _made(self) -> frozenset[int]:
-        """Inodes of the directories that the Install has made."""
-        if self._inodes is None:
-            self._inodes = frozenset(entry.inode for entry in self._journal.entries(NewDirectory))
-        return self._inodes
+    def has_made(self, directory: bytes, descriptor: int) -> bool:
+        """Whether this open directory is one that the Install has made there, in a directory that was there before."""
+        inode, born = os.fstat(descriptor).st_ino, born_ns(descriptor)
+        return any(
+            made.inode == inode and may_be_same(made.born_ns, born) for made in self._made.get(directory, ())
+        )
+
+    @cached_property
+    def _made(self) -> dict[bytes, list[NewDirectory]]:
+        """The directories that the Install has made, by the one that they lie in."""
+        made: dict[bytes, list[NewDirectory]] = {}
+        for entry in self._journal.entries(NewDirectory):
+            made.setdefault(entry.path.rpartition(b"/")[0] or b"/", []).append(entry)
+        return made
 
     def remove_files(self, directory: bytes) -> HiddenRemoval:
         """Remove the files and links that have one in this directory."""

@@ -19,5 +19,5 @@ def places_of_journal(journal: Journal) -> Places:
     places = Places(link_rule(journal.path.parent))
     entries: Iterator[Touched | Losing] = journal.entries(Touched, Losing)
     for entry in entries:
-        places.expect(entry.path, entry.inode)
+        places.expect(entry.path, entry.inode, entry.born_ns)
     return places

@@ -21,6 +21,7 @@ from agent.install.journal.entries import (
 from agent.install.model.directory import Standing
 from agent.install.model.failures import StepFailed
 from agent.install.posix.acl import ACCESS, DEFAULT, read_acl
+from agent.install.posix.births import UNKNOWN, born_ns
 from agent.install.posix.mounts import lasting_mount_point
 from agent.install.posix.protection import check_changeable
 from agent.install.records.manifest import decode_record
@@ -90,13 +91,14 @@ def begin_lines(
         yield line
     for real in _losing_directories(attempt.plan):
         try:
-            status = attempt.places.status(real)
+            dir_fd = attempt.places.of(real)
+            status, born = os.fstat(dir_fd), born_ns(dir_fd)
             yield from _disk_of(attempt, status.st_dev, real)
         except OSError:
             # Whatever is there in the end is not what was planned with.
-            yield encode(Losing(real, NO_DIRECTORY))
+            yield encode(Losing(real, NO_DIRECTORY, UNKNOWN))
         else:
-            yield encode(Losing(real, status.st_ino))
+            yield encode(Losing(real, status.st_ino, born))
 
 
 def end_entries(plan: InstallPlan) -> Iterator[Entry]:
@@ -141,16 +143,18 @@ def _touched(attempt: Attempt, directory: Directory) -> tuple[int, Touched]:
         if has_acls:
             raise
         # It may be possible to write it all the same.
-        status = os.stat(b".", dir_fd=attempt.places.of(directory.real))
+        place = attempt.places.of(directory.real)
+        status, born = os.fstat(place), born_ns(place)
     else:
         try:
             # What must not be changed would also stop the undo.
             check_changeable(descriptor)
-            status = os.fstat(descriptor)
+            status, born = os.fstat(descriptor), born_ns(descriptor)
             if has_acls:
                 access, default = read_acl(descriptor, ACCESS), read_acl(descriptor, DEFAULT)
         finally:
             os.close(descriptor)
+    inode = (status.st_ino, born)
     times = (status.st_atime_ns, status.st_mtime_ns)
     owner = (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
-    return status.st_dev, Touched(directory.real, status.st_ino, *times, *owner, access, default, is_ours)
+    return status.st_dev, Touched(directory.real, *inode, *times, *owner, access, default, is_ours)

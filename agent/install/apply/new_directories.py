@@ -15,6 +15,7 @@ from agent.install.journal.names import new_name
 from agent.install.model.directory import Standing
 from agent.install.model.failures import StepFailed
 from agent.install.model.moments import Moment
+from agent.install.posix.births import UNKNOWN, born_ns
 from agent.install.posix.two_processes import SharedNumbers
 from agent.install.records.manifest import lasting_state
 from agent.listings import clock_ns
@@ -65,6 +66,7 @@ class NewDirectories:
         self._observe = observer
         self._note = note
         self._inodes: dict[bytes, int] = {}
+        self._born_ns: dict[bytes, int] = {}
         for step in steps:
             real = step.directory.real
             if _is_inner(step.directory):
@@ -140,7 +142,8 @@ class NewDirectories:
         Raises:
             StepFailed: it can't be looked at.
         """
-        return encode(NewDirectory(self.inode_of(step.directory), step.directory.real))
+        real = step.directory.real
+        return encode(NewDirectory(self.inode_of(step.directory), self._born_ns.get(real, UNKNOWN), real))
 
     def state_of(self, step: PlannedDirectory) -> bytes:
         """The state of an inner one while it is below a hidden name, where nobody else puts anything.
@@ -151,13 +154,6 @@ class NewDirectories:
         with suppress(OSError):
             return lasting_state(self._places.status(step.directory.real), looked_ns)
         return b""
-
-    def _names_in(self, real: bytes) -> list[str]:
-        descriptor = self._places.opened(real)
-        try:
-            return os.listdir(descriptor)
-        finally:
-            os.close(descriptor)
 
     def _make(self, directory: Directory, name: bytes, *, is_shared: bool) -> None:
         self._observe(Moment.MKDIR, directory.path)
@@ -174,13 +170,22 @@ class NewDirectories:
             status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
             self._places.is_made(directory.real, status)
             self._inodes[directory.real] = status.st_ino
-            # It lies where others may be able to write.
-            if not is_shared and self._names_in(directory.real):
-                raise OSError(errno.ESTALE, "another directory has taken its place")
+            if not is_shared:
+                self._look_at_outer(directory.real)
             if differs:
                 self._fresh.of(directory).give(self._places.of(directory.real))
         except OSError as error:
             raise StepFailed(directory.path, error) from error
+
+    def _look_at_outer(self, real: bytes) -> None:
+        """It lies where others may be able to write: it must be the one that was made, and be known again."""
+        descriptor = self._places.opened(real)
+        try:
+            if os.listdir(descriptor):
+                raise OSError(errno.ESTALE, "another directory has taken its place")
+            self._born_ns[real] = born_ns(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _is_inner(directory: Directory) -> bool:

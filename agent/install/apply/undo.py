@@ -9,6 +9,7 @@ import errno
 import os
 import stat
 from contextlib import closing, suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 from agent.install.apply.displacing import DisplacingDirectories
@@ -30,9 +31,11 @@ from agent.install.journal.journal import mark_staging
 from agent.install.journal.names import new_name, old_name
 from agent.install.model.moments import Moment
 from agent.install.posix.acl import ACCESS, DEFAULT, read_acl, write_acl
-from agent.install.posix.copying import opened_for_owner
+from agent.install.posix.births import UNKNOWN, born_ns, may_be_same
+from agent.install.posix.copying import ITSELF, opened_for_owner
 from agent.install.posix.mounts import is_mounted
 from agent.install.posix.renames import Renames, exists, has_two_names, inode_of, is_directory
+from agent.listings import counts_seconds
 from agent.logs import get_logger
 
 if TYPE_CHECKING:
@@ -107,6 +110,7 @@ def _synced(journal: Journal, places: Places) -> list[str]:
     return []
 
 
+_COARSEST_NS = 2_000_000_000  # FAT counts every other second
 _NO_DIRECTORY = frozenset({errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
 
 
@@ -147,7 +151,9 @@ class _Restoring:
     """Gives everything its old name and attributes back."""
 
     def __init__(self, journal: Journal, places: Places, observer: Observer) -> None:
+        self._journal = journal
         self._token = journal.token
+        self._begun_ns = journal.begun_ns
         self._places = places
         self._observe = observer
         self._renames = Renames()
@@ -210,7 +216,16 @@ class _Restoring:
             if self._displacing.have_given_way_above(entry.path):
                 return None
             raise
-        return dir_fd if os.stat(b".", dir_fd=dir_fd).st_ino == entry.inode else None
+        is_ours = os.fstat(dir_fd).st_ino == entry.inode and may_be_same(
+            self._born_ns.get(entry.path, UNKNOWN), born_ns(dir_fd)
+        )
+        return dir_fd if is_ours else None
+
+    @cached_property
+    def _born_ns(self) -> dict[bytes, int]:
+        """When the new directories were made that lie in others, as far as that is known."""
+        made = self._journal.entries(NewDirectory)
+        return {entry.path: entry.born_ns for entry in made if entry.born_ns != UNKNOWN}
 
     def _restore_name(self, entry: Change) -> None:
         """Look at who has the name and the hidden ones now, and put that right.
@@ -264,20 +279,29 @@ class _Restoring:
         os.rename(old, entry.name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
 
     def _restore_file(self, was: Adjustment) -> None:
-        dir_fd = _opened(self._places, was.directory)
-        if inode_of(dir_fd, was.name) != was.inode:
-            return  # somebody has replaced it meanwhile
-        descriptor = opened_for_owner(was.name, dir_fd)
+        """Give a file that has kept its content its attributes back, if it is still that one.
+
+        Whoever has written to it meanwhile keeps what he has written, and the time at which he has.
+        """
+        place = os.open(was.name, ITSELF, dir_fd=_opened(self._places, was.directory))
         try:
-            status = os.fstat(descriptor)
-            if status.st_ino != was.inode or not _is_same_holder(status, was):
+            status = os.fstat(place)
+            if status.st_ino != was.inode:
+                return  # somebody has replaced it meanwhile
+            is_edited = not _has_content(status, was)
+            if not _is_same_holder(status, was) or (is_edited and born_ns(place) > self._begun_ns):
                 _log_others(was)
                 return
             self._observe(Moment.RESTORE_FILE, was.path)
-            before = Wanted(was.mode, None, was.gid, was.atime_ns, was.mtime_ns, was.access_acl)
-            before.give(descriptor, status, read_acl(descriptor, ACCESS))
+            mtime_ns = status.st_mtime_ns if is_edited else was.mtime_ns
+            before = Wanted(was.mode, None, was.gid, was.atime_ns, mtime_ns, was.access_acl)
+            descriptor = opened_for_owner(place)
+            try:
+                before.give(descriptor, status, read_acl(descriptor, ACCESS))
+            finally:
+                os.close(descriptor)
         finally:
-            os.close(descriptor)
+            os.close(place)
 
 
 class _RestoringDirectories:
@@ -302,7 +326,16 @@ def _is_same_holder(status: os.stat_result, was: Adjustment) -> bool:
     One that somebody else has put there may have got the number of one that has been removed, and must get neither.
     """
     bits = stat.S_ISUID | stat.S_ISGID
-    return status.st_uid == was.uid and status.st_mode & bits == was.mode & bits
+    is_alike = status.st_uid == was.uid and status.st_mode & bits == was.mode & bits
+    return is_alike and stat.S_ISREG(status.st_mode)
+
+
+def _has_content(status: os.stat_result, was: Adjustment) -> bool:
+    """Whether nobody has written to this file since, as far as size and time tell: it has the old one, or the new."""
+    if status.st_size != was.size:
+        return False
+    coarse_ns = _COARSEST_NS if counts_seconds(status.st_mtime_ns) else 1
+    return any(abs(status.st_mtime_ns - time_ns) < coarse_ns for time_ns in (was.mtime_ns, was.new_mtime_ns))
 
 
 def _log_others(entry: Change | Adjustment) -> None:

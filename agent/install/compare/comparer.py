@@ -348,7 +348,7 @@ class DirectoryComparison:
         adjusted = self._findings.adjusted
         if not isinstance(adjusted, AdjustedFiles):
             adjusted = self._findings.adjusted = AdjustedFiles(self._files.directory.real, self._files.names)
-        adjusted.append(position, there, acl, digest)
+        adjusted.append(position, there, acl, digest, new_mtime_ns=wanted.mtime_ns)
         return True
 
     def _is_same_link(

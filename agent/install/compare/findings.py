@@ -97,13 +97,12 @@ class Adjusted(NamedTuple):
     Attributes:
         position: in the planned files.
         digest: of its content; empty when not known.
-        size, ctime_ns: as they are now; with what `was` tells, they show whether it has been written since.
+        ctime_ns: as it is now; with what `was` tells, it shows whether it has been written since.
         was: how it is now.
     """
 
     position: int
     digest: bytes
-    size: int
     ctime_ns: int
     was: Adjustment
 
@@ -111,7 +110,7 @@ class Adjusted(NamedTuple):
         """Whether this is the status of that very file, and nobody has changed it since."""
         return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns) == (
             self.was.inode,
-            self.size,
+            self.was.size,
             self.was.mtime_ns,
             self.ctime_ns,
         )
@@ -135,19 +134,21 @@ class AdjustedFiles:
     def __iter__(self) -> Iterator[Adjusted]:
         for number, position in enumerate(self._positions):
             inode, mode, uid, gid, size = self._numbers[5 * number : 5 * number + 5]
-            atime_ns, mtime_ns, ctime_ns = self._times[3 * number : 3 * number + 3]
+            atime_ns, mtime_ns, ctime_ns, new_ns = self._times[4 * number : 4 * number + 4]
             owner, acl = (mode, uid, gid), self._acls.get(position)
             name = self._names[position]
-            was = Adjustment(inode, atime_ns, mtime_ns, *owner, acl, self._directory, name)
+            was = Adjustment(inode, atime_ns, mtime_ns, *owner, acl, size, new_ns, self._directory, name)
             digest = bytes(self._digests[_DIGEST_LENGTH * number : _DIGEST_LENGTH * (number + 1)]).rstrip(
                 b" "
             )
-            yield Adjusted(position, digest, size, ctime_ns, was)
+            yield Adjusted(position, digest, ctime_ns, was)
 
-    def append(self, position: int, there: os.stat_result, acl: bytes | None, digest: bytes) -> None:
-        """Add one at the end, of which this is the status and the ACL."""
+    def append(
+        self, position: int, there: os.stat_result, acl: bytes | None, digest: bytes, *, new_mtime_ns: int
+    ) -> None:
+        """Add one at the end, of which this is the status and the ACL, and the time that it is to have."""
         self._positions.append(position)
-        self._times.extend((there.st_atime_ns, there.st_mtime_ns, there.st_ctime_ns))
+        self._times.extend((there.st_atime_ns, there.st_mtime_ns, there.st_ctime_ns, new_mtime_ns))
         mode = stat.S_IMODE(there.st_mode)
         self._numbers.extend((there.st_ino, mode, there.st_uid, there.st_gid, there.st_size))
         if acl is not None:

@@ -70,10 +70,15 @@ class MountPoint(NamedTuple):
 
 @_begins_with(b"t")
 class Touched(NamedTuple):
-    """A directory that was there before, and how it was; of its ACLs only when it is ours."""
+    """A directory that was there before, and how it was; of its ACLs only when it is ours.
+
+    Of inodes that may be given to something else before the journal is read, it is told when they were made:
+    `born_ns`, as `posix/births.py` has it.
+    """
 
     path: bytes
     inode: int
+    born_ns: int
     atime_ns: int
     mtime_ns: int
     mode: int
@@ -86,14 +91,14 @@ class Touched(NamedTuple):
     def fields(self) -> bytes:
         acls = _hex(self.access_acl) + b" " + _hex(self.default_acl)
         ours = b"o" if self.is_ours else b"-"
-        return b"%b %d %d %d %d %d %d %b %b" % (ours, *self[1:7], acls, escape(self.path))
+        return b"%b %d %d %d %d %d %d %d %b %b" % (ours, *self[1:8], acls, escape(self.path))
 
     @classmethod
     def decoded(cls, fields: bytes) -> Touched:
-        ours, inode, atime, mtime, mode, uid, gid, access, default, path = fields.split(b" ")
+        ours, inode, born, atime, mtime, mode, uid, gid, access, default, path = fields.split(b" ")
         times, owner = (int(atime), int(mtime)), (int(mode), int(uid), int(gid))
         acls = (_unhex(access), _unhex(default))
-        return cls(unescape(path), int(inode), *times, *owner, *acls, ours == b"o")
+        return cls(unescape(path), int(inode), int(born), *times, *owner, *acls, ours == b"o")
 
 
 NO_DIRECTORY = 0
@@ -109,14 +114,15 @@ class Losing(NamedTuple):
 
     path: bytes
     inode: int
+    born_ns: int
 
     def fields(self) -> bytes:
-        return b"%d %b" % (self.inode, escape(self.path))
+        return b"%d %d %b" % (self.inode, self.born_ns, escape(self.path))
 
     @classmethod
     def decoded(cls, fields: bytes) -> Losing:
-        inode, path = fields.split(b" ")
-        return cls(unescape(path), int(inode))
+        inode, born, path = fields.split(b" ")
+        return cls(unescape(path), int(inode), int(born))
 
 
 @_begins_with(b"h")
@@ -135,18 +141,23 @@ class Hiding(NamedTuple):
 
 @_begins_with(b"c")
 class NewDirectory(NamedTuple):
-    """A new directory."""
+    """A new directory.
+
+    Attributes:
+        born_ns: `UNKNOWN` where it lies in another new one: nobody reaches it but through that.
+    """
 
     inode: int
+    born_ns: int
     path: bytes
 
     def fields(self) -> bytes:
-        return b"%d %b" % (self.inode, escape(self.path))
+        return b"%d %d %b" % (self.inode, self.born_ns, escape(self.path))
 
     @classmethod
     def decoded(cls, fields: bytes) -> NewDirectory:
-        inode, path = fields.split(b" ")
-        return cls(int(inode), unescape(path))
+        inode, born, path = fields.split(b" ")
+        return cls(int(inode), int(born), unescape(path))
 
 
 @_begins_with(b"f")
@@ -232,7 +243,12 @@ class Replacement(NamedTuple):
 
 @_begins_with(b"m")
 class Adjustment(NamedTuple):
-    """A file that keeps its content, and how it was before its attributes were changed."""
+    """A file that keeps its content, and how it was before its attributes were changed.
+
+    Attributes:
+        size: of its content, in bytes.
+        new_mtime_ns: the time that it is given.
+    """
 
     inode: int
     atime_ns: int
@@ -241,6 +257,8 @@ class Adjustment(NamedTuple):
     uid: int
     gid: int
     access_acl: bytes | None
+    size: int
+    new_mtime_ns: int
     directory: bytes
     name: bytes
 
@@ -250,13 +268,15 @@ class Adjustment(NamedTuple):
 
     def fields(self) -> bytes:
         place = escape(self.directory) + b" " + escape(self.name)
-        return b"%d %d %d %d %d %d %b %b" % (*self[:6], _hex(self.access_acl), place)
+        now = (_hex(self.access_acl), self.size, self.new_mtime_ns)
+        return b"%d %d %d %d %d %d %b %d %d %b" % (*self[:6], *now, place)
 
     @classmethod
     def decoded(cls, fields: bytes) -> Adjustment:
-        inode, atime, mtime, mode, uid, gid, acl, directory, name = fields.split(b" ")
+        inode, atime, mtime, mode, uid, gid, acl, size, new_mtime, directory, name = fields.split(b" ")
         times, owner = (int(atime), int(mtime)), (int(mode), int(uid), int(gid))
-        return cls(int(inode), *times, *owner, _unhex(acl), unescape(directory), unescape(name))
+        content = (int(size), int(new_mtime))
+        return cls(int(inode), *times, *owner, _unhex(acl), *content, unescape(directory), unescape(name))
 
 
 @_begins_with(b"a")

@@ -4,18 +4,18 @@ New content is made under hidden names beside its destination, and changes names
 there. So whatever moment an Install is interrupted at, the names and inodes that exist tell how far
 it had come, and the journal need not be written again for each step:
 
-    install-journal 5 <phase> <token> <state of the group's records>
+    install-journal 6 <phase> <token> <state of the group's records>
     y <directory>                   the first directory on each file system that there are changes on
     p <mount point>                 where that file system is mounted, if it may not be one day
-    t <o if it is ours, or -> <inode> <atime ns> <mtime ns> <mode> <uid> <gid> <access ACL, hex, or -> <default ACL> <path>
+    t <o if it is ours, or -> <inode> <born> <atime ns> <mtime ns> <mode> <uid> <gid> <access ACL, hex, or -> <default ACL> <path>
                                     a directory that was there, and how it was; hidden names are made in it
-    k <inode> <directory>           a directory that was there, and that something goes from in the end
+    k <inode> <born> <directory>    a directory that was there, and that something goes from in the end
     h <directory>                   hidden names have been made in it
-    c <inode> <directory>           a new directory
+    c <inode> <born> <directory>    a new directory; of those that lie in other new ones, the time is not told
     f <inode> <directory>           the files and links in a new directory: a line ` <inode> <name>` below for each
     n <number> <inode> <directory> <name>   will be created; nothing was there. The inode is that of the new one
     r <number> <inode> <old inode> <directory> <name>   will be replaced; and the inode of what was there
-    m <inode> <atime ns> <mtime ns> <mode> <uid> <gid> <access ACL, hex, or -> <directory> <name>
+    m <inode> <atime ns> <mtime ns> <mode> <uid> <gid> <access ACL, hex, or -> <size> <new mtime ns> <directory> <name>
                                     a file that keeps its content, and how it was
     a <type> <user or -> <range or -> <path>        will get an SELinux rule, and had this one;
                                     - instead of the type when it had none, ? when it is not known
@@ -23,7 +23,8 @@ it had come, and the journal need not be written again for each step:
     D <path>                        a directory that goes then, if it is empty
     b <path>                        its SELinux rule goes then
 
-Names are escaped as in the manifest. The hidden names are made of token and number. In the phase
+Names are escaped as in the manifest. The time when an inode was made (`born`, in ns, 0 where it is not known) tells it
+from another one that has got its number since. The hidden names are made of token and number. In the phase
 `staging` only hidden names have been made, and the journal ends with the directories that were
 there, and with the new ones that have hidden names. Before the phase `switching`, the rest is added, and then everything new takes its place.
 """
@@ -37,6 +38,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 from agent.errors import CommandFailure
 from agent.files import sync_directory
 from agent.install.journal.entries import Entry, decode, letter_of
+from agent.install.posix.births import born_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", bound=Entry)
 
-_MAGIC = b"install-journal 5 "
+_MAGIC = b"install-journal 6 "
 _STAGING, _SWITCHING = b"staging  ", b"switching"
 _CONTINUED = ord(" ")  # what each further line of an entry begins with
 
@@ -133,6 +135,7 @@ class Journal:
 
     Attributes:
         size: in bytes.
+        begun_ns: when it was begun, in ns since the epoch; what was there before is not younger.
         is_whole: whether more than its beginning was written.
         is_switching: whether something may have taken its place.
         token: what the hidden names have in common.
@@ -146,6 +149,7 @@ class Journal:
         self.path = path
         with self._opened() as stream:
             self.size = os.fstat(stream.fileno()).st_size
+            self.begun_ns = born_ns(stream.fileno()) or os.fstat(stream.fileno()).st_mtime_ns
             head = stream.readline()
         self.is_whole = head.endswith(b"\n")
         if self.is_whole and not head.startswith(_MAGIC):

@@ -61,24 +61,25 @@ def copy_content(source: int, status: os.stat_result, target: int, digest: bytes
     return digest or b""
 
 
-def opened_for_owner(name: bytes, dir_fd: int) -> int:
-    """A descriptor for reading, also where the mode lets not even the owner read; the mode is another one then.
+ITSELF = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+"""How a file is opened to look at it, whatever it is: that changes nothing, and `opened_for_owner` opens that very file."""
+
+
+def opened_for_owner(place: int) -> int:
+    """A descriptor for reading a file, also where the mode lets not even the owner read; the mode is another one then.
+
+    Args:
+        place: a descriptor of the regular file, opened as `ITSELF` says.
 
     Raises:
-        OSError: it can't be opened, or is a link.
+        OSError: it can't be opened.
     """
+    opened = f"/proc/self/fd/{place}"
     try:
-        return os.open(name, READ, dir_fd=dir_fd)
+        return os.open(opened, os.O_RDONLY | os.O_CLOEXEC)
     except PermissionError:
-        place = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
-        try:
-            if not stat.S_ISREG(os.fstat(place).st_mode):
-                raise
-            opened = f"/proc/self/fd/{place}"
-            os.chmod(opened, stat.S_IRUSR | stat.S_IWUSR)
-            return os.open(opened, os.O_RDONLY | os.O_CLOEXEC)
-        finally:
-            os.close(place)
+        os.chmod(opened, stat.S_IRUSR | stat.S_IWUSR)
+        return os.open(opened, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def read_small(source: int, size: int) -> bytes:

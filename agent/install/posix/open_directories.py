@@ -8,6 +8,8 @@ import stat
 from collections import OrderedDict
 from typing import NoReturn
 
+from agent.install.posix.births import UNKNOWN, born_ns, may_be_same
+
 PLACE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """How directories are opened to reach what is in them; also those that can't be listed."""
 
@@ -38,6 +40,7 @@ class OpenDirectories:
         self._other_names: dict[bytes, bytes] = {}
         self._identities: dict[bytes, int] = {}
         self._inodes: dict[bytes, int] = {}
+        self._born_ns: dict[bytes, int] = {}
 
     def close(self) -> None:
         """Close all descriptors."""
@@ -76,7 +79,7 @@ class OpenDirectories:
         Raises:
             OSError: as `of`.
         """
-        if real in self._open or real == b"/":
+        if real in self._open or real in self._born_ns or real == b"/":
             return os.fstat(self.of(real))
         above, _slash, name = real.rpartition(b"/")
         dir_fd = self.of(above or b"/")
@@ -120,9 +123,17 @@ class OpenDirectories:
         """We have just made this directory: no other one is taken for it."""
         self._identities[real] = _identity(status)
 
-    def expect(self, real: bytes, inode: int) -> None:
-        """A directory with another inode is not the one that this path stands for."""
+    def expect(self, real: bytes, inode: int, born: int = UNKNOWN) -> None:
+        """A directory with another inode, or one made at another time, is not the one that this path stands for.
+
+        Args:
+            real: the path.
+            inode: the number, which may be that of another one once the directory is removed.
+            born: what `born_ns` has told of it.
+        """
         self._inodes[real] = inode
+        if born != UNKNOWN:
+            self._born_ns[real] = born
 
     def identity(self, real: bytes) -> int:
         """Tells this directory apart from all others that there are now, on any file system.
@@ -159,7 +170,7 @@ class OpenDirectories:
                 descriptor = os.open(real, flags)
             except OSError:
                 return self._walked(real, flags)
-            if self._is_known(real, os.fstat(descriptor)):
+            if self._is_known(real, os.fstat(descriptor)) and self._has_birth(real, descriptor):
                 return descriptor
             os.close(descriptor)
         return self._walked(real, flags)
@@ -173,6 +184,8 @@ class OpenDirectories:
             self._fail(real, error)
         try:
             self._check(real, os.fstat(descriptor))
+            if not self._has_birth(real, descriptor):
+                raise PlaceChanged(real)
         except OSError:
             os.close(descriptor)
             raise
@@ -189,6 +202,11 @@ class OpenDirectories:
         inode = status.st_ino
         is_same = self._identities.get(real) == _identity(status)
         return is_same and self._inodes.get(real, inode) == inode
+
+    def _has_birth(self, real: bytes, descriptor: int) -> bool:
+        """Whether this open directory can be the one that the path stands for, by the time when it was made."""
+        expected = self._born_ns.get(real, UNKNOWN) if self._born_ns else UNKNOWN
+        return expected == UNKNOWN or may_be_same(expected, born_ns(descriptor))
 
     def _fail(self, real: bytes, error: OSError) -> NoReturn:
         """Say that this directory can't be reached, because a call has raised this error."""

@@ -19,7 +19,7 @@ class NotOurs(Exception):
     """A directory that is not to be removed, or that something has to stay in."""
 
 
-def remove_tree(dir_fd: int, name: bytes, is_ours: Callable[[os.stat_result], bool]) -> None:
+def remove_tree(dir_fd: int, name: bytes, is_ours: Callable[[int], bool]) -> None:
     """Remove whatever is there; links are removed, never followed.
 
     Where others may write to a directory of the tree, they can bring in another one of theirs, and in that one there may
@@ -29,7 +29,7 @@ def remove_tree(dir_fd: int, name: bytes, is_ours: Callable[[os.stat_result], bo
     Args:
         dir_fd: of the directory where it is.
         name: in that.
-        is_ours: whether a directory with this status may go, with all that is in it.
+        is_ours: whether the directory with this descriptor may go, with all that is in it.
 
     Raises:
         NotOurs: it may not; or something in it may not, and all else is gone.
@@ -39,7 +39,7 @@ def remove_tree(dir_fd: int, name: bytes, is_ours: Callable[[os.stat_result], bo
         return
     top = os.open(name, _LIST, dir_fd=dir_fd)
     try:
-        if not is_ours(os.fstat(top)):
+        if not is_ours(top):
             raise NotOurs
         if not _Tree(top).is_emptied():
             raise NotOurs
