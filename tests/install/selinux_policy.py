@@ -1,4 +1,4 @@
-"""Stand-ins for the programs of an SELinux policy."""
+"""A stand-in for the program that changes an SELinux policy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if [ "$2" = -d ]; then rm "$rule"; else shift 2; echo "${{@%{pattern}*}}" > "$ru
 
 
 class Policy:
-    """Stand-ins for the SELinux programs, with a policy of their own."""
+    """A stand-in for that program, with a policy of its own."""
 
     def __init__(self, base: Path) -> None:
         self._rules = base / "rules"
@@ -29,9 +29,8 @@ class Policy:
         self.programs = base / "bin"
         self.programs.mkdir()
         semanage = SEMANAGE.format(rules=self._rules, calls=base / "calls", pattern=base.parent)
-        for name, text in (("semanage", semanage), ("restorecon", "#!/bin/sh\n")):
-            (self.programs / name).write_text(text)
-            (self.programs / name).chmod(0o755)
+        (self.programs / "semanage").write_text(semanage)
+        (self.programs / "semanage").chmod(0o755)
 
     def rules(self) -> dict[str, str]:
         """File name → what is given to it."""

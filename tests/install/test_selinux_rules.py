@@ -10,14 +10,16 @@ import pytest
 from agent.install import install
 from agent.install.attributes import selinux
 from agent.install.model.moments import Moment
+from agent.protocol import FileExistsBehavior
 from tests.install.children import ended, start
-from tests.install.host import FILES, failure_of
-from tests.install.observers import failing_at, killed_at
+from tests.install.host import FILES, Host, failure_of
+from tests.install.observers import at_step, failing_at, killed_at
 from tests.install.selinux_policy import Policy
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from agent.install.model.moments import Observer
-    from tests.install.host import Host
 
 STEPS = [Moment.SWITCH, Moment.RENAME, Moment.LABEL, Moment.MANIFEST, Moment.COMMIT]
 
@@ -119,27 +121,113 @@ def test_a_rule_that_somebody_has_added_is_changed(host: Host, policy: Policy) -
     assert "-t httpd_t -r s0" in policy.rules()["a"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away, and labels")
+@pytest.fixture
+def kernel(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SELinux is on, as far as Install can see."""
+    directory = host.base / "kernel"
+    directory.mkdir()
+    (directory / "mls").write_text("1")
+    monkeypatch.setattr(selinux, "_KERNEL", directory)
+
+
+def label_of(path: Path) -> bytes:
+    """What the kernel has taken."""
+    return os.getxattr(path, "security.selinux", follow_symlinks=False)
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away, and labels")
+
+
+@as_root
+@pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("whose", ["root's", "a user's"])
-def test_in_a_users_directory_the_file_itself_is_labelled_and_not_what_is_at_its_path(
-    host: Host, policy: Policy, monkeypatch: pytest.MonkeyPatch, whose: str
+def test_the_file_itself_is_labelled_and_not_what_is_at_its_path(
+    host: Host, policy: Policy, whose: str
 ) -> None:
-    """The user could put a link in its place, and restorecon would label a file of root's."""
-    kernel = host.base / "kernel"
-    kernel.mkdir()
-    (kernel / "mls").write_text("1")
-    monkeypatch.setattr(selinux, "_KERNEL", kernel)
-    (policy.programs / "restorecon").write_text(f'#!/bin/sh\necho "$@" >> {host.base}/restored\n')
+    """A user could put a link in its place, and restorecon would label a file of root's."""
     host.dest.mkdir()
     if whose == "a user's":
         os.chown(host.dest, 64_321, 64_321)
+
     host.install(OLD, OLD_RULES, durable=False)
-    a = host.dest / "app/a"
-    if whose == "a user's":
-        assert b"system_u:object_r:httpd_t:s0\0" == os.getxattr(a, "security.selinux")
-        assert not (host.base / "restored").exists()
-    else:
-        assert f"-vF -- {a}" in (host.base / "restored").read_text()
-        with pytest.raises(OSError, match="No data available"):
-            os.getxattr(a, "security.selinux")
+
+    assert label_of(host.dest / "app/a") == b"system_u:object_r:httpd_t:s0\0"
     assert {"a", "b"} == set(policy.rules())
+
+
+@as_root
+@pytest.mark.usefixtures("kernel", "policy")
+def test_what_is_behind_a_link_that_is_exchanged_meanwhile_is_not_labelled(host: Host) -> None:
+    """Where links of others are followed, they decide where something is installed, once, and nothing else."""
+    link, other = host.dest / "app", host.base / "other"
+    (host.dest / "real").mkdir(parents=True)
+    other.mkdir()
+    (other / "a").write_text("root's")
+    link.symlink_to("real")
+    os.chown(link, 64_321, 64_321, follow_symlinks=False)
+
+    def exchange() -> None:
+        link.unlink()
+        link.symlink_to(other)
+
+    host.install(
+        OLD,
+        OLD_RULES,
+        observer=at_step(Moment.LABEL, exchange),
+        durable=False,
+        follow_links_of_others=[str(link)],
+    )
+
+    assert label_of(host.dest / "real/a") == b"system_u:object_r:httpd_t:s0\0"
+    with pytest.raises(OSError, match="No data available"):
+        label_of(other / "a")
+
+
+def of_another_group(host: Host) -> Host:
+    """A second deployment group on the same host."""
+    other = Host(host.base)
+    other.group_id = "99999999-2222-3333-4444-555555555555"
+    return other
+
+
+def test_a_rule_stays_that_another_group_has_too(host: Host, policy: Policy) -> None:
+    """Two groups install one file, and want the same of it; what one wants no more, the other one still does."""
+    other = of_another_group(host)
+    host.install(OLD, OLD_RULES, durable=False)
+    other.install(OLD, OLD_RULES, behavior=FileExistsBehavior.OVERWRITE, durable=False)
+    before = policy.rules()
+
+    host.install(OLD, appspec(b="web_t"), behavior=FileExistsBehavior.OVERWRITE, durable=False)
+    assert before == policy.rules()
+
+    other.install(OLD, FILES, behavior=FileExistsBehavior.OVERWRITE, durable=False)
+    assert ["b"] == list(policy.rules())
+
+
+def test_a_rule_of_another_group_is_what_it_was_after_an_install_that_fails(
+    host: Host, policy: Policy
+) -> None:
+    """The group that fails had none there, and must not drop, or change, that of the other one."""
+    host.install(OLD, OLD_RULES, durable=False)
+    before = policy.rules()
+    request = of_another_group(host).request(
+        NEW, appspec(a="other_t", c="new_t"), behavior=FileExistsBehavior.OVERWRITE, durable=False
+    )
+
+    assert failure_of(lambda: install(request, observer=failing_at(Moment.COMMIT))) is not None
+
+    assert before == policy.rules()
+
+
+def test_a_rule_stays_that_another_group_is_about_to_give(host: Host, policy: Policy) -> None:
+    """That group has no records of it before it has succeeded."""
+    other = of_another_group(host)
+    host.install({"app/a": "1"}, appspec(a="httpd_t"), durable=False)
+    request = other.request(
+        {"app/a": "1"}, appspec(a="web_t"), behavior=FileExistsBehavior.OVERWRITE, durable=False
+    )
+    host_request = host.request({"srv/x": "x"}, FILES.replace("app", "srv"), durable=False)
+
+    install(request, observer=at_step(Moment.MANIFEST, lambda: install(host_request)))
+
+    assert ["a"] == list(policy.rules())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from agent.install.apply.hidden_names import GONE, HiddenNames, HiddenRemoval, log_stuck, sync_changes
 from agent.install.apply.journal_places import places_of_journal
-from agent.install.attributes.selinux import drop_rule
+from agent.install.apply.labels import drop_label
 from agent.install.journal.entries import (
     Hiding,
     Leftover,
@@ -182,7 +182,7 @@ class _Completing:
                 self._observe(Moment.RMDIR, path)
                 os.rmdir(name, dir_fd=self._places.of(above or b"/"))
             else:
-                drop_rule(path)
+                drop_label(path, self._journal.path)
             self.has_removed = True
         except (_Changed, PlaceChanged):
             self.kept.append(path)

@@ -162,7 +162,7 @@ class _Restoring:
     def restore(self, entry: _Restored) -> None:
         match entry:
             case Label():
-                restore_label(entry, self._places)
+                restore_label(entry, self._places, self._journal.path)
             case Adjustment():
                 self._restore_file(entry)
             case MadeFiles() | NewDirectory():

@@ -1,4 +1,4 @@
-"""SELinux labels, through the programs of the policy's own tools."""
+"""SELinux: rules of the policy, by its own tools, and labels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
-_PROGRAMS = ("semanage", "restorecon")
+_PROGRAM = "semanage"
 _TIMEOUT_S = 300
 _KERNEL = Path("/sys/fs/selinux")
 _SPECIAL = re.compile(rb"([.^$*+?()\[\]{}|\\])")
@@ -30,11 +30,10 @@ def labels_to_set(attributes: Iterable[Attributes]) -> list[str]:
     lines = sorted({found.permission.line for found in attributes if found.permission.context is not None})
     if not lines:
         return []
-    missing = [program for program in _PROGRAMS if _found(program) is None]
-    if not missing:
+    if _found(_PROGRAM) is not None:
         return []
     where = f"AppSpec line{'s' if len(lines) > 1 else ''} {', '.join(map(str, lines))}"
-    wanting = f"a context is asked for ({where}), but this host has no {' and no '.join(missing)}"
+    wanting = f"a context is asked for ({where}), but this host has no {_PROGRAM}"
     return [
         f"{wanting}; install the SELinux policy tools (policycoreutils), or remove context from the AppSpec"
     ]
@@ -59,22 +58,13 @@ def add_rule(path: bytes, context: SelinuxContext, *, is_known: bool) -> None:
     rule += ["--", _pattern(path)]
     likely, other = ("-m", "-a") if is_known else ("-a", "-m")
     try:
-        _run(["semanage", "fcontext", likely, *rule])
+        _run([_PROGRAM, "fcontext", likely, *rule])
     except OSError as error:
         # Somebody may have added or removed the rule by hand.
         try:
-            _run(["semanage", "fcontext", other, *rule])
+            _run([_PROGRAM, "fcontext", other, *rule])
         except OSError:
             raise error from None
-
-
-def label_path(path: bytes) -> None:
-    """Give what is at this path the label that the policy has for it. Only root may be able to change the path.
-
-    Raises:
-        OSError: the program failed; the message holds what it printed.
-    """
-    _run(["restorecon", "-vF", "--", path])
 
 
 def label_descriptor(descriptor: int, context: SelinuxContext) -> None:
@@ -90,7 +80,7 @@ def label_descriptor(descriptor: int, context: SelinuxContext) -> None:
         OSError: the kernel does not take it.
     """
     if not _KERNEL.is_dir():
-        return  # SELinux is off; restorecon does nothing either
+        return  # SELinux is off
     fields = [context.user or "system_u", "object_r", context.type]
     if (_KERNEL / "mls").read_text().strip() != "0":
         fields.append(context.range or "s0")
@@ -104,7 +94,7 @@ def label_descriptor(descriptor: int, context: SelinuxContext) -> None:
 def drop_rule(path: bytes) -> None:
     """Drop our rule for this path from the host's policy; a failure is only logged."""
     try:
-        _run(["semanage", "fcontext", "-d", "--", _pattern(path)])
+        _run([_PROGRAM, "fcontext", "-d", "--", _pattern(path)])
     except OSError as error:
         log.warning("selinux_rule_not_removed", path=repr(path), error=str(error))
 
