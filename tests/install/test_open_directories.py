@@ -58,6 +58,32 @@ def test_where_no_directory_was_the_error_names_the_path(
     assert os.fsencode(tmp_path / "place") == raised.value.filename
 
 
+def test_nothing_is_found_where_no_directory_was(tmp_path: Path) -> None:
+    """A path without links on it has nothing at its end where anything but a directory is on the way."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "name").touch()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("elsewhere")
+    with closing(OpenDirectories()) as directories:
+        for above in ("file", "link", "nothing", "file/below", "x" * 300):
+            assert directories.find(os.fsencode(tmp_path / above), b"name") is None
+
+
+@pytest.mark.parametrize("put", [_directory, _link, _file, _nothing])
+def test_nothing_is_not_the_answer_where_a_directory_was(tmp_path: Path, put: Callable[[Path], None]) -> None:
+    """What it held is somewhere, and whoever is told that there is nothing would put something into another place."""
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "name").touch()
+    with closing(OpenDirectories()) as directories:
+        directories.identity(os.fsencode(place))
+        place.rename(tmp_path / "moved")
+        put(place)
+        for above in (place, place / "below"):
+            with pytest.raises(PlaceChanged):
+                directories.find(os.fsencode(above), b"name")
+
+
 def test_a_directory_that_has_another_name_for_now_is_found_by_it(tmp_path: Path) -> None:
     """As long as a new directory is hidden."""
     (tmp_path / "hidden").mkdir()

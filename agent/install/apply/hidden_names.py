@@ -176,10 +176,10 @@ def sync_changes(journal: Journal, places: Places) -> None:
 
 
 def _add(disks: Disks, directory: bytes, places: Places) -> bool:
-    """Add the file system of this directory. False when the directory is not there any more."""
+    """Add the file system of this directory. False when the directory is out of reach."""
     try:
         dir_fd = places.of(directory)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, PlaceChanged):
         return False
     device = os.stat(b".", dir_fd=dir_fd).st_dev
     if device not in disks:

@@ -10,12 +10,15 @@ import os
 import struct
 from typing import Any
 
+from agent.install.posix.disks import kind_of_file_system
+
 UNKNOWN = 0
-"""Where a file system, or an old kernel, does not tell the time of birth."""
+"""Where a file system, or an old kernel, does not tell the time of birth, or not for good."""
 
 _EMPTY_PATH, _BIRTH = 0x1000, 0x800
-_ANSWER = struct.Struct("=I76xqI")  # a struct statx, up to there
+_ANSWER = struct.Struct("=I76xqI44xII")  # a struct statx, up to its device
 _BYTES = 256
+_OVERLAY = 0x794C7630  # the kind of file system, as statfs tells it
 _NUMBERS = {"x86_64": 332, "aarch64": 291}  # of the system call, for C libraries that have no function
 
 
@@ -28,8 +31,24 @@ def born_ns(descriptor: int) -> int:
     call, answer = _statx()
     if call is None or call(descriptor, b"", _EMPTY_PATH, _BIRTH, answer) != 0:
         return UNKNOWN
-    mask, seconds, nanoseconds = _ANSWER.unpack_from(answer)
-    return int(seconds * 1_000_000_000 + nanoseconds) if mask & _BIRTH else UNKNOWN
+    mask, seconds, nanoseconds, *device = _ANSWER.unpack_from(answer)
+    if not mask & _BIRTH or not _is_lasting(tuple(device), descriptor):
+        return UNKNOWN
+    return int(seconds * 1_000_000_000 + nanoseconds)
+
+
+_lasting: dict[tuple[int, ...], bool] = {}  # what was found out about each device
+
+
+def _is_lasting(device: tuple[int, ...], descriptor: int) -> bool:
+    """Whether births stay what they are on the device of this descriptor.
+
+    On an overlay, what is in a lower layer is copied when it first changes: a directory of a container's image keeps its
+    inode then, and gets the birth of the copy.
+    """
+    if device not in _lasting:
+        _lasting[device] = kind_of_file_system(descriptor) not in {None, _OVERLAY}
+    return _lasting[device]
 
 
 def may_be_same(one_ns: int, other_ns: int) -> bool:

@@ -101,10 +101,19 @@ def sync_file_system(descriptor: int) -> None:
 
 def is_in_memory(descriptor: int) -> bool:
     """Whether the file system of this open directory has no disk; False when that can't be told."""
+    return kind_of_file_system(descriptor) in _IN_MEMORY
+
+
+def kind_of_file_system(descriptor: int) -> int | None:
+    """The number by which statfs tells kinds of file systems apart; None when it does not.
+
+    Args:
+        descriptor: of something on it; it may stand for the place only.
+    """
     # Python does not tell the kind.
     status = ctypes.create_string_buffer(_STATUS_BYTES)
     found = ctypes.CDLL(None, use_errno=True).fstatfs(descriptor, status)
-    return found == 0 and ctypes.c_long.from_buffer(status).value in _IN_MEMORY
+    return int(ctypes.c_long.from_buffer(status).value) if found == 0 else None
 
 
 def _close_all_but(descriptors: list[int]) -> None:

@@ -95,6 +95,9 @@ class OpenDirectories:
     def find(self, directory: bytes, name: bytes) -> os.stat_result | None:
         """Status of what has this name in a directory, a link or not, as it is now; None when nothing has.
 
+        Nothing has, either, where no directory was ever found and something else is there: real paths lead through no
+        links and files.
+
         Raises:
             OSError: that can't be told, or the directory is not the one any more that was found. It names the whole path.
         """
