@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeGuard
 
-from agent.install.apply.staging import HardLinks
 from agent.install.compare.findings import NewFiles
 from agent.install.journal.batches import encode_changes, encode_new_files
 from agent.install.journal.entries import MadeFiles, encode
@@ -96,7 +95,6 @@ class UnitWork:
         self._new = new
         self._stager: Stager | None = stager
         self._switcher = switcher
-        self._hard_links = HardLinks()
 
     def stage(self, unit: WorkUnit) -> None:
         """Make everything of it ready, but for the names of files that have several.
@@ -120,7 +118,7 @@ class UnitWork:
             StepFailed: the rest was not tried.
         """
         if self._stager is not None and self.has_hard_links(unit):
-            self._stager.stage_hard_links(unit.files, self._findings[unit.number], self._hard_links)
+            self._stager.stage_hard_links(unit.files, self._findings[unit.number])
 
     def end_staging(self) -> None:
         """Nothing is staged any more; what was listed of the previous revision and of the archive goes: that is large."""

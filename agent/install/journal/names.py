@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_NEW = b".install-%b-%d.new"
+
 
 def hidden_prefix(token: bytes) -> bytes:
     """What all hidden names of an Install begin with."""
@@ -10,7 +17,12 @@ def hidden_prefix(token: bytes) -> bytes:
 
 def new_name(token: bytes, number: int) -> bytes:
     """Hidden name of what is to have its place soon; afterwards, of what had it before."""
-    return b".install-%b-%d.new" % (token, number)
+    return _NEW % (token, number)
+
+
+def new_names(token: bytes, first: int) -> Callable[[int], bytes]:
+    """Such names of many, by what their number has above the first one: one call for each, and not two."""
+    return lambda position: _NEW % (token, first + position)
 
 
 def old_name(token: bytes, number: int) -> bytes:
