@@ -74,21 +74,7 @@ def _blocked_lines(blocked: BlockedInstall) -> Iterator[str]:
 
 
 def _conflict_line(conflict: Conflict, rule: Rule, now: float) -> str:
-    facts = [readable(conflict.reason)]
-    if conflict.owner is not None:
-        facts.append(f"owner {readable(conflict.owner)}")
-    if conflict.modified_at is not None:
-        changed = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(conflict.modified_at))
-        facts.append(f"last changed {changed} UTC, {_age(now - conflict.modified_at)} ago")
-    if conflict.installed_by is not None:
-        facts.append(f"installed by deployment group {readable(conflict.installed_by)}")
+    facts = [readable(fact) for fact in conflict.facts(now)]
     if conflict.is_by_rule:
         facts.append(f"rule {rule.behavior.value}, set by {rule.set_by}")
     return f"conflict {shell_word(conflict.path)}  ({'; '.join(facts)})"
-
-
-def _age(seconds: float) -> str:
-    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds // length:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"

@@ -6,7 +6,9 @@ previews, nor a command that only looks for what changes anything.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from agent.exports import exporting
 
 if TYPE_CHECKING:
     from agent.install.apply.install import install
@@ -88,11 +90,4 @@ _MODULES = {
 }
 
 if not TYPE_CHECKING:  # else any name would be taken for one that is exported
-
-    def __getattr__(name: str) -> Any:
-        """Load what is asked for by this name."""
-        if name not in _MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        module = __import__(f"{__name__}.{_MODULES[name]}", fromlist=(name,))
-        value = globals()[name] = getattr(module, name)
-        return value
+    __getattr__ = exporting(__name__, _MODULES)

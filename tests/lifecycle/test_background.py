@@ -21,7 +21,7 @@ from agent.lifecycle.recorder_client import Recorder
 from agent.lifecycle.script_log import ScriptLog
 from agent.lifecycle.streams import ScriptStreams
 from tests.lifecycle.isolation import IsolatedFailure, run_isolated
-from tests.lifecycle.traces import read, recorders
+from tests.lifecycle.traces import killing_recorder, read, recorders
 from tests.waiting import is_running, wait_until
 
 if TYPE_CHECKING:
@@ -226,16 +226,7 @@ def waiting_bytes(pipe: int) -> int:
 def test_a_killed_recorder_is_replaced(event: Event, capfd: pytest.CaptureFixture[str]) -> None:
     """Nothing that happens to a process of ours may fail a script, or lose what it prints from then on."""
     ready = event.directory / "ready"
-    killed: list[int] = []
-
-    def kill_recorder() -> bool:
-        if ready.exists() and not killed:
-            killed.extend(recorders())
-            os.kill(killed[0], signal.SIGKILL)
-            ready.unlink()
-        return False
-
-    event.cancelled = kill_recorder
+    event.cancelled = killing_recorder(ready)
     event.run_one(f"#!/bin/bash\ntouch {ready}; while [ -e {ready} ]; do sleep 0.01; done; echo after\n")
     assert "[stdout]after\n" in read(event.scripts_log)
     assert "hook_output_recorder_replaced" in capfd.readouterr().err
@@ -247,13 +238,7 @@ def test_the_report_holds_what_came_before_the_recorder_was_replaced(event: Even
     event.scripts_log.parent.mkdir()
     event.scripts_log.write_text("2025-03-01 12:00:00 LifecycleEvent - BeforeInstall\n")
 
-    def kill_recorder() -> bool:
-        if ready.exists():
-            os.kill(recorders()[0], signal.SIGKILL)
-            ready.unlink()
-        return False
-
-    event.cancelled = kill_recorder
+    event.cancelled = killing_recorder(ready)
     script = f"#!/bin/bash\necho error: x >&2\ntouch {ready}; while [ -e {ready} ]; do sleep 0.01; done; echo after\n"
     log = event.fail_one(f"{script}exit 1\n").log
     assert log == "LifecycleEvent - AfterInstall\nScript - h.sh\n[stderr]error: x\n[stdout]after\n"

@@ -14,7 +14,7 @@ import pytest
 from agent.appspec import HookScript
 from agent.lifecycle.context import ScriptPatience
 from agent.lifecycle.recorder_shelf import RecorderShelf
-from tests.lifecycle.traces import read, recorders
+from tests.lifecycle.traces import killing_recorder, read, recorders
 from tests.waiting import is_running, wait_until
 
 if TYPE_CHECKING:
@@ -133,13 +133,7 @@ def test_a_recorder_that_never_wrote_a_line_hands_on_nothing_of_the_event_before
     ready = event.directory / "ready"
     event.options["event"] = "ApplicationStart"
 
-    def kill_recorder() -> bool:
-        if ready.exists():
-            os.kill(recorders()[0], signal.SIGKILL)
-            ready.unlink()
-        return False
-
-    event.cancelled = kill_recorder
+    event.cancelled = killing_recorder(ready)
     script = f"#!/bin/sh\ntouch {ready}; while [ -e {ready} ]; do sleep 0.01; done; exit 3\n"
     with full_disk(event.scripts_log):
         failure = event.fail_one(script)

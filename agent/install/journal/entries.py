@@ -11,6 +11,8 @@ from agent.listings import escape, unescape
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from typing_extensions import Self
+
     from agent.install.records.manifest import Record
 
 
@@ -40,9 +42,8 @@ def _begins_with(letter: bytes) -> Callable[[type[_C]], type[_C]]:
     return enter
 
 
-@_begins_with(b"y")
-class FirstOnDisk(NamedTuple):
-    """The first directory on a file system that there are changes on."""
+class _PathEntry(NamedTuple):
+    """An entry that holds nothing but a path."""
 
     path: bytes
 
@@ -50,22 +51,22 @@ class FirstOnDisk(NamedTuple):
         return escape(self.path)
 
     @classmethod
-    def decoded(cls, fields: bytes) -> FirstOnDisk:
+    def decoded(cls, fields: bytes) -> Self:
         return cls(unescape(fields))
+
+
+@_begins_with(b"y")
+class FirstOnDisk(_PathEntry):
+    """The first directory on a file system that there are changes on."""
+
+    __slots__ = ()
 
 
 @_begins_with(b"p")
-class MountPoint(NamedTuple):
+class MountPoint(_PathEntry):
     """Where a file system is mounted that there are changes on."""
 
-    path: bytes
-
-    def fields(self) -> bytes:
-        return escape(self.path)
-
-    @classmethod
-    def decoded(cls, fields: bytes) -> MountPoint:
-        return cls(unescape(fields))
+    __slots__ = ()
 
 
 @_begins_with(b"t")
@@ -126,17 +127,10 @@ class Losing(NamedTuple):
 
 
 @_begins_with(b"h")
-class Hiding(NamedTuple):
+class Hiding(_PathEntry):
     """A directory in which hidden names have been made."""
 
-    path: bytes
-
-    def fields(self) -> bytes:
-        return escape(self.path)
-
-    @classmethod
-    def decoded(cls, fields: bytes) -> Hiding:
-        return cls(unescape(fields))
+    __slots__ = ()
 
 
 @_begins_with(b"c")
@@ -335,31 +329,17 @@ class Leftover(NamedTuple):
 
 
 @_begins_with(b"D")
-class LeftoverDirectory(NamedTuple):
+class LeftoverDirectory(_PathEntry):
     """A directory of an earlier revision that goes, if it is empty."""
 
-    path: bytes
-
-    def fields(self) -> bytes:
-        return escape(self.path)
-
-    @classmethod
-    def decoded(cls, fields: bytes) -> LeftoverDirectory:
-        return cls(unescape(fields))
+    __slots__ = ()
 
 
 @_begins_with(b"b")
-class LeftoverLabel(NamedTuple):
+class LeftoverLabel(_PathEntry):
     """A path whose SELinux rule goes."""
 
-    path: bytes
-
-    def fields(self) -> bytes:
-        return escape(self.path)
-
-    @classmethod
-    def decoded(cls, fields: bytes) -> LeftoverLabel:
-        return cls(unescape(fields))
+    __slots__ = ()
 
 
 Change: TypeAlias = Addition | Replacement

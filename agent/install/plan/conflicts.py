@@ -65,6 +65,22 @@ class Conflict:
     installed_by: str | None
     cause: Cause
 
+    def facts(self, now: float | None = None) -> list[str]:
+        """What is known about it, in words: what is there, whose it is, since when, and who installed it.
+
+        Args:
+            now: seconds since the epoch, if it is to be said how long ago that is, too.
+        """
+        facts = [self.reason]
+        if self.owner is not None:
+            facts.append(f"owner {self.owner}")
+        if self.modified_at is not None:
+            changed = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(self.modified_at))
+            facts.append(f"last changed {changed} UTC{'' if now is None else _ago(now - self.modified_at)}")
+        if self.installed_by is not None:
+            facts.append(f"installed by deployment group {self.installed_by}")
+        return facts
+
     @property
     def is_by_rule(self) -> bool:
         """Whether another rule for files that the group did not install would let it."""
@@ -192,15 +208,14 @@ def advice_on(rule: Rule, conflicts: Sequence[Conflict]) -> str:
 
 
 def _described(conflict: Conflict) -> str:
-    facts = [conflict.reason]
-    if conflict.owner is not None:
-        facts.append(f"owner {conflict.owner}")
-    if conflict.modified_at is not None:
-        changed = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(conflict.modified_at))
-        facts.append(f"last changed {changed} UTC")
-    if conflict.installed_by is not None:
-        facts.append(f"installed by deployment group {conflict.installed_by}")
-    return f"{os.fsdecode(conflict.path)} ({', '.join(facts)})"
+    return f"{os.fsdecode(conflict.path)} ({', '.join(conflict.facts())})"
+
+
+def _ago(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f", {seconds // length:.0f} {unit} ago"
+    return f", {max(0.0, seconds):.0f} s ago"
 
 
 def _name_or_number(uid: int) -> str:
