@@ -39,9 +39,9 @@ def kill_child(pid: int) -> None:
 
 
 def signal_name(number: int) -> str:
-    """The name, such as `SIGKILL`; `signal 35` where there is none."""
+    """As in `signal 9 (SIGKILL)`; `signal 35` where there is no name."""
     try:
-        return signal.Signals(number).name
+        return f"signal {number} ({signal.Signals(number).name})"
     except ValueError:
         return f"signal {number}"
 

@@ -21,7 +21,7 @@ from agent.cli.terminal_text import readable
 from agent.deployments import DeploymentRoot, JobStore
 from agent.deployments.group import GroupBusy, group_lock_at_once, group_lock_file
 from agent.deployments.group_files import GroupFiles, interrupted_groups
-from agent.deployments.jobs import COMMIT, UNDO
+from agent.deployments.job_state import COMMIT, UNDO
 from agent.errors import CommandFailure, ConfigurationError
 from agent.files import lock_holder
 from agent.logs import command_log, stderr_log

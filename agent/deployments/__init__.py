@@ -2,7 +2,8 @@
 
 from agent.deployments.drain import DrainMark
 from agent.deployments.history import History, HistoryEntry
-from agent.deployments.jobs import CommandResult, DeploymentFacts, Job, JobState, JobStore, RecordedProcess
+from agent.deployments.job_state import CommandResult, DeploymentFacts, JobState, RecordedProcess
+from agent.deployments.jobs import Job, JobStore
 from agent.deployments.layout import DeploymentDirectory, DeploymentRoot
 from agent.deployments.status import DaemonStatus, StatusFile, starting_status
 

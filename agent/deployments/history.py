@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from agent.deployments.jobs import CommandResult, deployment_facts
+from agent.deployments.job_state import CommandResult, deployment_facts
 from agent.files import read_file
 from agent.protocol import CommandStatus
 from agent.rotation import RotatingFile
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from agent.deployments.jobs import DeploymentFacts, Job, JobState
+    from agent.deployments.job_state import DeploymentFacts, JobState
+    from agent.deployments.jobs import Job
 
 # About two thousand commands; one predecessor of the same size is kept.
 _MAX_BYTES = 2**20

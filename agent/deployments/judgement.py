@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from agent.deployments.history import HistoryEntry
-    from agent.deployments.jobs import DeploymentFacts, JobState
+    from agent.deployments.job_state import DeploymentFacts, JobState
 
 _BLOCK = frozenset({"BeforeBlockTraffic", "AfterBlockTraffic"})
 _ALLOW = frozenset({"BeforeAllowTraffic", "AfterAllowTraffic"})

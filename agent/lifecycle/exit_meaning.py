@@ -7,6 +7,8 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agent.processes import signal_name
+
 if TYPE_CHECKING:
     from agent.lifecycle.script_file import ScriptFile
 
@@ -67,14 +69,6 @@ def about_memory(oom_kills: int | None) -> str:
     )
 
 
-def signal_name(number: int) -> str:
-    """As in `9 (SIGKILL)`."""
-    try:
-        return f"{number} ({signal.Signals(number).name})"
-    except ValueError:
-        return str(number)
-
-
 def _about_file(outcome: Exited) -> str:
     file = outcome.file
     marked = ""
@@ -125,7 +119,7 @@ def _about_code(outcome: Exited) -> str:
         number = outcome.code - _SIGNAL_BASE
         memory = about_memory(outcome.oom_kills) if number == signal.SIGKILL else ""
         return (
-            f"That is 128 + {number}: a shell ends so when signal {signal_name(number)} has ended a command in it. "
+            f"That is 128 + {number}: a shell ends so when {signal_name(number)} has ended a command in it. "
             f"{memory}"
         )
     return ""

@@ -8,8 +8,9 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from agent.errors import CommandFailure
-from agent.lifecycle.exit_meaning import Exited, about_memory, explain_exit, signal_name
+from agent.lifecycle.exit_meaning import Exited, about_memory, explain_exit
 from agent.lifecycle.launch_failure import describe_script, not_started
+from agent.processes import signal_name
 from agent.protocol import ErrorCode
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def exit_failure(script: HookScript, outcome: Exited) -> CommandFailure:
         number = -outcome.code
         return CommandFailure(
             "hook-killed",
-            f"{subject} was ended by signal {signal_name(number)}. {place}"
+            f"{subject} was ended by {signal_name(number)}. {place}"
             f"{_who_signals(number, outcome.oom_kills)}".rstrip(),
             code=ErrorCode.SCRIPT_FAILED,
             script_name=script.location,

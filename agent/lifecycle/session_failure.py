@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 from typing import TYPE_CHECKING
 
 from agent.errors import CommandFailure
 from agent.lifecycle.launch_failure import describe_script
 from agent.lifecycle.pam import service_file
 from agent.lifecycle.script_failures import SessionBroken
+from agent.processes import signal_name
 from agent.protocol import ErrorCode
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def explain_refusal(script: HookScript, service: str, refusal: Refusal) -> Comma
 
 def explain_lost_session(script: HookScript, service: str, status: int) -> CommandFailure:
     """The failure to report where the process that was to open the session has ended without a word."""
-    how = f"signal {_signal_name(-status)} ended" if status < 0 else f"something called exit({status}) in"
+    how = f"{signal_name(-status)} ended" if status < 0 else f"something called exit({status}) in"
     return SessionBroken(
         f"{describe_script(script)} was not started: {how} the process that was opening the session of user "
         f"{_user(script)} ({_rules(service)}). A module of PAM that crashes does that, and so does the kernel when "
@@ -107,10 +107,3 @@ def _advice(user: str, service: str, refusal: Refusal) -> str:
         case _:
             advice = f"{journal} {_OWN_RULES}"
     return advice
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return f"{number} ({signal.Signals(number).name})"
-    except ValueError:
-        return str(number)

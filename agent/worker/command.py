@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from agent.deployments import RecordedProcess
 from agent.deployments.history import history_entry
-from agent.deployments.jobs import RUN
+from agent.deployments.job_state import RUN
 from agent.endpoint import FOR_QUESTIONS, FOR_REPORTS, ask_until_answered
 from agent.errors import AgentError, CommandFailure, CommandForAnotherHost, EndpointError, IdentityError
 from agent.logs import command_log, get_logger

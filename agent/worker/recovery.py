@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from agent.deployments import JobStore
 from agent.deployments.group_files import interrupted_groups
-from agent.deployments.jobs import COMMIT
+from agent.deployments.job_state import COMMIT
 from agent.errors import CommandFailure, InstallNotCompleted
 from agent.logs import command_log, get_logger
 from agent.processes import boot_id

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from agent.deployments import CommandResult
-from agent.deployments.jobs import BEGUN_STEPS
+from agent.deployments.job_state import BEGUN_STEPS
 from agent.errors import CommandFailure
 from agent.lifecycle import NOOP_MESSAGE, failure_payload, success_payload
 from agent.logs import get_logger

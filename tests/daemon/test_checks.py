@@ -37,7 +37,11 @@ def has_inodes(path: Path) -> bool:
             "host-not-ready",
             ("it can't be started: No such file or directory (/no/such).",),
         ),
-        ({"pre_accept_command": "sh -c 'kill -KILL $$'"}, "host-not-ready", ("it was ended by SIGKILL",)),
+        (
+            {"pre_accept_command": "sh -c 'kill -KILL $$'"},
+            "host-not-ready",
+            ("it was ended by signal 9 (SIGKILL)",),
+        ),
     ],
 )
 def test_a_host_that_lacks_something_refuses_the_download_with_the_reason(

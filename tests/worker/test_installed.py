@@ -16,7 +16,7 @@ import pytest
 
 from agent.appspec import read_appspec
 from agent.deployments import DeploymentFacts, JobStore
-from agent.deployments.jobs import COMMIT, RUN
+from agent.deployments.job_state import COMMIT, RUN
 from agent.errors import CommandFailure
 from agent.install import InstallRequest, install
 from agent.install.model.moments import Moment

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     ("code", "boot", "told"),
     [
         (-signal.SIGKILL, "this", "was killed while it ran: by the kernel for lack of memory"),
-        (-signal.SIGSEGV, "this", "was ended by SIGSEGV while it ran"),
+        (-signal.SIGSEGV, "this", "was ended by signal 11 (SIGSEGV) while it ran"),
         (70, "this", "met an error of the agent's own while it ran, and ended with code 70"),
         (None, "this", "was killed while it ran, and no agent saw it"),
         (None, "another", "the host was restarted while it ran (AfterInstall)"),

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from agent.appspec import read_appspec, require_effect
-from agent.deployments.jobs import COMMIT, RUN, UNDO
+from agent.deployments.job_state import COMMIT, RUN, UNDO
 from agent.errors import AppSpecMissing, CommandFailure
 from agent.files import is_directory
 from agent.install import InstallOptions, InstallRequest, Moment, install
