@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import TYPE_CHECKING
 
+from agent.daemon.left_records import LeftRecords
 from agent.daemon.tracked_jobs import TrackedJobs, TrackedState, Work
 from agent.daemon.workers import WorkerProcesses
 
@@ -14,11 +14,9 @@ if TYPE_CHECKING:
 
     from agent.daemon.tracked_jobs import TrackedJob
     from agent.daemon.workers import Repairs, Workers
-    from agent.deployments import History, Job, JobState, JobStore
+    from agent.deployments import History, Job, JobStore
     from agent.logs import Log
     from agent.protocol import HostCommand
-
-MAX_RESTARTS = 3
 
 _LOOK_AGAIN_S = 1.0
 
@@ -39,9 +37,15 @@ class RunningWorkers:
     def __init__(self, repairs: Repairs, store: JobStore, history: History, log: Log) -> None:
         self._processes = WorkerProcesses(repairs, log)
         self._store = store
-        self._history = history
         self._log = log
         self._jobs = TrackedJobs()
+        self._left = LeftRecords(
+            self._jobs,
+            history,
+            log,
+            start=self._start,
+            is_connected=lambda: self._processes.workers is not None,
+        )
         self._look_again_at = 0.0
         self.on_change: Callable[[], None] = lambda: None
         self.ends = 0
@@ -55,7 +59,7 @@ class RunningWorkers:
         self._processes.workers = workers
         for tracked in self._jobs.in_state(TrackedState.WAITING):
             with tracked.noting_unusable(self._log):
-                self._go_on_with(tracked)
+                self._left.go_on_with(tracked)
 
     def close_in_worker(self) -> None:
         """In a forked worker: let go of the other workers' records."""
@@ -97,8 +101,6 @@ class RunningWorkers:
         self._processes.start(tracked, work)
         self.on_change()
 
-    # -- taking over -----------------------------------------------------------------------------
-
     def recover(self) -> None:
         """Take over what an earlier daemon has left: living workers, and records of dead ones."""
         try:
@@ -107,34 +109,7 @@ class RunningWorkers:
             self._log.error("records_unusable", error=str(error))
             return
         for job in jobs:
-            self._take_over(self._jobs.track(job))
-
-    def _take_over(self, tracked: TrackedJob) -> None:
-        with tracked.noting_unusable(self._log):
-            job = tracked.job
-            if not job.hold():
-                tracked.become(TrackedState.ADOPTED)
-                self._log.info("worker_adopted", job=tracked.name)
-            elif job.read() is None:
-                # Its acceptance never became whole, so nothing was done and nobody was told.
-                job.let_go()
-                job.remove_if_possible()
-                self._jobs.forget(tracked)
-            else:
-                self._log.warning("command_recovered", job=tracked.name)
-                self._go_on_with(tracked)
-
-    def _go_on_with(self, tracked: TrackedJob) -> None:
-        """Start whatever comes next for this record, which this process holds, or let it wait for `connect`."""
-        work = _next_work(
-            tracked.job.read(), tracked.restarts, is_connected=self._processes.workers is not None
-        )
-        if work is None:
-            tracked.become(TrackedState.WAITING)
-        else:
-            self._start(tracked, work)
-
-    # -- ends ------------------------------------------------------------------------------------
+            self._left.take_over(self._jobs.track(job))
 
     def reap(self) -> None:
         """Note which workers have finished or ended; what one has left behind is carried on by another one."""
@@ -160,29 +135,17 @@ class RunningWorkers:
             return
         for tracked in stuck:
             if tracked.state is TrackedState.REPORTED:
-                self._make_history(tracked)
+                self.ends += self._left.make_history(tracked)
             else:
-                self._take_over(tracked)
+                self._left.take_over(tracked)
         self._look_again_at = time.monotonic() + _LOOK_AGAIN_S
-
-    def _make_history(self, tracked: TrackedJob) -> None:
-        try:
-            # Not when it has gone, or somebody else reports it once more.
-            if tracked.job.hold():
-                self._history.take(tracked.job)
-                self.ends += 1
-        except OSError:
-            return
-        finally:
-            tracked.job.let_go()
-        self._jobs.forget(tracked)
 
     def _worker_over(self, pid: int, code: int) -> None:
         """Act on the end of a worker, or of its command; `code` 0 = it has done what it was to do."""
         tracked = self._jobs.worked_on_by(pid)
         if tracked is not None:
             self.ends += 1
-            self._job_left(tracked, code)
+            self._left.left_by_worker(tracked, code)
         elif pid in self._processes.without_record:
             self.ends += 1
             self._processes.without_record.remove(pid)
@@ -190,72 +153,10 @@ class RunningWorkers:
             return
         self.on_change()
 
-    def _job_left(self, tracked: TrackedJob, code: int) -> None:
-        """The worker of this record has left it, gone or not."""
-        if not tracked.job.directory.exists():
-            self._jobs.forget(tracked)
-        elif code != 0:
-            self._log.error("worker_died", pid=tracked.pid, exit_code=code, job=tracked.name)
-            self._restart(tracked, code)
-        elif tracked.work is Work.RESTORE:
-            self._repaired(tracked)
-        else:
-            # It has been reported, but not become history; its worker has said why.
-            self._log.warning("record_kept", job=tracked.name)
-            tracked.become(TrackedState.REPORTED)
-
-    def _repaired(self, tracked: TrackedJob) -> None:
-        """The host is in order; what is left is to say so."""
-        with tracked.noting_unusable(self._log):
-            if not tracked.job.hold():
-                tracked.become(TrackedState.ADOPTED)
-            elif self._processes.workers is None:
-                tracked.become(TrackedState.WAITING)
-            else:
-                self._start(tracked, Work.CARRY)
-
     def _let_go_of_adopted(self) -> None:
         for tracked in self._jobs.in_state(TrackedState.ADOPTED):
             if tracked.is_alive():
                 continue
             self.ends += 1
-            if tracked.job.directory.exists():
-                self._log.error("worker_died", job=tracked.name)
-                self._restart(tracked)
-            else:
-                self._jobs.forget(tracked)
+            self._left.left_by_adopted(tracked)
             self.on_change()
-
-    def _restart(self, tracked: TrackedJob, code: int | None = None) -> None:
-        """Have a new worker finish what a dead one left: undo, and report; `code` None = nobody saw how it ended."""
-        with tracked.noting_unusable(self._log):
-            job = tracked.job
-            if not job.hold():
-                # A worker that waits for its turn looks at the record just now, or the record has just gone.
-                # The next tick sees to it.
-                tracked.become(TrackedState.ADOPTED)
-                return
-            if code is not None:
-                # Only the report is less precise without it.
-                with contextlib.suppress(OSError):
-                    job.note_worker_end(code)
-            tracked.restarts += 1
-            if tracked.restarts > MAX_RESTARTS:
-                self._log.error("command_abandoned", job=tracked.name, restarts=tracked.restarts - 1)
-            if tracked.restarts <= MAX_RESTARTS + 1:
-                self._go_on_with(tracked)
-            else:
-                # Not even a report.
-                job.let_go()
-                tracked.become(TrackedState.GIVEN_UP)
-
-
-def _next_work(state: JobState | None, restarts: int, *, is_connected: bool) -> Work | None:
-    """What comes next for a record; None = it takes a control endpoint, and there is none yet."""
-    is_hopeless = restarts > MAX_RESTARTS
-    if is_connected:
-        # Whatever has killed the workers would kill the next one that does the same.
-        return Work.ABANDON if is_hopeless else Work.CARRY
-    if state is not None and state.is_lost and not is_hopeless:
-        return Work.RESTORE
-    return None

@@ -8,14 +8,10 @@ ended by itself is left alone with what it started, since that may be the applic
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from typing import TYPE_CHECKING, NoReturn
 
 from agent.errors import CommandFailure
-from agent.lifecycle.accounts import find_sudo
-from agent.lifecycle.adoption import find_earlier_processes, reap_orphans
-from agent.lifecycle.descendants import OtherProcesses
 from agent.lifecycle.exit_meaning import Exited
 from agent.lifecycle.interpreter import describe_program
 from agent.lifecycle.launch import ScriptStart, start_script
@@ -24,7 +20,6 @@ from agent.lifecycle.location import find_script, make_executable, may_read
 from agent.lifecycle.oom import count_oom_kills
 from agent.lifecycle.open_watch import OpenWatch
 from agent.lifecycle.outcome import (
-    Ended,
     cancel_failure,
     exit_failure,
     never_ran_failure,
@@ -32,6 +27,7 @@ from agent.lifecycle.outcome import (
     place_of,
     timeout_failure,
 )
+from agent.lifecycle.script_end import ScriptEnd
 from agent.lifecycle.script_failures import SessionBroken
 from agent.lifecycle.script_file import read_script_file
 from agent.lifecycle.script_waiting import wait_for_script
@@ -51,8 +47,6 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
-_MOMENT_S = 0.001
-
 
 class ScriptRun:
     """One script about to run."""
@@ -71,8 +65,7 @@ class ScriptRun:
         self._account = account
         self._context = context
         self._recorder = recorder
-        self._adopter = adopter
-        self._earlier = find_earlier_processes(script_pids)
+        self._end = ScriptEnd(script, context, recorder, adopter=adopter, script_pids=script_pids)
         self._watch: OpenWatch | None = None
         self._oom_kills: int | None = None
         self.has_begun = False
@@ -141,17 +134,17 @@ class ScriptRun:
             code = self._wait(process, deadline, cancelled)
         except CommandFailure as failure:  # it could not be started
             if isinstance(failure, SessionBroken):
-                self._end(process)  # nobody knows how far it came
+                self._end.end(process)  # nobody knows how far it came
             else:
-                self._finish_output(streams)
+                self._end.finish_output(streams)
             raise
         except BaseException:  # such as Ctrl-C, which does not reach the script's session
-            self._end(process)
+            self._end.end(process)
             raise
         if code is None:
             self._give_up(process, file, is_late=time.monotonic() >= deadline)
-        holders = self._finish_output(streams)
-        self._reap(process)
+        holders = self._end.finish_output(streams)
+        self._end.reap(process)
         exited = self._exited(code, process, file)
         if exited.was_opened is False:
             account = self._account if self._script.login or self._script.runas else None
@@ -164,10 +157,10 @@ class ScriptRun:
 
     def _give_up(self, process: ScriptProcess, file: ScriptFile, *, is_late: bool) -> NoReturn:
         has_started = process.has_started
-        ended = self._end(process)
+        ended = self._end.end(process)
         if is_late and not has_started:
-            from agent.lifecycle.pam import choose_service  # noqa: PLC0415 - as above
-            from agent.lifecycle.session_failure import session_timeout_failure  # noqa: PLC0415 - as above
+            from agent.lifecycle.pam import choose_service  # noqa: PLC0415 - as in ScriptEnd.end
+            from agent.lifecycle.session_failure import session_timeout_failure  # noqa: PLC0415 - as in ScriptEnd.end
 
             raise session_timeout_failure(self._script, choose_service())
         failure = (timeout_failure if is_late else cancel_failure)(self._script, ended)
@@ -181,76 +174,10 @@ class ScriptRun:
         def is_unwanted() -> bool:
             if cancelled():
                 return True
-            self._reap(process)
+            self._end.reap(process)
             return False
 
         return wait_for_script(process, self._recorder, deadline=deadline, is_unwanted=is_unwanted)
-
-    def _end(self, process: ScriptProcess) -> Ended:
-        """End the script with everything that it started."""
-        # Imported here: psutil costs 12 ms, and few scripts need to be ended.
-        from agent.lifecycle.ending import end_processes  # noqa: PLC0415
-        from agent.lifecycle.hook_processes import HookProcesses  # noqa: PLC0415
-
-        # The answer comes later: a recorder that is stuck must not delay the end of the script.
-        self._recorder.mark_silence()
-
-        def wait(seconds: float) -> None:
-            time.sleep(seconds)
-            process.reap()
-            self._reap(process)
-
-        def others() -> OtherProcesses:
-            return self._others(process)
-
-        processes = HookProcesses(process.script_pid, adopter=self._adopter, others=others)
-        patience = self._context.patience
-        ending = end_processes(processes, wait, patience=patience, sudo=self._sudo())
-        process.finish()
-        wait(_MOMENT_S)
-        state = self._recorder.settle(within_s=patience.output_s)
-        log.warning(
-            "hook_ended_by_agent",
-            script=self._script.location,
-            pid=process.script_pid,
-            running=ending.running,
-            survivors=ending.survivors,
-        )
-        return Ended(running=ending.ended, survivors=ending.survivors, silent_s=state.silent_s)
-
-    def _others(self, process: ScriptProcess) -> OtherProcesses:
-        """What is none of the script's; the recorder may have been replaced since the script was started."""
-        earlier = self._earlier.others()
-        keeper = () if process.keeper is None else (process.keeper,)
-        return OtherProcesses(pids={*earlier.pids, self._recorder.pid, *keeper}, sessions=earlier.sessions)
-
-    def _sudo(self) -> str | None:
-        """Through what we may end a script that was started through it."""
-        if not self._script.sudo:
-            return None
-        try:
-            return find_sudo(self._script, self._variables())
-        except CommandFailure:  # gone since the script was started
-            return None
-
-    def _finish_output(self, streams: ScriptStreams) -> tuple[str, ...]:
-        """Have what is left recorded; who still holds the output then, each as `pid 88 node app.js`."""
-        patience = self._context.patience
-        is_strict = self._context.fail_on_open_output
-        state = self._recorder.settle(within_s=patience.open_output_s if is_strict else patience.output_s)
-        if not state.is_open:
-            return ()
-        from agent.lifecycle.hook_processes import describe_process, find_holders  # noqa: PLC0415 - as above
-
-        reader = self._recorder.pid
-        spared = (os.getpid(), reader)
-        holders = tuple(describe_process(pid) for pid in find_holders(streams.pipes, spared=spared))
-        log.warning("hook_output_left_open", script=self._script.location, holders=holders, reader=reader)
-        return holders
-
-    def _reap(self, process: ScriptProcess) -> None:
-        if self._adopter is not None:
-            reap_orphans(spared=process.own)
 
     def _exited(self, code: int, process: ScriptProcess, file: ScriptFile) -> Exited:
         before, now = self._oom_kills, count_oom_kills()
@@ -263,7 +190,3 @@ class ScriptRun:
             was_opened=self._watch.was_opened() if self._watch else None,
             oom_kills=None if before is None or now is None else now - before,
         )
-
-    def _variables(self) -> dict[str, str]:
-        """Its environment, but for what belongs to its user."""
-        return self._context.environment.for_script(self._script.environment, user={})
