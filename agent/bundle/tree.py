@@ -1,9 +1,4 @@
-"""A directory tree under construction that nothing can be written outside of.
-
-Every name is resolved by us, one component after the other, through directory descriptors that are
-opened without following links. So a member can't leave the tree through a link that an earlier
-member made, nor through one that another user puts in the way meanwhile.
-"""
+"""A directory tree under construction that nothing can be written outside of: see `TreeNames`."""
 
 from __future__ import annotations
 
@@ -14,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from agent.archive_index import DIRECTORY, LINK, UNKNOWN, IndexWriter
 from agent.bundle.failures import outside, printable, too_large
+from agent.bundle.tree_names import TreeNames
 from agent.errors import CommandFailure
 from agent.files import write_all
 from agent.listings import DIGEST_BYTES
@@ -26,10 +22,7 @@ if TYPE_CHECKING:
     from agent.bundle.limits import ArchiveLimits
 
 KEEP_OWNER = -1
-_OPEN_DIRECTORIES = 128
 _MAX_DEPTH = 200  # even removing a deeper tree fails in many programs
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _SPECIAL_BITS = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
 
 
@@ -86,12 +79,11 @@ class Tree:
 
     def __init__(self, root: Path, limits: ArchiveLimits) -> None:
         self._limits = limits
-        self._root = os.open(root, _DIRECTORY)
-        self._open: dict[bytes, int] = {}
         self._directories: dict[bytes, MemberAttributes] = {}
         self._bytes = 0
         self._umask = 0
         self._index = IndexWriter()
+        self._names = TreeNames(root, lambda path: self._index.note(path, DIRECTORY))
 
     def __enter__(self) -> Tree:
         self._umask = os.umask(0)
@@ -101,16 +93,14 @@ class Tree:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         os.umask(self._umask)
-        for descriptor in self._open.values():
-            os.close(descriptor)
-        os.close(self._root)
+        self._names.close()
 
     def add_file(
         self, name: bytes, attributes: MemberAttributes, size: int, content: Iterable[bytes | memoryview]
     ) -> None:
-        """Afterwards `name` is a new file with this content, of `size` bytes."""
+        """Make a new file with this content, of `size` bytes."""
         self._check_file(name, attributes, size)
-        descriptor = self._new_file(name, attributes.mode & ~_SPECIAL_BITS)
+        descriptor = self._names.new_file(name, attributes.mode & ~_SPECIAL_BITS)
         digest = blake2b(digest_size=DIGEST_BYTES)
         try:
             for piece in content:
@@ -130,12 +120,12 @@ class Tree:
         size: int,
         content: Iterable[tuple[int, Iterable[bytes | memoryview]]],
     ) -> None:
-        """Afterwards `name` is a new file of `size` bytes with holes: these pieces at these offsets, and nothing else.
+        """Make a new file of `size` bytes with holes: these pieces at these offsets, and nothing else.
 
         Holes count as unpacked bytes: whatever reads the file meets them as zeros.
         """
         self._check_file(name, attributes, size)
-        descriptor = self._new_file(name, attributes.mode & ~_SPECIAL_BITS)
+        descriptor = self._names.new_file(name, attributes.mode & ~_SPECIAL_BITS)
         try:
             for offset, pieces in content:
                 os.lseek(descriptor, offset, os.SEEK_SET)
@@ -164,16 +154,15 @@ class Tree:
         os.utime(descriptor, ns=(attributes.mtime_ns, attributes.mtime_ns))
 
     def add_directory(self, name: bytes, attributes: MemberAttributes) -> None:
-        """Afterwards `name` is a directory; its attributes are set by `finish`, when nothing changes them."""
+        """Make a directory; its attributes are set by `finish`, when nothing changes them."""
         if name not in self._directories:
-            parent, base = self._place(name)
             # Nobody gets in who won't be let in later; ourselves always, even if we aren't root.
-            self._make_directory(parent, base, attributes.mode & 0o777 | 0o700)
+            self._names.make_directory(name, attributes.mode & 0o777 | 0o700)
             self._index.note(name, DIRECTORY)
         self._directories[name] = attributes
 
     def add_symlink(self, name: bytes, target: bytes, attributes: MemberAttributes) -> None:
-        """Afterwards `name` is a symbolic link to `target`, wherever that points."""
+        """Make a symbolic link to `target`, wherever that points."""
         if self._limits.reject_symlinks:
             raise CommandFailure(
                 "archive-symlink-refused",
@@ -186,12 +175,7 @@ class Tree:
                 f"The bundle's member {printable(name)} is a symbolic link that leads nowhere: {printable(target)}."
                 " Build the bundle without it.",
             )
-        parent, base = self._place(name)
-        try:
-            os.symlink(target, base, dir_fd=parent)
-        except FileExistsError:
-            self._make_way(parent, base, name)
-            os.symlink(target, base, dir_fd=parent)
+        parent, base = self._names.make_symlink(name, target)
         self._index.note(name, LINK)
         if attributes.uid != KEEP_OWNER or attributes.gid != KEEP_OWNER:
             os.chown(base, attributes.uid, attributes.gid, dir_fd=parent, follow_symlinks=False)
@@ -199,7 +183,7 @@ class Tree:
         os.utime(base, ns=times, dir_fd=parent, follow_symlinks=False)
 
     def add_hard_link(self, name: bytes, target: bytes) -> None:
-        """Afterwards `name` is the same file as `target`, an earlier member.
+        """Give the file of an earlier member, `target`, another name.
 
         Raises:
             CommandFailure: `archive-link-target-missing`; there is no such member before this one.
@@ -207,12 +191,8 @@ class Tree:
         if name == target:
             return
         try:
-            # Both every time: placing the second may close the descriptor of the first.
-            self._exists(target)
-            parent, base = self._place(name)
-            self._link(target, parent, base, name)
-            parent, base = self._place(name)
-            is_link = stat.S_ISLNK(os.stat(base, dir_fd=parent, follow_symlinks=False).st_mode)
+            status = self._names.make_hard_link(name, target)
+            is_link = stat.S_ISLNK(status.st_mode)
             self._index.note(name, LINK if is_link else UNKNOWN)
         except FileNotFoundError as error:
             raise CommandFailure(
@@ -233,14 +213,14 @@ class Tree:
             raise too_large(limit, self._bytes)
 
     def finish(self) -> IndexWriter:
-        """Afterwards all directories have their owners, modes and times, the deepest first.
+        """Give all directories their owners, modes and times, the deepest first.
 
         Returns:
             The index of all that is in the tree.
         """
         for name in sorted(self._directories, reverse=True):
             attributes = self._directories[name]
-            descriptor = self._directory(name)
+            descriptor = self._names.directory(name)
             self._own(descriptor, attributes)
             os.fchmod(descriptor, attributes.mode)
             os.utime(descriptor, ns=(attributes.mtime_ns, attributes.mtime_ns))
@@ -250,93 +230,3 @@ class Tree:
     def _own(self, descriptor: int, attributes: MemberAttributes) -> None:
         if attributes.uid != KEEP_OWNER or attributes.gid != KEEP_OWNER:
             os.fchown(descriptor, attributes.uid, attributes.gid)
-
-    def _place(self, name: bytes) -> tuple[int, bytes]:
-        """Descriptor of the directory of `name`, made if need be, and the last component."""
-        parent, _, base = name.rpartition(b"/")
-        descriptor = self._open.get(parent)
-        return (self._directory(parent) if descriptor is None else descriptor), base
-
-    def _directory(self, path: bytes) -> int:
-        """A descriptor of this directory, good until the next call."""
-        if not path:
-            return self._root
-        known = path
-        while known and known not in self._open:
-            known = known.rpartition(b"/")[0]
-        descriptor = self._open.get(known, self._root)
-        at = len(known)
-        while at < len(path):
-            start = at + 1 if at else 0
-            at = path.find(b"/", start)
-            at = len(path) if at < 0 else at
-            descriptor = self._enter(descriptor, path[start:at], path[:at])
-        return descriptor
-
-    def _enter(self, parent: int, base: bytes, path: bytes) -> int:
-        try:
-            descriptor = os.open(base, _DIRECTORY, dir_fd=parent)
-        except FileNotFoundError:
-            os.mkdir(base, 0o755, dir_fd=parent)
-            self._index.note(path, DIRECTORY)
-            descriptor = os.open(base, _DIRECTORY, dir_fd=parent)
-        except OSError as error:
-            raise self._not_a_directory(parent, base, path, error) from error
-        if len(self._open) >= _OPEN_DIRECTORIES:
-            os.close(self._open.pop(next(iter(self._open))))
-        self._open[path] = descriptor
-        return descriptor
-
-    def _not_a_directory(self, parent: int, base: bytes, path: bytes, error: OSError) -> Exception:
-        mode = os.stat(base, dir_fd=parent, follow_symlinks=False).st_mode
-        if stat.S_ISLNK(mode):
-            return outside(path + b"/", "leads through a symbolic link that an earlier member made")
-        return error if stat.S_ISDIR(mode) else _conflict(path)
-
-    def _new_file(self, name: bytes, mode: int) -> int:
-        parent, base = self._place(name)
-        try:
-            return os.open(base, _NEW_FILE, mode, dir_fd=parent)
-        except FileExistsError:
-            self._make_way(parent, base, name)
-            return os.open(base, _NEW_FILE, mode, dir_fd=parent)
-
-    def _make_directory(self, parent: int, base: bytes, mode: int) -> None:
-        try:
-            os.mkdir(base, mode, dir_fd=parent)
-        except FileExistsError:
-            if stat.S_ISDIR(os.stat(base, dir_fd=parent, follow_symlinks=False).st_mode):
-                return
-            os.unlink(base, dir_fd=parent)
-            os.mkdir(base, mode, dir_fd=parent)
-
-    def _exists(self, name: bytes) -> None:
-        parent, base = self._place(name)
-        os.stat(base, dir_fd=parent, follow_symlinks=False)
-
-    def _link(self, target: bytes, parent: int, base: bytes, name: bytes) -> None:
-        keep = os.dup(parent)
-        try:
-            source, source_base = self._place(target)
-            try:
-                os.link(source_base, base, src_dir_fd=source, dst_dir_fd=keep, follow_symlinks=False)
-            except FileExistsError:
-                self._make_way(keep, base, name)
-                os.link(source_base, base, src_dir_fd=source, dst_dir_fd=keep, follow_symlinks=False)
-        finally:
-            os.close(keep)
-
-    def _make_way(self, parent: int, base: bytes, name: bytes) -> None:
-        """The last member of a name wins, but never by writing through the earlier one."""
-        try:
-            os.unlink(base, dir_fd=parent)
-        except IsADirectoryError as error:
-            raise _conflict(name) from error
-
-
-def _conflict(name: bytes) -> CommandFailure:
-    return CommandFailure(
-        "archive-members-conflict",
-        f"The bundle holds {printable(name)} twice: once as a directory and once as something else."
-        " Build the bundle so that each name has one meaning.",
-    )
