@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 import requests
 import urllib3
-from requests.utils import get_environ_proxies, select_proxy, should_bypass_proxies
 
+from agent import proxies
 from agent.bundle.trouble import Trouble, TryAgain
 from agent.bundle.whole_heads import WholeHeadAdapter
 from agent.certificates import TrustedCAs, trusted_cas, untrusted_because
@@ -122,16 +122,12 @@ def proxy_for(url: str, proxy_uri: str | None) -> Proxy | None:
 
     Args:
         url: what is asked for.
-        proxy_uri: the administrator's proxy; None = as the environment says. NO_PROXY counts in either case.
+        proxy_uri: the administrator's proxy; None = as the environment says.
     """
-    if proxy_uri is not None:
-        if should_bypass_proxies(url, no_proxy=None):
-            return None
-        return Proxy(uri=proxy_uri, origin="proxy_uri in the agent's configuration")
-    uri = select_proxy(url, dict(get_environ_proxies(url)))
-    if uri is None:
+    address = proxies.proxy_for(url, proxies.proxies_of(proxy_uri, os.environ))
+    if address is None:
         return None
-    return Proxy(uri=uri, origin=f"{_proxy_variable(url)} in the agent's environment")
+    return Proxy(uri=address, origin=proxies.who_set_proxy(url, proxy_uri, os.environ))
 
 
 def without_secrets(uri: str) -> str:
@@ -165,7 +161,7 @@ def translated_errors(
         raise CommandFailure(
             "bundle-address-invalid",
             f"{where} can't be asked for a bundle: {_shown(error)}. Check s3_endpoint_override, github_api_endpoint and"
-            " proxy_uri in the agent's configuration.",
+            " proxy_uri in the agent's settings.",
         ) from error
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
         _check_trust(error, where, proxy, cas)
@@ -289,10 +285,3 @@ def _shown(error: BaseException) -> str:
 
 def _host_of(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2]
-
-
-def _proxy_variable(url: str) -> str:
-    """The variable that requests takes the proxy for this address from."""
-    scheme = urlsplit(url).scheme
-    names = [f"{scheme}_proxy", f"{scheme}_proxy".upper(), "all_proxy", "ALL_PROXY"]
-    return next((name for name in names if os.environ.get(name)), names[0])

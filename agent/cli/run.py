@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import urllib.request
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -18,6 +17,7 @@ from agent.errors import AgentError, ConfigurationError, Problem
 from agent.identity.on_premises import to_json
 from agent.identity.on_premises_file import read_on_premises
 from agent.logs import Log, stderr_log
+from agent.proxies import proxies_of
 from agent.settings_file import SettingsInvalid, load_settings
 
 if TYPE_CHECKING:
@@ -87,7 +87,9 @@ class _Preparation:
             raise ConfigurationError("The agent's configuration", self._problems)
         _log_warnings(self._warnings)
         members = to_json(identity) if identity else None
-        return Launch(settings=settings, on_premises=members, proxies=_proxies(settings))
+        return Launch(
+            settings=settings, on_premises=members, proxies=proxies_of(settings.proxy_uri, os.environ)
+        )
 
     def note_refusal(self, error: AgentError) -> None:
         """Keep why the agent does not start, where `agentctl status` looks; without settings there is no such place."""
@@ -156,14 +158,6 @@ def _prepare_directory(directory: Path, mode: int) -> str:
     if not os.access(directory, os.W_OK | os.X_OK):
         return f"can't be written to by this user (uid {os.geteuid()}); change its owner, or name another directory"
     return ""
-
-
-def _proxies(settings: Settings) -> dict[str, str]:
-    """Proxies of the environment; `proxy_uri` wins over them. `no_proxy` counts in any case."""
-    found = urllib.request.getproxies_environment()
-    if settings.proxy_uri:
-        found |= {"http": settings.proxy_uri, "https": settings.proxy_uri}
-    return {scheme: found[scheme] for scheme in ("http", "https", "no") if found.get(scheme)}
 
 
 def _log_warnings(warnings: Mapping[str, Sequence[Problem]]) -> None:

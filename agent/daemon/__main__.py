@@ -19,12 +19,13 @@ from agent.daemon.wakeups import Wakeups
 from agent.daemon.worker_pool import WorkerPool
 from agent.daemon.workers import Repairs, Workers
 from agent.deployments.refused_start import RefusedStartFile
-from agent.endpoint import Connection, HostCommandClient, proxy_for, tls_context, wait_readable, who_set_proxy
+from agent.endpoint import Connection, HostCommandClient, tls_context, wait_readable
 from agent.errors import AgentError, ConfigurationError
 from agent.files import replace_file
 from agent.identity.service_clock import ServiceClock
 from agent.logs import Level, Log, LogSink, command_log
 from agent.processes import forbid_core_dumps, initial_environment, show_as
+from agent.proxies import proxy_for, who_set_proxy
 from agent.worker.command import carry_to_end, report_abandoned, report_refusal
 from agent.worker.context import HostContext, WorkerContext
 from agent.worker.process import fork_worker

@@ -4,7 +4,6 @@ from agent.endpoint.backoff import Setbacks, wait_after_failures
 from agent.endpoint.client import HostCommandClient, SpecificationAnswer
 from agent.endpoint.connection import Connection, tls_context
 from agent.endpoint.persistence import FOR_QUESTIONS, FOR_REPORTS, RequestPatience, ask_until_answered
-from agent.endpoint.proxy import proxy_for, who_set_proxy
 from agent.endpoint.throttle import SharedThrottle
 from agent.endpoint.waiting import wait_readable
 
@@ -18,9 +17,7 @@ __all__ = [
     "SharedThrottle",
     "SpecificationAnswer",
     "ask_until_answered",
-    "proxy_for",
     "tls_context",
     "wait_after_failures",
     "wait_readable",
-    "who_set_proxy",
 ]

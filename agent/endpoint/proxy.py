@@ -1,4 +1,4 @@
-"""Which proxy a request goes through, and who has set it. Pure."""
+"""A proxy on the way to the control endpoint, by its address. Pure."""
 
 from __future__ import annotations
 
@@ -73,55 +73,3 @@ def _authorization(user: str | None, password: str | None) -> dict[str, str]:
         return {}
     token = b64encode(f"{unquote(user)}:{unquote(password or '')}".encode()).decode()
     return {"Proxy-Authorization": f"Basic {token}"}
-
-
-def proxy_for(url: str, proxies: Mapping[str, str]) -> str | None:
-    """The address of the proxy for this URL; None for a direct connection.
-
-    Args:
-        url: where the request goes.
-        proxies: scheme → proxy address; `no` → hosts without one, separated by commas: a name covers
-            its subdomains, too, a network such as `10.0.0.0/8` its addresses, and `*` everything.
-    """
-    parts = urlsplit(url)
-    proxy = proxies.get(parts.scheme)
-    if not proxy or _is_direct(parts.hostname or "", parts.port, proxies.get("no", "")):
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"
-
-
-def who_set_proxy(url: str, proxy_uri: str | None, environ: Mapping[str, str]) -> str:
-    """Where the address of the proxy for this URL was found, in words.
-
-    Args:
-        url: where the request goes.
-        proxy_uri: of the settings, which wins over the environment.
-        environ: of the agent.
-    """
-    if proxy_uri:
-        return "proxy_uri in the agent's settings"
-    name = f"{urlsplit(url).scheme}_proxy"
-    found = name if environ.get(name) else name.upper()
-    return f"{found} in the agent's environment"
-
-
-def _is_direct(host: str, port: int | None, no_proxy: str) -> bool:
-    for entry in (item.strip().lower().lstrip(".") for item in no_proxy.split(",")):
-        if not entry:
-            continue
-        if entry in ("*", host, f"{host}:{port}") or host.endswith(f".{entry}"):
-            return True
-        if "/" in entry and _is_in_network(host, entry):
-            return True
-    return False
-
-
-def _is_in_network(host: str, network: str) -> bool:
-    """Whether the host is given as an address of this network; names are not looked up."""
-    # Few hosts have such an entry, and the daemon imports this module.
-    import ipaddress  # noqa: PLC0415
-
-    try:
-        return ipaddress.ip_address(host) in ipaddress.ip_network(network, strict=False)
-    except ValueError:
-        return False

@@ -355,10 +355,7 @@ def test_a_proxy_that_cannot_be_reached_is_named_without_its_password(deployment
         failure, _ = failure_of(deployment, endpoint, proxy_uri=f"http://me:hidden@127.0.0.1:{port}")
 
         assert "bundle-proxy-failed" == failure.error_id
-        assert (
-            f"the proxy http://***@127.0.0.1:{port} (proxy_uri in the agent's configuration)"
-            in failure.message
-        )
+        assert f"the proxy http://***@127.0.0.1:{port} (proxy_uri in the agent's settings)" in failure.message
         assert "hidden" not in failure.message
         assert "refused" in failure.message
 

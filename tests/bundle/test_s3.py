@@ -340,6 +340,20 @@ def test_the_proxy_is_used_unless_no_proxy_says_otherwise(
 
 
 @pytest.mark.server
+@pytest.mark.parametrize("variable", ["all_proxy", "ALL_PROXY"])
+def test_a_proxy_for_all_schemes_counts_for_bundles_no_more_than_for_polls(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """It is there for other programs, and is often one that the agent can't speak to."""
+    for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with Server(whole).running() as proxy, Server(whole).running() as direct:
+        monkeypatch.setenv(variable, proxy.url)
+        fetch_bundle(REVISION, sources(direct.url), deployment.bundle)
+        assert (0, 1) == (len(proxy.requests), len(direct.requests))
+
+
+@pytest.mark.server
 def test_only_the_configured_ca_is_trusted_whatever_the_environment_says(
     deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -376,10 +390,7 @@ def test_a_page_in_the_place_of_a_bundle_names_the_proxy_that_it_came_through(
         way = f"through the proxy http://***@127.0.0.1:{proxy.port}"
 
     assert "bundle-type-wrong" == failure.value.error_id
-    assert (
-        f"{way} (proxy_uri in the agent's configuration): if what lies there is right"
-        in failure.value.message
-    )
+    assert f"{way} (proxy_uri in the agent's settings): if what lies there is right" in failure.value.message
     assert "hidden" not in failure.value.message
 
 

@@ -16,10 +16,10 @@ from agent.endpoint import (
     Setbacks,
     SharedThrottle,
     ask_until_answered,
-    proxy_for,
     wait_after_failures,
 )
 from agent.errors import EndpointUnavailable, IdentityError, RequestRefused, Throttled
+from agent.proxies import proxies_of, proxy_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -151,6 +151,30 @@ def test_proxies_and_their_exceptions(url: str, expected: str | None) -> None:
 def test_a_star_means_no_proxy_at_all() -> None:
     """And no proxies mean none, too."""
     assert (None, None) == (proxy_for("https://x", {**PROXIES, "no": "*"}), proxy_for("https://x", {}))
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"https_proxy": "http://p:1", "HTTPS_PROXY": "http://q:1"}, {"https": "http://p:1"}),
+        ({"HTTP_PROXY": "http://q:1", "NO_PROXY": "a,b"}, {"http": "http://q:1", "no": "a,b"}),
+        ({"https_proxy": "", "HTTPS_PROXY": "http://q:1"}, {}),
+        ({"all_proxy": "socks5://p:1", "ALL_PROXY": "http://q:1"}, {}),
+    ],
+)
+def test_of_the_environment_only_what_is_for_a_scheme_counts(
+    environ: dict[str, str], expected: dict[str, str]
+) -> None:
+    """Of polls and of bundles alike: a host whose polls went another way than its bundles would be half a riddle."""
+    assert expected == proxies_of(None, environ)
+
+
+def test_the_proxy_of_the_settings_wins_and_exceptions_stay() -> None:
+    """Whoever sets it means the agent; what needs no proxy is a matter of the host."""
+    environ = {"https_proxy": "http://p:1", "no_proxy": "internal"}
+    assert {"http": "http://s:1", "https": "http://s:1", "no": "internal"} == proxies_of(
+        "http://s:1", environ
+    )
 
 
 class Endpoint:

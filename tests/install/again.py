@@ -96,7 +96,7 @@ def again(host: Host, **rest: Any) -> InstallRequest:
 def nothing_done(summary: InstallSummary) -> bool:
     """Whether an Install has only looked."""
     done = (summary.created, summary.replaced, summary.removed, summary.retained, summary.directories_created)
-    return (0,) * 5 == done and () == summary.kept
+    return (0,) * 5 == done and () == summary.left_behind
 
 
 def read_tree_of(tree: dict[str, Any], host: Host) -> dict[str, Any]:

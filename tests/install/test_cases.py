@@ -67,4 +67,4 @@ def _run(host: Any, step: dict[str, Any]) -> None:
     for name, expected in step.get("summary", {}).items():
         assert expected == getattr(summary, name)
     if "kept" in step:
-        assert [path.replace("@DEST@", str(host.dest)) for path in step["kept"]] == list(summary.kept)
+        assert [path.replace("@DEST@", str(host.dest)) for path in step["kept"]] == list(summary.left_behind)

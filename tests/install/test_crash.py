@@ -48,12 +48,12 @@ def check_what_follows(reinstall: Reinstall, revision: str, *, by_hand: bool) ->
     if by_hand:
         # Only a manifest of this very revision can tell that this file is not as Install left it.
         edited.write_text("edited by hand")
-        assert (str(edited),) == reinstall.remove().kept
+        assert (str(edited),) == reinstall.remove().left_behind
     else:
         summary = reinstall.install()
-        assert (14, ()) == (summary.created + summary.replaced + summary.unchanged, summary.kept)
+        assert (14, ()) == (summary.created + summary.replaced + summary.unchanged, summary.left_behind)
         assert (summary.unchanged > 10) == (revision == "new")
-        assert () == reinstall.remove().kept
+        assert () == reinstall.remove().left_behind
     foreign = {"app/foreign.txt"} if by_hand and revision == "old" else set()
     files = {name for name in host.tree() if not name.endswith("/")}
     expected = {"beside/y"} | foreign | ({edited.relative_to(host.dest).as_posix()} if by_hand else set())

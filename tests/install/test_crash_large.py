@@ -131,6 +131,6 @@ def test_a_kill_at_random_moments_of_a_large_install_leaves_one_whole_revision(h
     assert {"old", "new"} == set(outcomes)
 
     install(alternation.next)
-    assert () == host.install({}, "").kept
+    assert () == host.install({}, "").left_behind
     assert not host.dest.exists()
     shutil.rmtree(host.base / "root")

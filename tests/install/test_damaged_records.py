@@ -30,7 +30,7 @@ def test_a_cleanup_file_that_breaks_off_loses_no_file(host: Host, kept: float) -
     record(host, "cleanup").write_bytes(content[: int(len(content) * kept)])
     assert "d-000000001" == installed_deployment(host.instructions, host.group_id)
     summary = host.install(SECOND, durable=False)
-    assert (1, 3, ()) == (summary.replaced, summary.removed, summary.kept)
+    assert (1, 3, ()) == (summary.replaced, summary.removed, summary.left_behind)
     assert {"app/": None, "app/a": "2"} == host.tree()
 
 

@@ -378,7 +378,7 @@ def test_that_an_install_was_planned_again_is_in_the_log(known: Host) -> None:
 def keep_by_hand(host: Host) -> None:
     """Afterwards a file that somebody has edited is left over from the revision before, and nobody's."""
     (host.dest / "app/b").write_text("edited by hand")
-    kept = host.install({"app/a": "a", "app/sub/c": "c", "app/hollow/": None}).kept
+    kept = host.install({"app/a": "a", "app/sub/c": "c", "app/hollow/": None}).left_behind
     assert (str(host.dest / "app/b"),) == kept
     let_the_clock_tick(host.dest)
 

@@ -193,7 +193,7 @@ def test_a_protected_file_that_should_go_is_not_forgotten(host: Host) -> None:
     gone = host.dest / "app/gone"
     with flagged(gone, FS_IMMUTABLE_FL):
         kept: list[str] = []
-        failure = failure_of(lambda: kept.extend(host.install({"app/a": "2"}).kept))
+        failure = failure_of(lambda: kept.extend(host.install({"app/a": "2"}).left_behind))
         if failure is None:
             assert [str(gone)] == kept
         else:

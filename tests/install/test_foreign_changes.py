@@ -102,7 +102,7 @@ def test_a_file_with_another_content_is_kept_though_size_and_time_are_the_same(
 
     summary = host.install({"app/k": "k"})
 
-    assert (str(host.dest / "app/conf"),) == summary.kept
+    assert (str(host.dest / "app/conf"),) == summary.left_behind
     assert {"app/": None, "app/conf": "port=81", "app/k": "k"} == host.tree()
 
 
@@ -113,7 +113,7 @@ def test_a_file_replaced_by_one_with_the_same_content_is_removed(host: Host) -> 
 
     summary = host.install({"app/k": "k"})
 
-    assert ((), 1) == (summary.kept, summary.removed)
+    assert ((), 1) == (summary.left_behind, summary.removed)
     assert {"app/": None, "app/k": "k"} == host.tree()
 
 
@@ -126,7 +126,7 @@ def test_a_touched_file_that_can_not_be_read_is_kept(host: Host) -> None:
 
     summary = host.install({"app/k": "k"})
 
-    assert (str(host.dest / "app/conf"),) == summary.kept
+    assert (str(host.dest / "app/conf"),) == summary.left_behind
 
 
 def test_looking_into_a_large_file_takes_little_memory(host: Host) -> None:
@@ -196,4 +196,4 @@ def test_a_directory_with_changes_in_it_stays_where_the_rule_is_to_retain(host: 
     summary = host.install({"app/x": "a file", "app/k": "k"}, behavior=FileExistsBehavior.RETAIN)
 
     assert {"app/": None, "app/k": "k", "app/x/": None, "app/x/conf": "EDITED"} == host.tree()
-    assert ((str(host.dest / "app/x/conf"),), 1) == (summary.kept, summary.retained)
+    assert ((str(host.dest / "app/x/conf"),), 1) == (summary.left_behind, summary.retained)

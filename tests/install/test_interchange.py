@@ -141,5 +141,5 @@ def test_an_equal_list_of_another_revision_does_not_make_its_files_foreign(host:
 
     summary = host.install({"app/a": "a3"}, FILES)
 
-    assert () == summary.kept
+    assert () == summary.left_behind
     assert {"app/": None, "app/a": "a3"} == host.tree()

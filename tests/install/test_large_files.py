@@ -24,7 +24,7 @@ def test_a_large_file_that_a_hook_has_given_away_goes_with_its_revision(host: Ho
 
     summary = host.install({"app/new.jar": LARGE})
 
-    assert (2, ()) == (summary.removed, summary.kept)
+    assert (2, ()) == (summary.removed, summary.left_behind)
     assert ["app/", "app/new.jar"] == sorted(host.tree())
 
 
@@ -36,7 +36,7 @@ def test_all_names_of_a_large_file_go_with_its_revision(host: Host) -> None:
 
     summary = host.install({"app/keep": "k"})
 
-    assert (3, ()) == (summary.removed, summary.kept)
+    assert (3, ()) == (summary.removed, summary.left_behind)
     assert ["app/", "app/keep"] == sorted(host.tree())
 
 
@@ -61,7 +61,7 @@ def test_a_large_file_with_another_content_stays(host: Host, change: str) -> Non
 
     summary = host.install({"app/keep": "k"})
 
-    assert (0, (str(path),)) == (summary.removed, summary.kept)
+    assert (0, (str(path),)) == (summary.removed, summary.left_behind)
     assert path.exists()
 
 
@@ -74,7 +74,7 @@ def test_a_file_that_is_kept_with_its_directory_is_told_where_it_is_now(host: Ho
 
     assert "a file" == (host.dest / "app/place").read_text()
     (directory,) = (host.dest / "app").glob("place.kept-*")
-    assert {str(host.dest / "app/place"), str(directory / "a")} == set(summary.kept)
+    assert {str(host.dest / "app/place"), str(directory / "a")} == set(summary.left_behind)
     assert ["a"] == os.listdir(directory)
 
 

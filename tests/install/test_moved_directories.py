@@ -89,7 +89,7 @@ def test_each_deployment_goes_through_the_link_and_cleans_up_behind_it(
         summary.replaced,
         summary.unchanged,
         summary.removed,
-        summary.kept,
+        summary.left_behind,
     )
     assert revision(SECOND) == read_tree(place)
     host.install({"app/only": "third"}, durable=False)
@@ -207,7 +207,7 @@ def test_what_was_edited_in_the_moved_directory_is_ours_as_before(host: Host) ->
     place = move(host)
     host.write({"changes": "edited", "goes": "edited"}, place)
     summary = host.install(SECOND, durable=False)
-    assert (str(place / "goes"),) == summary.kept
+    assert (str(place / "goes"),) == summary.left_behind
     assert revision(SECOND) | {"goes": "edited"} == read_tree(place)
 
 

@@ -57,7 +57,7 @@ def test_a_file_that_another_group_has_installed_too_is_left_to_that_group(both:
     held = both.tree()
     install_as(both, OTHER, lambda: both.install({"app/b": "b"}))
 
-    assert (0, ()) == (first.removed, first.kept)
+    assert (0, ()) == (first.removed, first.left_behind)
     assert "same" == held[lib]
     files = {path for path in both.tree() if not path.endswith("/")}
     assert {"app/a", "app/b", "app/theirs"} == files

@@ -100,7 +100,7 @@ def test_hidden_names_that_can_not_be_listed_are_not_forgotten(place: Path) -> N
         directory.chmod(0o755)
         before = host.leftovers()
         host.recover()
-        return summary.kept, is_known, before, host.leftovers()
+        return summary.left_behind, is_known, before, host.leftovers()
 
     kept, is_known, before, after = as_ordinary_user(place, body)
 
@@ -119,7 +119,7 @@ def test_hidden_names_that_need_not_be_listed_are_removed_where_that_is_forbidde
         close = at_step(Moment.PUBLISH, lambda: directory.chmod(0o300))
         summary = host.install({"app/a": "2", "app/sub/b": "2"}, observer=close)
         directory.chmod(0o755)
-        return summary.kept, host.leftovers()
+        return summary.left_behind, host.leftovers()
 
     assert ((), []) == as_ordinary_user(place, body)
 

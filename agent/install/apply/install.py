@@ -184,7 +184,7 @@ def _summary(attempt: Attempt, completion: Completion) -> InstallSummary:
         unchanged=sum(item.unchanged for item in findings) + (repetition.file_count if repetition else 0),
         retained=len(plan.foreign),
         removed=completion.removed,
-        kept=tuple(os.fsdecode(path) for path in [*plan.edited, *completion.kept, *completion.stuck]),
+        left_behind=tuple(os.fsdecode(path) for path in [*plan.edited, *completion.kept, *completion.stuck]),
         directories_created=len(attempt.new_directories),
         copied_bytes=sum(item.copied_bytes for item in findings),
     )

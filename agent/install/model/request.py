@@ -65,9 +65,10 @@ class InstallSummary:
 
     Attributes:
         unchanged: was there already, with the same content and attributes.
-        retained: somebody else's, kept because of RETAIN.
+        retained: others' files at destinations of the revision, which the rule RETAIN leaves in their places.
         removed: only the previous revision had it.
-        kept: only the previous revision had it, but it was changed since, so it is still there.
+        left_behind: paths that only the previous revision had, and that are still there, since somebody has changed them
+            or they can't be removed.
     """
 
     created: int
@@ -75,6 +76,6 @@ class InstallSummary:
     unchanged: int
     retained: int
     removed: int
-    kept: tuple[str, ...]
+    left_behind: tuple[str, ...]
     directories_created: int
     copied_bytes: int

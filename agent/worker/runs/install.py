@@ -79,7 +79,7 @@ class InstallRun:
             unchanged=summary.unchanged,
             retained=summary.retained,
             removed=summary.removed,
-            kept=summary.kept or None,
+            left_behind=summary.left_behind or None,
             copied_bytes=summary.copied_bytes,
         )
         return succeeded_result(log=notes)
