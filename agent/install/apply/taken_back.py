@@ -1,7 +1,8 @@
 """Directories in which somebody else could change names until this Install gave them other attributes.
 
-What he has put in the place of something in the last moment would be trusted from then on like the revision itself. So
-all that is to be there is looked at once more as soon as nobody else can change it any more.
+What he has put in the place of something in the last moment would be trusted from then on like the revision itself, and
+he could still write to what has inherited a list from the directory that lets him. So all that is to be there is looked at
+once more as soon as nobody else can change it any more.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 from typing import TYPE_CHECKING
 
 from agent.install.model.failures import StepFailed, failed_step
+from agent.install.posix.acl import ACCESS, DEFAULT, place_acl, read_acl
 from agent.install.records.manifest import decode_record, is_untouched
 
 if TYPE_CHECKING:
@@ -77,7 +79,10 @@ class TakenBack:
         above, _slash, name = step.directory.real.rpartition(b"/")
         there = os.stat(name, dir_fd=self._places.of(above or b"/"), follow_symlinks=False)
         expected = self._places.status(step.directory.real)
-        if there.st_ino != expected.st_ino or not self._wanted(step).is_met_by(there):
+        wanted, place = self._wanted(step), self._places.of(step.directory.real)
+        if there.st_ino != expected.st_ino or not wanted.is_met_by(there):
+            raise OSError(errno.EAGAIN, _CHANGED)
+        if wanted.acls != (place_acl(place, ACCESS), place_acl(place, DEFAULT)):
             raise OSError(errno.EAGAIN, _CHANGED)
 
     def _check_files(self, files: PlannedFiles, lines: list[bytes]) -> None:
@@ -85,8 +90,18 @@ class TakenBack:
         try:
             dir_fd = self._places.of(files.directory.real)
             for position, name in enumerate(files.names):
-                status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-                if not is_untouched(decode_record(lines[position]), status):
+                status, record = (
+                    os.stat(name, dir_fd=dir_fd, follow_symlinks=False),
+                    decode_record(lines[position]),
+                )
+                if not is_untouched(record, status):
+                    raise OSError(errno.EAGAIN, _CHANGED)
+                if not record.is_link and not record.has_acl and _has_acl(dir_fd, name):
                     raise OSError(errno.EAGAIN, _CHANGED)
         except OSError as error:
             raise failed_step(files, position, error) from error
+
+
+def _has_acl(dir_fd: int, name: bytes) -> bool:
+    """Whether a file in a directory has an access list; nobody else can exchange it."""
+    return read_acl(b"/proc/self/fd/%d/%b" % (dir_fd, name), ACCESS) is not None
