@@ -53,7 +53,7 @@ TABLE: list[tuple[Found, Wanted, Decision, Decision, Decision]] = [
 DOCUMENT = Path(__file__).parents[2] / "docs" / "appspec.md"
 WORDS = {
     FILE: {ADD: "is put there", REPLACE: "replaces it", STAYS: "is left out"},
-    DIRECTORY: {ADD: "is created", REPLACE: "replaces it", KEEP: "is that one"},
+    DIRECTORY: {ADD: "is created", REPLACE: "replaces it", KEEP: "is used"},
 }
 
 
