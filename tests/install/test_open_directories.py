@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,13 @@ import pytest
 
 from agent.install.posix.open_directories import OpenDirectories, PlaceChanged
 
+from tests.install.children import in_child
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+NOBODY = pwd.getpwnam("nobody").pw_uid
 
 
 def _directory(place: Path) -> None:
@@ -82,6 +87,28 @@ def test_nothing_is_not_the_answer_where_a_directory_was(tmp_path: Path, put: Ca
         for above in (place, place / "below"):
             with pytest.raises(PlaceChanged):
                 directories.find(os.fsencode(above), b"name")
+
+
+def test_that_a_directory_can_not_be_searched_is_not_taken_for_nothing(tmp_path: Path) -> None:
+    """Something may be there all the same."""
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "above").mkdir()
+    place.chmod(0)
+
+    def look() -> None:
+        if os.geteuid() == 0:
+            os.setresuid(NOBODY, NOBODY, NOBODY)  # root may search everything
+        with closing(OpenDirectories()) as directories, pytest.raises(PermissionError) as raised:
+            directories.find(os.fsencode(place / "above"), b"name")
+        assert os.fsencode(place / "above") in raised.value.filename
+
+    for above in [tmp_path, tmp_path.parent, tmp_path.parent.parent]:
+        above.chmod(0o755)
+    try:
+        in_child(look)
+    finally:
+        place.chmod(0o755)
 
 
 def test_a_directory_that_has_another_name_for_now_is_found_by_it(tmp_path: Path) -> None:

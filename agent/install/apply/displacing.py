@@ -97,14 +97,25 @@ class DisplacingDirectories:
         except OSError as error:
             if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
                 raise
-            self._keep_beside(change, dir_fd, name)
+            self.keep_beside(change, dir_fd, name, reason="others have put files there")
 
-    def _keep_beside(self, change: Change, dir_fd: int, name: bytes) -> None:
+    def keep_beside(self, change: Change, dir_fd: int, name: bytes, *, reason: str) -> None:
+        """Give a directory a name beside the one that it can't have, and say so.
+
+        Args:
+            change: the line about what has, or was to have, that name.
+            dir_fd: of the directory where it is.
+            name: that it has now.
+            reason: why it can't have its own, as a clause.
+
+        Raises:
+            OSError: the system refuses.
+        """
         kept = kept_name(self._journal.token, change.name)
         os.rename(name, kept, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
         log.warning(
             "replaced_directory_kept",
             path=os.fsdecode(change.path),
             now=os.fsdecode(change.directory.rstrip(b"/") + b"/" + kept),
-            reason="others have put files there",
+            reason=reason,
         )

@@ -11,7 +11,7 @@ from agent.files import is_there
 from agent.install.apply.completion import complete
 from agent.install.apply.failures import not_completed, records_not_removed, undo_failed
 from agent.install.apply.publishing import discard_records, publish_records
-from agent.install.apply.undo import undo
+from agent.install.apply.undo import Undone, undo
 from agent.install.journal.journal import Journal
 from agent.install.model.moments import Moment
 from agent.logs import get_logger
@@ -26,22 +26,25 @@ log = get_logger()
 _UNDO_PAUSE_S = 0.5
 
 
-def undo_install(group: GroupFiles, observer: Observer, *, cause: str = "") -> set[bytes]:
+def undo_install(
+    group: GroupFiles, observer: Observer, *, cause: str = "", taken: set[bytes] | None = None
+) -> Undone:
     """Put everything back as it was before the Install that has left a journal, and remove the journal.
 
     Args:
         group: whose Install it is.
         observer: told before each change.
         cause: why that is done, for the message of a failure: a sentence and a blank.
+        taken: gets what `Undone` has under that name, also when it fails; what is in it already is in the answer.
 
     Returns:
-        Directories that are out of reach, as `Undone` has them.
+        What came of it, without failures.
 
     Raises:
         CommandFailure: `install-undo-incomplete`, `install-journal-unreadable`.
     """
     journal = Journal(group.journal)
-    done = undo(journal, observer)
+    done = undo(journal, observer, set() if taken is None else taken)
     if done.failures:
         raise undo_failed(cause, done.failures)
     try:
@@ -49,23 +52,23 @@ def undo_install(group: GroupFiles, observer: Observer, *, cause: str = "") -> s
         group.journal.unlink()
     except OSError as error:
         raise records_not_removed(group, cause, error) from error
-    return done.swapped
+    return done
 
 
-def undo_patiently(group: GroupFiles, observer: Observer, *, cause: str, patience_s: float) -> set[bytes]:
+def undo_patiently(group: GroupFiles, observer: Observer, *, cause: str, patience_s: float) -> Undone:
     """Undo, if there is a journal; what the system refuses is tried again for so long: only a short moment may be bad.
 
     The other arguments, the answer and the errors are those of `undo_install`.
     """
-    end = time.monotonic() + patience_s
+    end, taken = time.monotonic() + patience_s, set[bytes]()
     while is_there(group.journal):
         try:
-            return undo_install(group, observer, cause=cause)
+            return undo_install(group, observer, cause=cause, taken=taken)
         except CommandFailure:
             if time.monotonic() >= end:
                 raise
         time.sleep(_UNDO_PAUSE_S)
-    return set()
+    return Undone([], set(), taken)
 
 
 def complete_install(

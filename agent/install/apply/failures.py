@@ -16,30 +16,46 @@ if TYPE_CHECKING:
 
     from agent.deployments.group_files import GroupFiles
     from agent.install.apply.attempt import Attempt
+    from agent.install.apply.undo import Undone
 
 _MOST_LISTED = 20
 
 
-def install_failed(attempt: Attempt, error: StepFailed | OSError, swapped: set[bytes]) -> CommandFailure:
-    """An attempt has failed, and was undone, but for what was in directories that were swapped meanwhile."""
+def install_failed(attempt: Attempt, error: StepFailed | OSError, undone: Undone) -> CommandFailure:
+    """An attempt has failed, and was undone, as far as others had not put something else there meanwhile."""
     reason = error.error if isinstance(error, StepFailed) else error
     path = os.fsdecode(error.path) if isinstance(error, StepFailed) else _filename(reason)
     where = path or str(attempt.group.directory)
     if reason.errno in {errno.ENOSPC, errno.EDQUOT}:
         is_quota = reason.errno == errno.EDQUOT
         return no_room_failure(attempt.plan, where, attempt.findings, is_quota=is_quota)
-    put_back = "Everything was put back, so the previous revision is whole."
-    if swapped:
-        names = ", ".join(os.fsdecode(directory) for directory in sorted(swapped)[:_MOST_LISTED])
-        put_back = (
-            f"Not everything could be put back: in the place of {names}, something else has been put meanwhile, which was left"
-            " alone; what was there is wherever it was moved to."
-        )
     message = (
-        f"Install failed at {where}: {reason.strerror or reason}. {protection_of(where, reason)}{put_back}"
+        f"Install failed at {where}: {reason.strerror or reason}. {protection_of(where, reason)}{_put_back(undone)}"
         f" {remedy_for(where, reason)}, and deploy again."
     )
     return CommandFailure("install-failed", message)
+
+
+def _put_back(undone: Undone) -> str:
+    """How much of the previous revision is there again, as a sentence."""
+    left = []
+    if undone.swapped:
+        left.append(
+            f"in the place of {_listed(undone.swapped)}, something else has been put meanwhile, which was left alone; what was"
+            " there is wherever it was moved to"
+        )
+    if undone.taken:
+        left.append(
+            f"what others have put at {_listed(undone.taken)} meanwhile was left alone (the log names the directories that are"
+            " kept beside it)"
+        )
+    if left:
+        return f"Not everything could be put back: {'; and '.join(left)}."
+    return "Everything was put back, so the previous revision is whole."
+
+
+def _listed(paths: set[bytes]) -> str:
+    return ", ".join(os.fsdecode(path) for path in sorted(paths)[:_MOST_LISTED])
 
 
 def undo_failed(cause: str, failures: list[str]) -> CommandFailure:

@@ -160,12 +160,12 @@ def _undone(attempt: Attempt, error: BaseException) -> BaseException:
     if is_there(group.committed_journal):
         return not_completed(group, error)
     patience_s = attempt.request.options.undo_patience_s
-    swapped = undo_patiently(group, observer, cause=f"{error}. ", patience_s=patience_s)
+    undone = undo_patiently(group, observer, cause=f"{error}. ", patience_s=patience_s)
     if not isinstance(error, (StepFailed, OSError)):
         return error
-    failure = install_failed(attempt, error, swapped)
+    failure = install_failed(attempt, error, undone)
     # What could not be restored would be taken for somebody else's.
-    if isinstance(error, StepFailed) and error.error.errno in _CHANGED and not swapped:
+    if isinstance(error, StepFailed) and error.error.errno in _CHANGED and not undone.swapped:
         return _ChangedUnderneath(failure)
     return failure
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from agent.deployments.group_files import GroupFiles
@@ -46,8 +47,9 @@ def recover_install(instructions_directory: Path, group_id: str, *, observer: Ob
     if journal.is_whole and journal.records != state_of_records(group):
         _give_up_overtaken(group, journal)
         return False
-    undo_install(group, unobserved)
-    log.warning("install_undone_after_interruption", group_id=group_id)
+    done = undo_install(group, unobserved)
+    not_restored = [os.fsdecode(path) for path in sorted(done.swapped | done.taken)]
+    log.warning("install_undone_after_interruption", group_id=group_id, not_restored=not_restored)
     return True
 
 

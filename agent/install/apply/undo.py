@@ -59,24 +59,31 @@ class Undone(NamedTuple):
         failures: what could not be restored, and why.
         swapped: directories in whose place somebody has put something else meanwhile: what was in them is out of reach,
             and nothing needs to be done again.
+        taken: paths that somebody has put something at meanwhile, which stays. A directory that was there is kept beside it.
     """
 
     failures: list[str]
     swapped: set[bytes]
+    taken: set[bytes]
 
 
-def undo(journal: Journal, observer: Observer) -> Undone:
+def undo(journal: Journal, observer: Observer, taken: set[bytes]) -> Undone:
     """Make the previous revision whole again (I6), but for what the answer lists.
 
     First everything gets its old name back and the new files their hidden ones, then those go.
     In between, the journal goes back to the phase `staging`: from then on, hidden names hold nothing
     that anybody needs. So all of that must be on the disk before, or a power failure would leave old
     content under hidden names; and before the caller removes the journal, everything.
+
+    Args:
+        journal: of the Install.
+        observer: told before each change.
+        taken: what earlier tries have found of that, which is part of the answer.
     """
-    done = Undone([], set())
+    done = Undone([], set(), taken)
     with closing(places_of_journal(journal)) as places:
         if journal.is_switching:
-            restoring = _Restoring(journal, places, observer)
+            restoring = _Restoring(journal, places, observer, done.taken)
             changes: Iterator[_Restored] = journal.entries_newest_first(
                 NewDirectory, MadeFiles, Addition, Replacement, Adjustment, Label
             )
@@ -148,9 +155,16 @@ class _Swapped(Exception):
 
 
 class _Restoring:
-    """Gives everything its old name and attributes back."""
+    """Gives everything its old name and attributes back.
 
-    def __init__(self, journal: Journal, places: Places, observer: Observer) -> None:
+    Args:
+        journal: of the Install.
+        places: of the directories that it names.
+        observer: told before each change.
+        taken: gets what `Undone` has under that name.
+    """
+
+    def __init__(self, journal: Journal, places: Places, observer: Observer, taken: set[bytes]) -> None:
         self._journal = journal
         self._token = journal.token
         self._begun_ns = journal.begun_ns
@@ -158,6 +172,7 @@ class _Restoring:
         self._observe = observer
         self._renames = Renames()
         self._displacing = DisplacingDirectories(journal, places, observer)
+        self._taken = taken
 
     def restore(self, entry: _Restored) -> None:
         match entry:
@@ -256,7 +271,23 @@ class _Restoring:
             self._observe(Moment.RESTORE_OLD, entry.path)
             self._renames.place(dir_fd, new, entry.name)
         elif there and there != entry.old_inode:
-            _log_others(entry)
+            self._leave_to_others(entry, dir_fd, new)
+
+    def _leave_to_others(self, entry: Change, dir_fd: int, hidden: bytes) -> None:
+        """Somebody has put something else at this path.
+
+        A file that was there is as good as replaced by that; but a directory nobody could have replaced like that.
+
+        Args:
+            entry: about that path.
+            dir_fd: of the directory that it is in.
+            hidden: name of what was there, if it is not gone.
+        """
+        self._taken.add(entry.path)
+        log.warning("file_of_others_kept", path=os.fsdecode(entry.path))
+        if entry.old_inode and inode_of(dir_fd, hidden) == entry.old_inode and is_directory(dir_fd, hidden):
+            reason = "others have put something in its place"
+            self._displacing.keep_beside(entry, dir_fd, hidden, reason=reason)
 
     def _restore_old_name(self, entry: Change, dir_fd: int, new: bytes, old: bytes) -> None:
         """Give what was there its name back, where it has a hidden one of its own, since names could not be exchanged."""
@@ -266,7 +297,7 @@ class _Restoring:
             os.unlink(old, dir_fd=dir_fd)  # a second name of what is there
             return
         if there not in {0, entry.inode}:
-            _log_others(entry)
+            self._leave_to_others(entry, dir_fd, old)
             return
         if there and not exists(dir_fd, new):
             self._observe(Moment.HIDE_NEW, entry.path)
@@ -290,7 +321,8 @@ class _Restoring:
                 return  # somebody has replaced it meanwhile
             is_edited = not _has_content(status, was)
             if not _is_same_holder(status, was) or (is_edited and born_ns(place) > self._begun_ns):
-                _log_others(was)
+                self._taken.add(was.path)
+                log.warning("file_of_others_kept", path=os.fsdecode(was.path))
                 return
             self._observe(Moment.RESTORE_FILE, was.path)
             mtime_ns = status.st_mtime_ns if is_edited else was.mtime_ns
@@ -336,10 +368,6 @@ def _has_content(status: os.stat_result, was: Adjustment) -> bool:
         return False
     coarse_ns = _COARSEST_NS if counts_seconds(status.st_mtime_ns) else 1
     return any(abs(status.st_mtime_ns - time_ns) < coarse_ns for time_ns in (was.mtime_ns, was.new_mtime_ns))
-
-
-def _log_others(entry: Change | Adjustment) -> None:
-    log.warning("file_of_others_kept", path=os.fsdecode(entry.path))
 
 
 def _restore_directory(dir_fd: int, was: Touched) -> None:
