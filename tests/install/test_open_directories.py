@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.install.posix.open_directories import OpenDirectories, PlaceChanged
-
 from tests.install.children import in_child
 
 if TYPE_CHECKING:

@@ -70,7 +70,7 @@ def test_what_two_processes_have_made_is_known_to_the_next_install(host: Host) -
     manifest = (host.instructions / f"{host.group_id}-manifest").read_bytes()
 
     directories = [line for line in manifest.splitlines() if line.startswith(b"d c ")]
-    unknown = [line for line in directories if line.startswith(b"d c - ")]
+    unknown = [line for line in directories if line.startswith(b"d c -")]
     assert len(directories) > 700
     assert [] == [line for line in unknown if not line.endswith(b"/app")]
 

@@ -13,7 +13,7 @@ from agent.install.model.moments import Moment
 from agent.install.model.steps import PlannedDirectory
 from agent.install.posix.acl import ACCESS, DEFAULT, place_acl
 from agent.install.posix.two_processes import do_all, processes_for
-from agent.install.records.manifest import attributes_in_state
+from agent.install.records.manifest import UNKNOWN_STATE, attributes_in_state, unknown_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,6 +150,7 @@ class StatesToRecord:
     def __init__(self, attempt: Attempt, own: OwnDirectories, new: dict[bytes, bytes]) -> None:
         plan = attempt.plan
         self._own = own
+        self._places = attempt.places
         self._new = new
         self._old = plan.states
         paths = [*plan.edited, *plan.shared, *plan.outdated_directories]
@@ -158,7 +159,17 @@ class StatesToRecord:
         self._keeping.update(removal.directory for removal in plan.removals)
 
     def of(self, step: PlannedDirectory) -> bytes:
-        """The state that this directory is in while it holds just what is ours; empty when that can't be told."""
+        """The state that this directory is in while it holds just what is ours; or, where that can't be told, which it is."""
+        return self._known(step) or self.which(step.directory.real)
+
+    def which(self, real: bytes) -> bytes:
+        """Which directory this is, whatever state it is in."""
+        try:
+            return unknown_state(self._places.inode(real))
+        except OSError:
+            return UNKNOWN_STATE
+
+    def _known(self, step: PlannedDirectory) -> bytes:
         real = step.directory.real
         try:
             if self._own.wanted(step.directory, step.attributes).has_acls:

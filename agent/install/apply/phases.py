@@ -291,7 +291,7 @@ class Switched:
             attempt.token,
             attempt.request,
             plan,
-            manifest_lines(plan, self.units.manifest_of, self.states.of),
+            manifest_lines(plan, self.units.manifest_of, self.states),
             cleanup=self.cleanup,
             instructions=self.instructions,
             syncs=attempt.syncs_records(),

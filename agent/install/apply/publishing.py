@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.deployments.group_files import GroupFiles
+    from agent.install.apply.own_directories import StatesToRecord
     from agent.install.model.request import InstallRequest
     from agent.install.plan.plan import InstallPlan
 
@@ -204,14 +205,14 @@ def _cleanup(plan: InstallPlan) -> Iterator[bytes]:
 
 
 def manifest_lines(
-    plan: InstallPlan, lines_of: Callable[[int], bytes], state_of: Callable[[PlannedDirectory], bytes]
+    plan: InstallPlan, lines_of: Callable[[int], bytes], states: StatesToRecord
 ) -> Iterator[bytes]:
     """The manifest but for its header, as lines. To be made when everything has its place.
 
     Args:
         plan: of the Install.
         lines_of: the lines of the planned files with this number, which is asked for once, in order.
-        state_of: the state of a directory of ours, empty when it is not known.
+        states: of directories.
     """
     if plan.repetition is not None:
         yield plan.repetition.listed
@@ -221,11 +222,11 @@ def manifest_lines(
     for step in plan.steps:
         if isinstance(step, PlannedDirectory):
             place = step.directory.path
-            yield b"d c %b %b\n" % (state_of(step) or b"-", escape(place))
+            yield b"d c %b %b\n" % (states.of(step), escape(place))
             continue
         if step.directory.path != place:
             place = step.directory.path
-            yield b"d - - %b\n" % escape(place)
+            yield b"d - %b %b\n" % (states.which(step.directory.real), escape(place))
         yield lines_of(next(numbers))
     for path, attributes, _ in plan.attributes():
         context = attributes.permission.context

@@ -18,7 +18,7 @@ from agent.install.compare.recorded_directories import DifferentError, require
 from agent.install.model.directory import Directory, Standing
 from agent.install.posix.acl import ACCESS, DEFAULT, place_acl
 from agent.install.posix.open_directories import PLACE
-from agent.install.records.manifest import attributes_in_state, is_in_state, link_fields
+from agent.install.records.manifest import attributes_in_state, is_in_state, is_state_unknown, link_fields
 from agent.listings import unescape
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from agent.install.posix.places import Places
     from agent.listings import Sections
 
-_STATE_UNKNOWN = b"-"
 _FIELDS_OF_FILE = 3  # of its entry in the index, where its content is known: status, digest, name
 
 
@@ -139,7 +138,7 @@ class AsLeft:
         """It is as Install has left it, or holds just these names, and has the attributes that it would have now."""
         if place.state is None:
             return
-        if place.state == _STATE_UNKNOWN:
+        if is_state_unknown(place.state):
             require(self._names(place.real) == _names_in(text))
             require(
                 attributes_in_state(status.st_mode, status.st_uid, status.st_gid) == self._created.attributes

@@ -60,15 +60,35 @@ class LinkRule:
             end: of the directory that it leads to.
             changers: who can put something else in its place.
         """
-        path = os.fsdecode(link)
-        if any(fnmatch.fnmatchcase(path, pattern) for pattern in self._followed):
+        if self._is_followed(link):
             return ""
+        path = os.fsdecode(link)
         if status.st_uid not in self._trusted and status.st_uid != end.st_uid:
             return f"{path} belongs to {user_name(status.st_uid)}, and what it leads to belongs to {user_name(end.st_uid)}"
         for changer in changers:
             if changer.uid is None or changer.uid != end.st_uid:
                 return f"{changer.why}, and what the link leads to belongs to {user_name(end.st_uid)}"
         return ""
+
+    def why_brought(self, directory: bytes, status: os.stat_result, changers: Iterable[Changer]) -> str:
+        """Why somebody who may not write to a directory may have put it where it is, as a clause; empty when nobody may.
+
+        The rule on links would not let him choose it by a link, either.
+
+        Args:
+            directory: its path, without links.
+            status: of the directory.
+            changers: who can put something else in its place.
+        """
+        if self._is_followed(directory):
+            return ""
+        for changer in changers:
+            if changer.uid is None or changer.uid != status.st_uid:
+                return f"{changer.why}, and what is there belongs to {user_name(status.st_uid)}"
+        return ""
+
+    def _is_followed(self, path: bytes) -> bool:
+        return any(fnmatch.fnmatchcase(os.fsdecode(path), pattern) for pattern in self._followed)
 
     def changers(
         self, directory: bytes, dir_fd: int, status: os.stat_result, entry: os.stat_result

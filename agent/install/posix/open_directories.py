@@ -148,6 +148,14 @@ class OpenDirectories:
             self._identities[real] = _identity(self.status(real))
         return self._identities[real]
 
+    def inode(self, real: bytes) -> int:
+        """Number of this directory; it is not looked at again for that.
+
+        Raises:
+            OSError: as `of`.
+        """
+        return self.identity(real) & _INODE
+
     def name_is(self, real: bytes, name: bytes | None) -> None:
         """Until told otherwise, the directory that is to be at `real` goes by another name there; None ends it."""
         if name is None:
@@ -217,6 +225,9 @@ class OpenDirectories:
             raise PlaceChanged(real) from error
         error.filename = real
         raise error
+
+
+_INODE = (1 << 64) - 1
 
 
 def _identity(status: os.stat_result) -> int:

@@ -112,6 +112,25 @@ class Places(OpenDirectories):
                 return
             real, entry = real.rpartition(b"/")[0] or b"/", status
 
+    def brought(self, real: bytes, *, is_above_known: bool) -> str:
+        """Why a directory may have been put where it is by somebody who may not write to it, as a clause; empty if not.
+
+        Args:
+            real: its path.
+            is_above_known: the one that it lies in is the one that was there before, so that whoever moves that one changes
+                nothing of what is in it.
+
+        Raises:
+            OSError: as `of`.
+        """
+        if self._rule is None or real == b"/":
+            return ""
+        above, status = real.rpartition(b"/")[0] or b"/", self.status(real)
+        changers = self.changers(above, status)
+        if is_above_known:
+            changers = iter(self._rule.changers(above, self.of(above), self.status(above), status))
+        return self._rule.why_brought(real, status, changers)
+
     def writers(self, real: bytes) -> frozenset[str]:
         """All besides root and the agent's user who can write to a directory, or to one that it lies in.
 

@@ -31,6 +31,8 @@ class Previous:
             not ours.
         untouched: those of the directories that hold the very names that Install left in them, and have the
             attributes that they had then, → their state.
+        brought: directories that are others than those that Install has put something into, and that may have been put there
+            by somebody who may not write to them.
         deployment_id: whose revision it is; empty when not known.
         doubt: as in `Records`.
     """
@@ -40,6 +42,7 @@ class Previous:
     labels: dict[bytes, SelinuxContext | None] = field(default_factory=dict)
     followed: dict[bytes, bytes] = field(default_factory=dict)
     untouched: dict[bytes, bytes] = field(default_factory=dict)
+    brought: set[bytes] = field(default_factory=set)
     deployment_id: str = ""
     doubt: str = ""
 
@@ -51,7 +54,14 @@ class Previous:
             f"Links stand by now where the last Install had made directories ({links}): behind them, only what it has"
             " provably put there counts as this group's."
         )
-        return " ".join(text for text in (self.doubt, moved if links else "") if text)
+        directories = ", ".join(map(os.fsdecode, sorted(self.brought)))
+        brought = (
+            f"Other directories than those of the last Install are there by now ({directories}), and others can move them there"
+            " who can't write to them: in them, only what it has provably put there counts as this group's. If you have put them there, name them in"
+            " `follow_links_of_others` of the agent's configuration."
+        )
+        texts = (self.doubt, moved if links else "", brought if directories else "")
+        return " ".join(text for text in texts if text)
 
     def owns(self, directory: bytes, name: bytes) -> bool:
         """Whether the previous Install put a file or link there."""

@@ -9,10 +9,13 @@ A manifest has one line per item, fields separated by spaces, and names escaped 
 
     install-manifest 6 <digest of the cleanup file> <its state, or -> <digest of install.json> <its state, or ->
                     <digest of what was asked for, or -> <archive> <id of the deployment>, all in one line
-    d - - <path>    a directory that was there before; the lines that follow are about what is in it
+    d - -<inode> <path>
+                    a directory that was there before; the lines that follow are about what is in it
     d c <inode> <mtime ns> <ctime ns> <mode> <uid> <gid> <path>
                     a directory that Install created, and how it was when all had its place; the same
-    d c - <path>    the same, where it was to change once more, has ACLs, or holds things of others
+    d c -<inode> <path>
+                    the same, where it was to change once more, has ACLs, or holds things of others; without the number
+                    where that is not known
     f <inode> <size> <mtime ns> <ctime ns> <digest of the content, or -> <a if it has an ACL, or -> <name>
     l <inode> <size> <mtime ns> <ctime ns> <target> - <name>
     s <type> <user or -> <range or -> <path>        an SELinux rule that Install added
@@ -177,6 +180,21 @@ def lasting_state(status: os.stat_result, looked_ns: int) -> bytes:
         looked_ns: what `clock_ns` told before it was looked at.
     """
     return directory_state(status) if status.st_ctime_ns < looked_ns else b""
+
+
+def unknown_state(inode: int) -> bytes:
+    """What a manifest tells of a directory of which it is not known whether it will be as it is now, but which it is."""
+    return UNKNOWN_STATE + b"%d" % inode
+
+
+def is_state_unknown(state: bytes) -> bool:
+    """Whether that is all that the manifest tells, or not even that."""
+    return state.startswith(UNKNOWN_STATE)
+
+
+def inode_in_state(state: bytes) -> int:
+    """Which directory this is about; 0 when that is not known."""
+    return int(state.partition(b" ")[0].removeprefix(UNKNOWN_STATE) or 0)
 
 
 def attributes_in_state(mode: int, uid: int, gid: int) -> bytes:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from agent.deployments.group_files import GroupFiles
 from agent.errors import HostNotReady
 from agent.files import is_there
+from agent.install.records.brought import BroughtDirectories
 from agent.install.records.install_json import instructions_digest
 from agent.install.records.installed import Previous, PreviousFiles
 from agent.install.records.manifest import (
@@ -47,6 +48,7 @@ class Records(NamedTuple):
         listed: the lines of that manifest, but for those about mount points.
         mount_points: where file systems were mounted that it has installed something on.
         doubt: a sentence about what they should tell, and don't; empty when they tell all.
+        written_ns: when the manifest was written, in ns since the epoch.
     """
 
     cleanup: bytes | None
@@ -54,6 +56,7 @@ class Records(NamedTuple):
     listed: bytes
     mount_points: tuple[bytes, ...] = ()
     doubt: str = ""
+    written_ns: int = 0
 
 
 def read_records(files: GroupFiles) -> Records:
@@ -99,7 +102,7 @@ def previous_of(records: Records, places: Places) -> Previous:
         return Previous(doubt=records.doubt)
     if records.header is None:
         return _from_cleanup(records.cleanup, places)
-    return _from_manifest(records.header, records.listed, places)
+    return _from_manifest(records, records.header, places)
 
 
 def installed_deployment(instructions_directory: Path, group_id: str) -> str:
@@ -147,7 +150,8 @@ def fitting_records(files: GroupFiles) -> Records:
     if listed and not cleanup.endswith(b"\n"):
         # It has to be written anew.
         header = header._replace(asked=NOT_REPEATABLE)
-    return Records(cleanup, header, listed, points)
+    written_ns = os.stat(files.manifest).st_mtime_ns
+    return Records(cleanup, header, listed, points, written_ns=written_ns)
 
 
 def _is_about(header: ManifestHeader, files: GroupFiles) -> bool:
@@ -188,7 +192,7 @@ def _is_cut_off(cleanup: Path) -> bool:
 
 def _is_whole(listed: bytes, cleanup: bytes) -> bool:
     """Whether a manifest names as much as the cleanup file of the same Install. Names with newlines only it names."""
-    count = listed.count(b"\n") - listed.count(b"\nd - - ") - listed.startswith(b"d - - ")
+    count = listed.count(b"\n") - listed.count(b"\nd - ") - listed.startswith(b"d - ")
     return count >= cleanup.count(b"\n")
 
 
@@ -207,17 +211,19 @@ def _lines(content: bytes) -> Iterator[bytes]:
         start = end + 1
 
 
-def _from_manifest(header: ManifestHeader, listed: bytes, places: Places) -> Previous:
-    labels, lines = take_labels(listed)
+def _from_manifest(records: Records, header: ManifestHeader, places: Places) -> Previous:
+    labels, lines = take_labels(records.listed)
     sections = Sections(lines)
     directories = sections.directories()
     created = {path: fields[2:] for fields, path in directories if fields.startswith(b"c")}
-    recorded = RecordedPlaces(created, places)
+    states = {path: fields[2:] for fields, path in directories}
+    recorded = RecordedPlaces(created, places, BroughtDirectories(states, records.written_ns, places))
     previous = Previous(
         files=PreviousFiles(sections),
         labels=labels,
         followed=recorded.followed,
         untouched=recorded.untouched,
+        brought=recorded.brought,
         deployment_id=os.fsdecode(header.deployment_id),
     )
     moved: dict[bytes, MovedDirectory] = {}
@@ -226,9 +232,9 @@ def _from_manifest(header: ManifestHeader, listed: bytes, places: Places) -> Pre
         if real is None:
             continue
         if recorded.is_moved(path):
-            is_link = real in recorded.followed.values()
+            is_other = real in recorded.followed.values() or recorded.is_brought(path)
             found = moved.setdefault(path, MovedDirectory(path=path, real=real, is_created=False))
-            found.is_created = found.is_created or (is_created and not is_link)
+            found.is_created = found.is_created or (is_created and not is_other)
             continue
         if is_created:
             previous.directories[real] = path

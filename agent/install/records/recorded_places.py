@@ -12,6 +12,7 @@ from agent.logs import get_logger
 
 if TYPE_CHECKING:
     from agent.install.posix.places import Places, Resolved
+    from agent.install.records.brought import BroughtDirectories
 
 log = get_logger()
 
@@ -20,21 +21,29 @@ class RecordedPlaces:
     """Real paths of the directories that records name.
 
     A directory is where `Places` finds it. What lies behind a link that stands where Install had created a directory
-    has been moved, or is another one altogether.
+    has been moved, or is another one altogether; and so may be what stands there itself (`brought.py`).
 
     Args:
         created: the directories that Install created, all of them before any is looked at, → the state
             that each was in then, empty when that is not known.
         places: of this Install.
+        others: tells directories that have been put there since; None where nothing tells them.
 
     Attributes:
         followed: real paths of links that stand where Install created a directory, → the directory that they lead to.
         untouched: real paths of the created directories that are still in that state, → the state.
+        brought: real paths of directories that are others than those recorded, and may have been put there by somebody
+            who may not write to them.
     """
 
-    def __init__(self, created: dict[bytes, bytes], places: Places) -> None:
+    def __init__(
+        self, created: dict[bytes, bytes], places: Places, others: BroughtDirectories | None = None
+    ) -> None:
         self._created = created
+        self._others = others
         self._places = places
+        self._brought: set[bytes] = set()
+        self.brought: set[bytes] = set()
         self._known: dict[bytes, bytes | None] = {b"/": b"/", b"": b"/"}
         self._moved: set[bytes] = set()
         self._refused: set[bytes] = set()
@@ -59,6 +68,10 @@ class RecordedPlaces:
         """Whether it is behind a link that stands where Install created a directory; to be asked after `of`."""
         return path in self._moved
 
+    def is_brought(self, path: bytes) -> bool:
+        """Whether it is another directory than the recorded one, and may have been put there, or below such a one."""
+        return path in self._brought
+
     def _look(self, path: bytes) -> bytes | None:
         above = path.rpartition(b"/")[0]
         if self._known[above] is None:
@@ -75,15 +88,28 @@ class RecordedPlaces:
         if not found.is_directory:
             self._note_absent(path, found, is_created=state is not None)
             return None
-        if found.link and state is not None:
+        self._note_moved(path, found, status, is_created=state is not None)
+        if state and status is not None and is_in_state(status, state):
+            self.untouched[found.real] = state
+        return found.real
+
+    def _note_moved(
+        self, path: bytes, found: Resolved, status: os.stat_result | None, *, is_created: bool
+    ) -> None:
+        """Find out whether what is there now is another directory, or lies in one."""
+        above = path.rpartition(b"/")[0]
+        if found.link and is_created:
             log.info("created_directory_moved", path=os.fsdecode(path), now=os.fsdecode(found.real))
             self.followed[found.link] = found.real
             self._moved.add(path)
         elif above in self._moved:
             self._moved.add(path)
-        if state and status is not None and is_in_state(status, state):
-            self.untouched[found.real] = state
-        return found.real
+            if above in self._brought:
+                self._brought.add(path)
+        elif self._others is not None and not found.link and self._others.has(path, found, status):
+            self._moved.add(path)
+            self._brought.add(path)
+            self.brought.add(found.real)
 
     def _note_absent(self, path: bytes, found: Resolved, *, is_created: bool) -> None:
         """Say what stands where a directory was, unless that is nothing at all."""

@@ -141,3 +141,22 @@ def test_where_no_birth_is_known_an_inode_is_told_by_its_number(
     assert host.recover()
 
     assert before == host.everything()
+
+
+@pytest.mark.parametrize("below", ["", "sub"])
+def test_what_has_the_number_of_a_directory_of_the_last_install_is_not_given_away(
+    host: SharedHost, below: str
+) -> None:
+    """From one Install to the next, the user has all the time that it takes."""
+    host.www.rmdir()
+    install(host.request({"app/a": "1", "app/sub/a": "1"}, GIVEN, durable=False))
+    gone = host.www / below
+    secret = with_inode_of(gone)
+    (secret / "secret").rename(secret / "a")
+    as_user(lambda: secret.rename(gone))
+
+    failure_of(lambda: install(host.request({"app/a": "2", "app/sub/a": "2"}, GIVEN, durable=False)))
+
+    status = gone.stat()
+    assert (gone / "a").read_text() == "root's"
+    assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (0, SECRET_MODE)
