@@ -53,9 +53,8 @@ def known(host: Host) -> Host:
 def states(host: Host) -> dict[str, str]:
     """Directories that Install has created, and the states that are recorded of them; `-` where none is."""
     manifest = (host.instructions / f"{host.group_id}-manifest").read_bytes()
-    found = re.findall(rb"^d c ([-0-9 ]+) (/.*)$", manifest, re.MULTILINE)
-    told = {path: b"-" if state.startswith(b"-") else state for path, state in found}
-    return {os.path.relpath(os.fsdecode(path), host.dest): state.decode() for path, state in told.items()}
+    found = re.findall(rb"^d c (-|[0-9 ]+)[0-9]* (/.*)$", manifest, re.MULTILINE)
+    return {os.path.relpath(os.fsdecode(path), host.dest): state.decode() for state, path in found}
 
 
 def listed_by(request: InstallRequest, host: Host) -> set[str]:
