@@ -6,6 +6,7 @@ stays one text in memory, and only the lines of that directory are taken apart.
 
 from __future__ import annotations
 
+import sys
 import time
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -31,11 +32,17 @@ def content_digest(content: bytes | memoryview) -> bytes:
     return blake2b(content, digest_size=DIGEST_BYTES).hexdigest().encode()
 
 
-def stream_digest(stream: FileIO) -> bytes:
-    """Digest, as of `content_digest`, of all that is still to be read; the file may be larger than the memory."""
-    digest = blake2b(digest_size=DIGEST_BYTES)
-    while piece := stream.read(_PIECE_BYTES):
+def stream_digest(stream: FileIO, most_bytes: int = sys.maxsize) -> bytes:
+    """Digest, as of `content_digest`, of all that is still to be read; the file may be larger than the memory.
+
+    Args:
+        stream: where it is read.
+        most_bytes: where others may make the file longer meanwhile, no more than so many are read.
+    """
+    digest, left = blake2b(digest_size=DIGEST_BYTES), most_bytes
+    while piece := stream.read(min(_PIECE_BYTES, left)):
         digest.update(piece)
+        left -= len(piece)
     return digest.hexdigest().encode()
 
 

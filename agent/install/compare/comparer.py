@@ -14,7 +14,7 @@ from agent.install.compare.findings import AdjustedFiles, Findings, KeptHardLink
 from agent.install.compare.survey import UNCHANGED, UNKNOWN, Survey, look_in, names_of, states_in
 from agent.install.model.failures import failed_step
 from agent.install.posix.acl import ACCESS, read_acl
-from agent.install.posix.copying import READ, SMALL_BYTES, read_small
+from agent.install.posix.copying import READ, SMALL_BYTES, read_as_long
 from agent.install.records.manifest import (
     decode_record,
     digest_if_untouched,
@@ -299,18 +299,11 @@ class DirectoryComparison:
         """The digest of both contents if they are the same, empty when they are large; None if they are not."""
         known = digest_if_untouched(fields, there)
         if known and (digest or size <= SMALL_BYTES):
-            return known if known == (digest or self._digest_of(name, self.source_fd)) else None
+            return known if known == (digest or _digest_of(name, size, self.source_fd)) else None
         if size <= SMALL_BYTES:
-            mine = digest or self._digest_of(name, self.source_fd)
-            return mine if self._digest_of(name, self.dir_fd) == mine else None
+            mine = digest or _digest_of(name, size, self.source_fd)
+            return mine if _digest_of(name, size, self.dir_fd) == mine else None
         return (digest or b"") if self._are_equal(name) else None
-
-    def _digest_of(self, name: bytes, dir_fd: int) -> bytes:
-        descriptor = os.open(name, READ, dir_fd=dir_fd)
-        try:
-            return content_digest(read_small(descriptor, os.fstat(descriptor).st_size))
-        finally:
-            os.close(descriptor)
 
     def _are_equal(self, name: bytes) -> bool:
         with (
@@ -370,3 +363,12 @@ class DirectoryComparison:
             return os.stat(name, dir_fd=self.dir_fd, follow_symlinks=False)
         except FileNotFoundError:
             return None  # it has gone since it was planned for
+
+
+def _digest_of(name: bytes, size: int, dir_fd: int) -> bytes:
+    """Digest of a small file that has had this size."""
+    descriptor = os.open(name, READ, dir_fd=dir_fd)
+    try:
+        return content_digest(read_as_long(descriptor, size))
+    finally:
+        os.close(descriptor)

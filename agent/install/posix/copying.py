@@ -93,6 +93,17 @@ def read_small(source: int, size: int) -> bytes:
     return b"".join(parts)
 
 
+def read_as_long(descriptor: int, size: int) -> bytes:
+    """The content of a small file that has had this size; where it has more by now, one byte of that, too.
+
+    Others may have made it as long as they like since, or put a pipe in its place that never ends.
+    """
+    content = os.read(descriptor, size + 1)
+    while len(content) <= size and (piece := os.read(descriptor, size + 1 - len(content))):
+        content += piece
+    return content
+
+
 def _copy_range(source: int, target: int, size: int | None = None) -> None:
     """Copy so many bytes, or all that are left, from where the source stands to where the target does."""
     left = size

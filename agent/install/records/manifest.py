@@ -277,14 +277,14 @@ def is_as_left(
     if identity == (record.inode, record.mtime_ns, record.ctime_ns):
         return True
     try:
-        return bool(record.digest) and _digest_of(path, dir_fd) == record.digest
+        return bool(record.digest) and _digest_of(path, record.size, dir_fd) == record.digest
     except FileNotFoundError:
         raise
     except OSError:
         return False
 
 
-def _digest_of(path: bytes, dir_fd: int | None) -> bytes:
+def _digest_of(path: bytes, size: int, dir_fd: int | None) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=dir_fd)
     with open(descriptor, "rb", buffering=0) as stream:
-        return stream_digest(stream)
+        return stream_digest(stream, size + 1)
