@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,7 +25,7 @@ def remove_tree(dir_fd: int, name: bytes, is_ours: Callable[[int], bool]) -> Non
 
     Where others may write to a directory of the tree, they can bring in another one of theirs, and in that one there may
     be what only root can remove. So below what may have been brought in, only directories go that the same users may
-    write to as the one that they lie in.
+    write to as the one that they lie in. What is mounted in it stays, whoever has done that.
 
     Args:
         dir_fd: of the directory where it is.
@@ -39,7 +40,7 @@ def remove_tree(dir_fd: int, name: bytes, is_ours: Callable[[int], bool]) -> Non
         return
     top = os.open(name, _LIST, dir_fd=dir_fd)
     try:
-        if not is_ours(top):
+        if os.fstat(top).st_dev != os.fstat(dir_fd).st_dev or not is_ours(top):
             raise NotOurs
         if not _Tree(top).is_emptied():
             raise NotOurs
@@ -90,6 +91,7 @@ class _Tree:
 
     def __init__(self, top: int) -> None:
         self._top = top
+        self._device = os.fstat(top).st_dev
         self._brought: set[int] = set()  # inodes of those that may have been, and are at the top now
 
     def is_emptied(self) -> bool:
@@ -111,11 +113,19 @@ class _Tree:
             levels: so many.
             is_brought: whether that directory may have been brought into the tree.
         """
-        if _unlinked(dir_fd, name):
-            return True
+        try:
+            if _unlinked(dir_fd, name):
+                return True
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            return False  # another file is mounted over it
         descriptor = os.open(name, _LIST, dir_fd=dir_fd)
         try:
-            inode, access = os.fstat(descriptor).st_ino, _access(descriptor)
+            status = os.fstat(descriptor)
+            if status.st_dev != self._device:
+                return False  # somebody has mounted something there
+            inode, access = status.st_ino, _access(descriptor)
             if is_brought and not access.is_like(above) and os.listdir(descriptor):
                 return False
             is_brought = is_brought or inode in self._brought or (above.is_open and access.is_open)
