@@ -21,9 +21,10 @@ from agent.install.journal.entries import (
     Replacement,
     Touched,
 )
-from agent.install.journal.names import kept_name
+from agent.install.journal.names import kept_name, new_name, old_name
 from agent.install.model.moments import Moment
 from agent.install.posix.open_directories import PLACE, PlaceChanged
+from agent.install.posix.renames import Renames, name_beside
 from agent.install.records.manifest import is_as_left
 from agent.logs import get_logger
 
@@ -163,7 +164,13 @@ class _Completing:
         """What came of that, and the directories that were left."""
         self.stuck += removal.stuck
         for name in removal.displaced:
-            self._remove_displaced(directory, name)
+            try:
+                self._remove_displaced(directory, name)
+            except OSError as error:
+                if error.errno not in GONE and not isinstance(error, PlaceChanged):
+                    path = directory.rstrip(b"/") + b"/" + name
+                    log_stuck(path, error)
+                    self.stuck.append(path)
 
     def remove_leftovers(self) -> None:
         """Remove what has its own name still."""
@@ -204,11 +211,12 @@ class _Completing:
 
         Somebody may have given its hidden name to another one: from that, nothing goes.
         """
-        if self._is_new(directory, name):
+        was = self._path_of_hidden(directory, name)
+        if was is None or self._is_new(directory, name):
             self._discard(directory, name)
             return
         stuck_before, kept_before = len(self.stuck), len(self.kept)
-        place, was = directory.rstrip(b"/") + b"/" + name, self._path_of_hidden(directory, name)
+        place = directory.rstrip(b"/") + b"/" + name
         for losing in self._journal.entries(Losing):
             if losing.path == was or losing.path.startswith(was + b"/"):
                 self._places.expect(place + losing.path[len(was) :], losing.inode, losing.born_ns)
@@ -228,8 +236,7 @@ class _Completing:
                 self.stuck.append(place)
                 return
             kept = kept_name(self._journal.token, was.rpartition(b"/")[2])
-            now = directory.rstrip(b"/") + b"/" + kept
-            os.rename(name, kept, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+            now = directory.rstrip(b"/") + b"/" + name_beside(Renames(), dir_fd, name, kept)
             log.warning(
                 "replaced_directory_kept",
                 path=os.fsdecode(was),
@@ -257,10 +264,13 @@ class _Completing:
             log_stuck(directory + b"/" + name, error)
             self.stuck.append(directory + b"/" + name)
 
-    def _path_of_hidden(self, directory: bytes, name: bytes) -> bytes:
-        """What the hidden name was made for."""
-        number = int(name.rpartition(b"-")[2].partition(b".")[0])
+    def _path_of_hidden(self, directory: bytes, name: bytes) -> bytes | None:
+        """What the hidden name was made for; None when somebody else has made it up."""
+        token = self._journal.token
         for entry in self._journal.entries(Replacement):
-            if entry.number == number and entry.directory == directory:
+            if entry.directory == directory and name in {
+                new_name(token, entry.number),
+                old_name(token, entry.number),
+            }:
                 return entry.path
-        return directory.rstrip(b"/") + b"/" + name
+        return None

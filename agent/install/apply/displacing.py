@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from agent.install.journal.entries import NewDirectory, Replacement
 from agent.install.journal.names import kept_name, new_name, old_name
 from agent.install.model.moments import Moment
-from agent.install.posix.renames import Renames, exists, inode_of
+from agent.install.posix.renames import Renames, exists, inode_of, name_beside
 from agent.logs import get_logger
 
 if TYPE_CHECKING:
@@ -111,8 +111,7 @@ class DisplacingDirectories:
         Raises:
             OSError: the system refuses.
         """
-        kept = kept_name(self._journal.token, change.name)
-        os.rename(name, kept, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+        kept = name_beside(self._renames, dir_fd, name, kept_name(self._journal.token, change.name))
         log.warning(
             "replaced_directory_kept",
             path=os.fsdecode(change.path),

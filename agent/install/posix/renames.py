@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 from functools import partial
+from itertools import count
 from typing import Any
 
 _NOREPLACE, _EXCHANGE = 1, 2
@@ -54,6 +55,23 @@ class Renames:
         if number in _UNKNOWN:
             return False
         raise OSError(number, os.strerror(number), one)
+
+
+def name_beside(renames: Renames, dir_fd: int, name: bytes, wanted: bytes) -> bytes:
+    """Give what has this name the wanted one; where others have something there, that with a number. The name it has then.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    free = wanted
+    for number in count(2):
+        try:
+            renames.place(dir_fd, name, free)
+        except FileExistsError:
+            free = b"%b-%d" % (wanted, number)
+        else:
+            break
+    return free
 
 
 def has_two_names(dir_fd: int, name: bytes, other: bytes) -> bool:

@@ -1,0 +1,117 @@
+"""The user makes names like those that an Install hides things under, with what nobody expects there."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agent.install import install
+from agent.install.model.moments import Moment
+from tests.install.children import ended, start
+from tests.install.host import failure_of
+from tests.install.observers import at_step, both, failing_at, killed_at
+from tests.security.install.attacker import SECURITY, USER, as_user
+from tests.security.install.surroundings import FIRST, SECOND, WWW, SharedHost
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = SECURITY
+
+ENDS = [
+    "x.new",
+    ".new",
+    "-1.new",
+    "1",
+    "1.old",
+    "999999999999999999999.new",
+    "\udcff.new",
+    "",
+    "1.new.new",
+    "٣.new",
+]
+
+
+def prefix_in(directory: Path) -> str:
+    """What all hidden names of the Install begin with that is at work there."""
+    name = next(path.name for path in directory.rglob(".install-*"))
+    return name.rpartition("-")[0] + "-"
+
+
+def plant(host: SharedHost, end: str, *, is_full: bool) -> None:
+    """A directory of the user's has such a name, and perhaps one of root's is in it, that the user can't empty."""
+    luggage, planted = host.home / "luggage", host.www / (prefix_in(host.www) + end)
+    as_user(luggage.mkdir)
+    if is_full:
+        (luggage / "roots").mkdir()
+        (luggage / "roots/secret").write_text("root's")
+
+    def move() -> None:
+        with suppress(OSError):  # a hidden name that is taken
+            luggage.rename(planted)
+
+    as_user(move)
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("is_full", [True, False], ids=["full", "empty"])
+@pytest.mark.parametrize("outcome", ["success", "undone", "recovered", "completed"])
+def test_a_directory_with_such_a_name_keeps_nobody_from_going_on(
+    host: SharedHost, end: str, outcome: str, *, is_full: bool
+) -> None:
+    """No command of the group would be carried out any more; and what only root can remove stays."""
+    install(host.request(FIRST, WWW, durable=False))
+    planted = at_step(Moment.COMMIT, lambda: plant(host, end, is_full=is_full))
+    request = host.request(SECOND, WWW, durable=False)
+    if outcome == "success":
+        install(request, observer=planted)
+    elif outcome == "undone":
+        failure_of(lambda: install(request, observer=both(planted, failing_at(Moment.COMMIT))))
+    else:
+        kill = killed_at(Moment.COMMIT if outcome == "recovered" else Moment.PUBLISH)
+        ended(start(lambda: failure_of(lambda: install(request, observer=both(planted, kill)))))
+
+    host.recover()
+
+    assert [] == [left for left in host.leftovers() if "journal" in left]
+    install(host.request(FIRST, WWW, durable=False))
+    if is_full:
+        assert ["root's"] == [path.read_text() for path in host.home.rglob("secret")]
+
+
+@pytest.mark.parametrize("outcome", ["undone", "recovered", "completed", "success"])
+def test_names_beside_which_something_is_kept_may_be_taken(host: SharedHost, outcome: str) -> None:
+    """A directory that gives way is kept beside, with what others have put into it; the user may have made that name."""
+    before: dict[str, str] = {"app/x": "a file"}
+    after: dict[str, str] = {"app/x/leaf": "l"}
+    if outcome in {"success", "completed"}:
+        before, after = after, before
+    permissions = f"\npermissions: [{{object: '@DEST@/home/www', owner: {USER}, type: [directory]}}]"
+    install(host.request(before, WWW + permissions, durable=False))
+
+    def plant_names() -> None:
+        token = prefix_in(host.www).split("-")[1]
+        for name in ("x", *(path.name for path in host.www.glob(".install-*"))):
+            (host.www / f"{name}.kept-{token}").mkdir()
+            (host.www / f"{name}.kept-{token}/theirs").write_text("t")
+        for path in [host.www / "x", *host.www.glob(".install-*")]:
+            if path.is_dir():
+                (path / "theirs").write_text("t")
+
+    planted = at_step(Moment.COMMIT, lambda: as_user(plant_names))
+    request = host.request(after, WWW + permissions, durable=False)
+    if outcome == "success":
+        install(request, observer=planted)
+    elif outcome == "undone":
+        failure_of(lambda: install(request, observer=both(planted, failing_at(Moment.COMMIT))))
+    else:
+        kill = killed_at(Moment.COMMIT if outcome == "recovered" else Moment.PUBLISH)
+        ended(start(lambda: failure_of(lambda: install(request, observer=both(planted, kill)))))
+
+    host.recover()
+
+    assert [] == [left for left in host.leftovers() if "journal" in left]
+    assert (host.www / "x").read_text() == "a file"
+    assert len(list(host.www.glob("*.kept-*-2"))) == 1
