@@ -9,7 +9,7 @@ PACKAGES_PYTHON ?= python3
 PACKAGES_TOOLS := build/packages-tools
 PACKAGES_STAMP := $(PACKAGES_TOOLS)/.installed
 
-.PHONY: demo test check lint types imports bench chaos packages clean
+.PHONY: demo test check lint types imports sizes bench chaos packages clean
 
 demo: $(STAMP)            ## Deploy a real application with the real daemon, and watch it happen
 	@$(BIN)/python demo/demo.py $(ARGS)
@@ -17,7 +17,7 @@ demo: $(STAMP)            ## Deploy a real application with the real daemon, and
 test: $(STAMP)            ## Run all tests
 	$(BIN)/python -m pytest $(ARGS)
 
-check: lint types imports ## Linter, type checker, import rules
+check: lint types imports sizes ## Linter, type checker, import rules, sizes of files and classes
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -33,6 +33,9 @@ types: $(STAMP)
 
 imports: $(STAMP)
 	$(BIN)/lint-imports
+
+sizes: $(STAMP)
+	$(BIN)/python -m pytest -q tests/test_sizes.py
 
 bench: $(STAMP)           ## Figures: idle memory, start, overhead per command
 	$(BIN)/python -m compileall -q agent
