@@ -56,7 +56,7 @@ $(PACKAGES_STAMP): packaging/requirements-build.txt
 		$(PACKAGES_TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $< && touch $@; \
 	fi
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml agent/install/posix/batched.c
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, this is " + sys.version)'
 	@$(PYTHON) -m venv $(VENV) || { echo 'The venv module of Python is missing; on Debian: apt install python3-venv' >&2; exit 1; }
 	@echo 'Installing into $(VENV) (once) ...'

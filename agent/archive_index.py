@@ -8,7 +8,7 @@ name changes its ctime. Where the file system counts whole seconds only, that is
 unpacking: entries from the second in which the index was written don't count there, and no lists of
 names. The index lies beside the archive:
 
-    archive-index 2 <digest of what follows> <digest of all names, kinds and contents>
+    archive-index 3 <digest of what follows> <digest of all names and kinds>
     d <inode> <mtime ns> <ctime ns> <directory, relative to the archive>
     d - <directory>             one whose names may not all be listed
     <inode> <size> <mtime ns> <ctime ns> <digest of the content> <name>
@@ -39,13 +39,12 @@ from agent.listings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
-_MAGIC = b"archive-index 2 "
+_MAGIC = b"archive-index 3 "
 _LONGEST_TICK_S = 0.1
 _PAUSE_S = 0.001
-_DIGEST_LENGTH = 2 * DIGEST_BYTES  # in hexadecimal
 
 LINK, DIRECTORY, UNKNOWN = b"l", b"/", b"-"
 """Fields of entries that are not those of a file whose content is known."""
@@ -123,8 +122,8 @@ class IndexWriter:
 
     def _write(self, stream: BinaryIO, top: bytes) -> None:
         prefix = top + b"/" if top else b""
-        whole, told = blake2b(digest_size=DIGEST_BYTES), blake2b(digest_size=DIGEST_BYTES)
-        stream.write(_header(whole, told))
+        whole, names_digest = blake2b(digest_size=DIGEST_BYTES), blake2b(digest_size=DIGEST_BYTES)
+        stream.write(_header(whole, names_digest))
         for directory in sorted(self._entries):
             if directory != top and not directory.startswith(prefix):
                 continue
@@ -135,14 +134,14 @@ class IndexWriter:
             text = b"d %b %b\n" % (self._identities.get(directory) or b"-", below) + b"".join(lines)
             stream.write(text)
             whole.update(text)
-            contents = [item[-_DIGEST_LENGTH:] for item in fields]
-            told.update(b"\n".join([below, *spelled, b"", *contents, b""]))
+            kinds = [item if len(item) == 1 else b"f" for item in fields]
+            names_digest.update(b"\n".join([below, *spelled, b"", *kinds, b""]))
         stream.seek(0)
-        stream.write(_header(whole, told))
+        stream.write(_header(whole, names_digest))
 
 
-def _header(whole: blake2b, told: blake2b) -> bytes:
-    return b"%b%b %b\n" % (_MAGIC, whole.hexdigest().encode(), told.hexdigest().encode())
+def _header(whole: blake2b, names: blake2b) -> bytes:
+    return b"%b%b %b\n" % (_MAGIC, whole.hexdigest().encode(), names.hexdigest().encode())
 
 
 class ArchiveIndex:
@@ -150,14 +149,14 @@ class ArchiveIndex:
 
     Attributes:
         size: about how many there are.
-        digest: tells archives apart in which anything has another name, kind or
-            content; empty when that is not known.
+        names_digest: tells archives apart in which anything has another name, or is of another kind; empty when that
+            is not known.
     """
 
     def __init__(self, archive: Path) -> None:
         content, written_ns = _read(index_of(archive))
-        self.digest = _digest_in_header(content)
-        if not self.digest:
+        self.names_digest = _digest_in_header(content)
+        if not self.names_digest:
             content = b""
         self.size = content.count(b"\n")
         self._archive = os.fsencode(archive)
@@ -191,7 +190,13 @@ class ArchiveIndex:
 
     def of(self, directory: bytes) -> dict[bytes, bytes]:
         """Name → fields of the entries of this directory, given by its full path."""
-        entries = self._sections.of(self._below(directory))
+        return self._believed(self._sections.of(self._below(directory)))
+
+    def some_of(self, directory: bytes, names: Collection[bytes]) -> dict[bytes, bytes]:
+        """The same, of these names, and perhaps of others; it takes less time if they are few."""
+        return self._believed(self._sections.some_of(self._below(directory), names))
+
+    def _believed(self, entries: dict[bytes, bytes]) -> dict[bytes, bytes]:
         begin = self._doubtful_from_ns
         if begin is None:
             return entries
@@ -200,6 +205,11 @@ class ArchiveIndex:
     def text(self, directory: bytes) -> bytes:
         """The lines of all entries of this directory, given by its full path; not to be asked where `is_doubtful`."""
         return self._sections.text(self._below(directory))
+
+    def section(self, directory: bytes) -> tuple[bytes, bytes]:
+        """The same, and its identity if these were all of its names when it had that; else empty."""
+        below = self._below(directory)
+        return self._sections.text(below), self._identities.get(below, b"")
 
     def names(self, path: bytes) -> bool:
         """Whether there was anything at this full path when the archive was unpacked."""
@@ -236,7 +246,7 @@ class ArchiveIndex:
 
 
 def _digest_in_header(content: bytes) -> bytes:
-    """What the header tells of names, kinds and contents; empty in an index that is not whole."""
+    """What the header tells of names and kinds; empty in an index that is not whole."""
     end = content.find(b"\n")
     fields = content[:end].removeprefix(_MAGIC).split(b" ")
     if not content.startswith(_MAGIC) or len(fields) != 2:

@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Collection, Iterator
     from io import FileIO
 
 DIGEST_BYTES = 16
@@ -95,9 +96,18 @@ def escaped(names: list[bytes]) -> list[bytes]:
     return names
 
 
+def _name_in(line: bytes) -> bytes:
+    """The name at the end of a line, as it is spelled."""
+    return line[line.rindex(b" ") + 1 :]
+
+
 def unescape(name: bytes) -> bytes:
     """The name that `escape` made this of."""
     return unquote_to_bytes(name) if b"%" in name else name
+
+
+# Searching for one line takes about as long as taking this number of them apart.
+_MANY, _LONG_LINE = 4, 100
 
 
 class Sections:
@@ -147,6 +157,68 @@ class Sections:
         if len(spans) == 2:
             return self._content[spans[0] : spans[1]]
         return b"".join([self._content[spans[item] : spans[item + 1]] for item in range(0, len(spans), 2)])
+
+    def some_of(self, path: bytes, names: Collection[bytes]) -> dict[bytes, bytes]:
+        """Name → fields, of those of these names that are in this directory, and perhaps of others.
+
+        It takes less time than `of` if they are few.
+        """
+        if not self._are_few(len(names), path):
+            return self.of(path)
+        found = {}
+        for name in names:
+            for begin, end in self._parts(path):
+                line = self._line(escape(name), begin, end)
+                if line is not None:
+                    found[name] = self._content[line].rpartition(b" ")[0]
+        return found
+
+    def changed(self, directories: dict[bytes, bytes], lines: dict[bytes, list[bytes]]) -> Iterator[bytes]:
+        """All of the text, piece by piece, but with other fields here and there.
+
+        Args:
+            directories: → what their lines say between `d` and the path.
+            lines: of files, by the directory: whole lines, without the end, each of which takes the place of that with
+                the same name.
+        """
+        content, done = self._content, 0
+        changes: list[tuple[slice, bytes]] = []
+        for path, fields in directories.items():
+            begin = self._spans[path][0]
+            start = content.rfind(b"\n", 0, begin - 1) + 1
+            spelled = content[content.rindex(b" ", start, begin) + 1 : begin - 1]
+            changes.append((slice(start, begin - 1), b"d %b %b" % (fields, spelled)))
+        for path, own in lines.items():
+            if self._are_few(len(own), path):
+                for begin, end in self._parts(path):
+                    places = [(self._line(_name_in(line), begin, end), line) for line in own]
+                    changes += [(place, line) for place, line in places if place is not None]
+            else:
+                by_name = {_name_in(line): line for line in own}
+                for begin, end in self._parts(path):
+                    old = content[begin:end].split(b"\n")
+                    new = [by_name.get(_name_in(line), line) for line in old[:-1]]
+                    changes.append((slice(begin, end), b"\n".join([*new, b""])))
+        for place, line in sorted(changes, key=lambda change: change[0].start):
+            yield content[done : place.start]
+            yield line
+            done = place.stop
+        yield content[done : content.rfind(b"\n") + 1]
+
+    def _are_few(self, count: int, path: bytes) -> bool:
+        """Whether so many are so few of the lines of this directory that it is quicker to search for each."""
+        return count * _LONG_LINE * _MANY < sum(end - begin for begin, end in self._parts(path))
+
+    def _parts(self, path: bytes) -> Iterator[tuple[int, int]]:
+        """Begin and end of each part of the lines of this directory."""
+        spans = self._spans.get(path, ())
+        return ((spans[item], spans[item + 1]) for item in range(0, len(spans), 2))
+
+    def _line(self, spelled: bytes, begin: int, end: int) -> slice | None:
+        """Where the line about this name is, among those from `begin` to `end`; without its own end."""
+        # Nothing else in a line is between a blank and its end.
+        at = self._content.find(b" %b\n" % spelled, begin, end)
+        return slice(self._content.rfind(b"\n", 0, at) + 1, at + 1 + len(spelled)) if at >= 0 else None
 
     def _read(self, path: bytes) -> dict[bytes, bytes]:
         text = self.text(path)

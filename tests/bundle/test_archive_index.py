@@ -305,27 +305,33 @@ def test_an_index_with_a_wrong_byte_tells_nothing_wrong(deployment: Deployment, 
         assert digest_of(archive, "appspec.yml") in {None, content_digest(MEMBERS[0].content)}
 
 
-# The digest of the whole
+# The digest of all names
 
 
-def whole_digest(deployment: Deployment, *members: Member, pack: Pack = tar_bytes) -> bytes:
-    """What tells the archive of these members apart from others."""
+def names_digest(deployment: Deployment, *members: Member, pack: Pack = tar_bytes) -> bytes:
+    """What tells the names of these members apart from others."""
     kind = BundleType.TAR if pack is tar_bytes else BundleType.ZIP
-    return ArchiveIndex(deployment.unpack(pack(*members), kind)).digest
+    return ArchiveIndex(deployment.unpack(pack(*members), kind)).names_digest
 
 
 def test_the_same_in_another_bundle_has_the_same_digest(deployment: Deployment) -> None:
-    """A revision that is built again, packed in another order and by another program."""
-    first = whole_digest(deployment, *MEMBERS)
+    """A revision that is built again, packed in another order and by another program; or with other contents."""
+    first = names_digest(deployment, *MEMBERS)
 
-    again = whole_digest(deployment, MEMBERS[0], MEMBERS[1], *reversed(MEMBERS[2:]))
+    again = names_digest(deployment, MEMBERS[0], MEMBERS[1], *reversed(MEMBERS[2:]))
 
     assert first == again != b""
-    assert first == whole_digest(deployment, *MEMBERS, pack=zip_bytes)
+    assert first == names_digest(deployment, *MEMBERS, pack=zip_bytes)
+
+
+def test_another_content_has_the_same_digest(deployment: Deployment) -> None:
+    """Contents are compared one by one."""
+    some = [names_digest(deployment, MEMBERS[0], file("app/a", content)) for content in (b"", b"a", b"b")]
+
+    assert len(set(some)) == 1
 
 
 DIFFERENT = {
-    "content": (MEMBERS[0], MEMBERS[1], file("app/a", b"b")),
     "name": (MEMBERS[0], MEMBERS[1], file("app/b", b"a")),
     "place": (MEMBERS[0], MEMBERS[1], file("a", b"a")),
     "link": (MEMBERS[0], MEMBERS[1], symlink("app/a", "a")),
@@ -337,10 +343,10 @@ DIFFERENT = {
 
 
 def test_whatever_is_different_has_another_digest(deployment: Deployment) -> None:
-    """Install would take one revision for the other."""
+    """Install would leave out what only one of them has."""
     plain = (MEMBERS[0], MEMBERS[1], file("app/a", b"a"))
 
-    digests = [whole_digest(deployment, *members) for members in (plain, *DIFFERENT.values())]
+    digests = [names_digest(deployment, *members) for members in (plain, *DIFFERENT.values())]
 
     assert len(digests) == len(set(digests))
     assert b"" not in digests
@@ -351,4 +357,4 @@ def test_an_archive_without_an_index_has_no_digest(deployment: Deployment) -> No
     archive = deployment.unpack(tar_bytes(*MEMBERS), BundleType.TAR)
     index_of(archive).unlink()
 
-    assert b"" == ArchiveIndex(archive).digest
+    assert b"" == ArchiveIndex(archive).names_digest

@@ -60,16 +60,22 @@ def forget_states(host: Host) -> None:
 def is_repetition(request: InstallRequest) -> bool:
     """Whether Install would know at once that there is nothing to do."""
     with closing(Survey(request.options.processes)) as survey:
-        return plan_install(request, survey=survey).repetition is not None
+        plan = plan_install(request, survey=survey)
+        return plan.repetition is not None and not plan.steps
 
 
-def install_by_a_plan(host: Host, request: InstallRequest) -> None:
-    """Install it as if the last Install had not said what it was asked for."""
+def forget_what_was_asked(host: Host) -> None:
+    """Let the next Install plan everything, as if the last one had not said what it was asked for."""
     path = host.instructions / f"{host.group_id}-manifest"
     header, end, rest = path.read_bytes().partition(b"\n")
     fields = header.split(b" ")
     fields[6] = b"-"
     path.write_bytes(b" ".join(fields) + end + rest)
+
+
+def install_by_a_plan(host: Host, request: InstallRequest) -> None:
+    """Install it by a plan of everything."""
+    forget_what_was_asked(host)
     install(request)
 
 

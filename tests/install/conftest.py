@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agent.install.posix import batched
 from tests.install.again import TREE, forget_states, install_until_known
 from tests.install.host import Host
 
@@ -45,3 +46,12 @@ def known(request: pytest.FixtureRequest, host: Host) -> Host:
     if not request.param:
         forget_states(host)
     return host
+
+
+@pytest.fixture(params=["compiled", "python"])
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether what is usual is done for a whole directory by the compiled library, or by Python as on hosts without it."""
+    if request.param == "python":
+        monkeypatch.setattr(batched, "library", lambda: None)
+    elif batched.library() is None:
+        pytest.skip("the library was not compiled: there is no C compiler")

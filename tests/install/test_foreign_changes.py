@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 from tests.install.host import Host
 
+pytestmark = pytest.mark.usefixtures("library")
+
 
 def leave_cleanup_file(host: Host, names: Iterable[str]) -> None:
     """What another agent notes of an Install of these, in this order."""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from agent.errors import CommandFailure
     from agent.install import InstallSummary
 
+pytestmark = pytest.mark.usefixtures("library")
+
 OTHER = "group-b"
 SHARED = "files: [{source: app, destination: '@DEST@/shared'}]"
 OVERWRITE = FileExistsBehavior.OVERWRITE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import pwd
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.install import InstallRequest, InstallSummary
+
+pytestmark = pytest.mark.usefixtures("library")
 
 NOBODY = pwd.getpwnam("nobody").pw_uid
 
@@ -342,6 +345,7 @@ def test_the_root_directory_can_be_the_destination(place: Path) -> None:
     """Revisions that are laid out like the host itself are common."""
 
     def install_twice() -> tuple[bool, int, bool, bool]:
+        codecs.lookup("utf-8-sig")  # the standard library is out of reach soon
         os.chroot(place)
         os.chdir("/")
         host = Host(Path("/srv"))

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+pytestmark = pytest.mark.usefixtures("library")
+
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 NOBODY = pwd.getpwnam("nobody").pw_uid
 

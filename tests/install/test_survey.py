@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from agent.install import InstallRequest, InstallSummary
     from agent.install.compare.survey import Found
 
+pytestmark = pytest.mark.usefixtures("library")
+
 NOBODY = pwd.getpwnam("nobody").pw_uid
 MANY: dict[str, Any] = {f"app/{number % 12}/{number}": str(number) for number in range(MIN_FILES + 100)}
 WITH_LINKS: dict[str, Any] = {

@@ -13,8 +13,11 @@ from agent.install.posix.acl import ACCESS, read_acl
 from agent.install.posix.copying import CREATE, PAGE_BYTES, SMALL_BYTES, copy_content, has_holes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from agent.install.apply.waiting import WaitingFiles
     from agent.install.model.moments import Observer
+    from agent.install.posix.batched import Library
 
 _PLAINEST = S_IFREG | 0o777
 _COPY, _LINK = Moment.COPY, Moment.LINK  # a member of an enum takes longer to look up than a name of a module
@@ -23,6 +26,14 @@ _COPY, _LINK = Moment.COPY, Moment.LINK  # a member of an enum takes longer to l
 Copy: TypeAlias = tuple[int, bytes, bool]
 """Inode of a copy, digest of its content (empty when not known), and whether it has an ACL. A named tuple would be made
 by a call more for each file."""
+
+
+class StopCopies(OSError):
+    """A copy can't be made; `count` others have been made before it."""
+
+    def __init__(self, count: int, number: int) -> None:
+        super().__init__(number, os.strerror(number))
+        self.count = count
 
 
 class Copies:
@@ -67,6 +78,36 @@ class Copies:
             os.lseek(descriptor, 0, os.SEEK_SET)
             return None
         return content, fields[len(identity) :]
+
+    def copy_at_once(self, library: Library, pending: Sequence[tuple[int, int]]) -> int:
+        """Copy the first of these files, as long as they are as `content_if_plain` wants them. How many.
+
+        Args:
+            library: does it.
+            pending: position and inode of what it replaces, of each.
+
+        Raises:
+            StopCopies: the next one can't be copied.
+        """
+        waiting, entries = self._waiting, self._entries
+        names = [waiting.files.names[position] for position, _old_inode in pending]
+        fields = [entries.get(name, b"") for name in names]
+        copied = library.copied(
+            self._source_fd,
+            waiting.dir_fd,
+            fields,
+            names,
+            [waiting.place_of(position) for position, _old_inode in pending],
+            most_bytes=SMALL_BYTES,
+            is_root=self._is_root,
+            gid=self._owner[1],
+        )
+        count = len(copied.made)
+        digests = [item[item.rindex(b" ") + 1 :] for item in fields[:count]]
+        waiting.note_copies(pending[:count], copied.made, digests)
+        if copied.error:
+            raise StopCopies(count, copied.error)
+        return count
 
     def copy(
         self,

@@ -23,6 +23,7 @@ from agent.install.model.failures import StepFailed
 from agent.install.model.moments import unobserved
 from agent.install.model.request import InstallSummary
 from agent.install.plan.planner import ChangedWhilePlanned, places_of, plan_install
+from agent.install.posix.open_directories import many_open
 from agent.logs import get_logger
 
 if TYPE_CHECKING:
@@ -119,7 +120,8 @@ def _attempt(
     """
     with ExitStack() as resources:
         survey = resources.enter_context(closing(Survey(request.options.processes)))
-        places = resources.enter_context(closing(places_of(request)))
+        most_open = resources.enter_context(many_open())
+        places = resources.enter_context(closing(places_of(request, most_open)))
         plan = plan_install(request, places, survey=survey, trusts_states=trusts_states)
         attempt = Attempt(
             group=group,

@@ -66,7 +66,13 @@ def compare(attempt: Attempt, survey: Survey) -> Compared:
     """
     survey.complete()
     plan = attempt.plan
-    comparer = Comparer(plan.previous.files.taken(), plan.index.taken(), attempt.places, attempt.fresh)
+    comparer = Comparer(
+        plan.previous.files.taken(),
+        plan.index.taken(),
+        attempt.places,
+        attempt.fresh,
+        has_looked=plan.repetition is not None,
+    )
     _compare_files(attempt, comparer, survey)
     own = OwnDirectories(attempt)
     return Compared(attempt=attempt, comparer=comparer, own=own, differing=own.differing())

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from agent.deployments.group_files import GroupFiles
     from agent.install.apply.own_directories import StatesToRecord
+    from agent.install.compare.repetition import Repetition
     from agent.install.model.request import InstallRequest
     from agent.install.plan.plan import InstallPlan
 
@@ -215,7 +216,7 @@ def manifest_lines(
         states: of directories.
     """
     if plan.repetition is not None:
-        yield plan.repetition.listed
+        yield from _repeated(plan, plan.repetition, lines_of, states)
         return
     place = b""
     numbers = count()
@@ -234,3 +235,20 @@ def manifest_lines(
             fields = (context.type, context.user or "-", context.range or "-")
             yield b"s " + " ".join(fields).encode() + b" " + escape(path) + b"\n"
     yield encode_mount_points(plan.mount_points)
+
+
+def _repeated(
+    plan: InstallPlan, repetition: Repetition, lines_of: Callable[[int], bytes], states: StatesToRecord
+) -> Iterator[bytes]:
+    """The lines of the last manifest, but for those about what is planned, or was looked at."""
+    directories = {path: b"c " + now.state for path, now in repetition.states.items() if now.is_lasting}
+    lines: dict[bytes, list[bytes]] = {}
+    numbers = count()
+    for step in plan.steps:
+        path = step.directory.path
+        if isinstance(step, PlannedDirectory):
+            directories[path] = b"c " + states.of(step)
+        else:
+            lines.setdefault(path, []).extend(lines_of(next(numbers)).split(b"\n")[:-1])
+    yield from repetition.listed.changed(directories, lines)
+    yield encode_mount_points(repetition.mount_points)

@@ -7,21 +7,26 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from agent.install.apply.copies import Copies
+from agent.install.apply.copies import Copies, StopCopies
 from agent.install.apply.hard_links import HardLinks
 from agent.install.apply.waiting import WaitingFiles
 from agent.install.model.failures import failed_step
+from agent.install.model.moments import unobserved
+from agent.install.posix import batched
 from agent.install.posix.copying import READ
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from agent.install.attributes.of_new_directories import FreshDirectories
     from agent.install.compare.comparer import Comparer
     from agent.install.compare.findings import Findings
     from agent.install.model.moments import Observer
     from agent.install.model.steps import PlannedFiles
+    from agent.install.posix.batched import Library
     from agent.install.posix.places import Places
+
+_AT_ONCE = 256  # so that each name is put together at most so many times
 
 
 class Stager:
@@ -49,6 +54,8 @@ class Stager:
         self._fresh = fresh
         self._observe = observer
         self._hard_links = HardLinks(places)
+        # Whoever is told of each change is told before it.
+        self._library = batched.library() if observer is unobserved else None
 
     def stage(self, files: PlannedFiles, findings: Findings) -> Findings:
         """Make what is to be done ready under hidden names, and change nothing else.
@@ -70,7 +77,7 @@ class Stager:
         work: _Staging | None = None
         try:
             with self._waiting(files, findings) as waiting:
-                work = _Staging(waiting, Copies(waiting, self._observe))
+                work = _Staging(waiting, Copies(waiting, self._observe), self._library)
                 work.stage(pending)
         except OSError as error:
             raise failed_step(files, 0 if work is None else work.position, error) from error
@@ -101,13 +108,19 @@ class Stager:
 class _Staging:
     """The files of one directory being staged.
 
+    Args:
+        waiting: they wait there.
+        copies: makes them.
+        library: makes most of them at once.
+
     Attributes:
         position: of the name that `stage` is at.
     """
 
-    def __init__(self, waiting: WaitingFiles, copies: Copies) -> None:
+    def __init__(self, waiting: WaitingFiles, copies: Copies, library: Library | None) -> None:
         self._waiting = waiting
         self._copies = copies
+        self._library = library
         self.position = 0
 
     def stage(self, pending: Iterable[tuple[int, int]]) -> None:
@@ -115,6 +128,8 @@ class _Staging:
         waiting, copies = self._waiting, self._copies
         names, links, source_fd = waiting.files.names, waiting.files.links, waiting.comparison.source_fd
         is_plain = waiting.is_plain and not waiting.files.attributes
+        if is_plain and self._library is not None:
+            pending = self._left_by(self._library, list(pending))
         for position, old_inode in pending:
             self.position = position
             name = names[position]
@@ -132,6 +147,20 @@ class _Staging:
                     copies.copy(position, descriptor, source, old_inode, digest, plain=content)
             finally:
                 os.close(descriptor)
+
+    def _left_by(self, library: Library, pending: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """Those of the files that the library does not copy, each before the next ones are."""
+        start = 0
+        while start < len(pending):
+            some = pending[start : start + _AT_ONCE]
+            try:
+                done = self._copies.copy_at_once(library, some)
+            except StopCopies as error:
+                self.position = some[error.count][0]
+                raise
+            if done < len(some):
+                yield some[done]
+            start += done + 1 if done < len(some) else done
 
     def _stage_file(
         self, position: int, name: bytes, descriptor: int, source: os.stat_result, old_inode: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from array import array
 from typing import TYPE_CHECKING
 
 from agent.install.apply.hidden_names import HiddenRemoval
@@ -11,16 +12,20 @@ from agent.install.attributes.of_files import wanted_of
 from agent.install.compare.findings import NewFiles
 from agent.install.journal.names import new_name, old_name
 from agent.install.model.failures import StepFailed, failed_step
-from agent.install.model.moments import Moment
+from agent.install.model.moments import Moment, unobserved
+from agent.install.posix import batched
 from agent.install.posix.copying import READ
 from agent.install.posix.renames import Renames, has_two_names
 from agent.install.records.manifest import file_fields, link_fields
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from agent.install.attributes.of_new_directories import FreshDirectories
     from agent.install.compare.findings import Adjusted, Findings, NewFile
     from agent.install.model.moments import Observer
     from agent.install.model.steps import PlannedDirectory, PlannedFiles
+    from agent.install.posix.batched import Library
     from agent.install.posix.places import Places
 
 _ADJUST, _RENAME = Moment.ADJUST, Moment.RENAME  # looked up once: there may be 100,000 files
@@ -43,6 +48,8 @@ class Switcher:
         self._fresh = fresh
         self._observe = observer
         self._renames = Renames()
+        # Whoever is told of each change is told before it.
+        self._library = batched.library() if observer is unobserved else None
         self._is_root = os.geteuid() == 0
 
     def switch_directory(self, step: PlannedDirectory) -> None:
@@ -70,7 +77,10 @@ class Switcher:
         position, prefix = 0, files.prefix
         try:
             dir_fd = self._places.of(files.directory.real)
-            for new in findings.new:
+            new_files: Iterable[NewFile] = findings.new
+            if self._library is not None and findings.new:
+                new_files = self._left_by(self._library, dir_fd, files, findings)
+            for new in new_files:
                 position = new.position
                 name = files.names[position]
                 self._observe(_RENAME, prefix + name)
@@ -81,6 +91,33 @@ class Switcher:
                 self._adjust(dir_fd, files, findings, adjusted)
         except OSError as error:
             raise failed_step(files, position, error) from error
+
+    def _left_by(
+        self, library: Library, dir_fd: int, files: PlannedFiles, findings: Findings
+    ) -> Iterator[NewFile]:
+        """Those of the new files that the library leaves, because one was not to be found as it was left, or is no file.
+
+        Raises:
+            StepFailed: something else has the place of one now.
+        """
+        new_files = list(findings.new)
+        if any(new.is_link for new in new_files):
+            yield from new_files
+            return
+        names = [files.names[new.position] for new in new_files]
+        hidden = [new_name(self._token, files.number + new.position) for new in new_files]
+        inodes = array("Q", [number for new in new_files for number in (new.inode, new.old_inode)])
+        made, is_other = library.switched(dir_fd, hidden, names, inodes)
+        for new, now in zip(new_files, made, strict=False):
+            acl = b"a" if new.has_acl else b"-"
+            findings.lines[new.position] = b"f %d %d %d %d %b %b" % (
+                *now,
+                new.digest or b"-",
+                acl,
+            )  # as `file_fields` has it
+        if is_other:
+            raise failed_step(files, new_files[len(made)].position, OSError(errno.EAGAIN, _CHANGED))
+        yield from new_files[len(made) :]
 
     def remove_replaced(self, files: PlannedFiles, findings: Findings) -> HiddenRemoval:
         """Remove what these files have replaced."""

@@ -10,11 +10,13 @@ from agent.install.records.manifest import file_fields, link_fields
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
 
     from agent.install.attributes.of_new_directories import FreshDirectories
     from agent.install.compare.comparer import DirectoryComparison
     from agent.install.compare.findings import Findings
     from agent.install.model.steps import PlannedFiles
+    from agent.install.posix.batched import Made
     from agent.install.posix.places import Places
 
 
@@ -95,6 +97,26 @@ class WaitingFiles:
             findings.lines[position] = link_fields(status, digest)
         else:
             findings.lines[position] = file_fields(status, digest, has_acl=has_acl)
+
+    def note_copies(self, pending: Sequence[tuple[int, int]], made: list[Made], digests: list[bytes]) -> None:
+        """Note that plain copies wait, all of them without an ACL.
+
+        Args:
+            pending: position and inode of what it replaces, of each.
+            made: each of them.
+            digests: of their contents.
+        """
+        findings = self.findings
+        replaced = sum(1 for _position, old_inode in pending if old_inode)
+        findings.replaced += replaced
+        findings.created += len(made) - replaced
+        findings.copied_bytes += sum(copy.size for copy in made)
+        if self._is_new:
+            for (position, _), copy, digest in zip(pending, made, digests, strict=True):
+                findings.lines[position] = b"f %d %d %d %d %b -" % (*copy, digest)  # as `file_fields` has it
+            return
+        for (position, old_inode), copy, digest in zip(pending, made, digests, strict=True):
+            findings.note_new(position, copy.inode, old_inode, digest, is_link=False, has_acl=False)
 
     def open_again(self) -> None:
         """Get descriptors anew, since other directories have been opened meanwhile, which may have closed them."""

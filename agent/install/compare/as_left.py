@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from array import array
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.archive_index import DIRECTORY, LINK
@@ -15,19 +16,49 @@ from agent.install.attributes.of_new_directories import (
     handed_down_at,
 )
 from agent.install.compare.recorded_directories import DifferentError, require
+from agent.install.compare.survey import UNCHANGED, UNKNOWN
 from agent.install.model.directory import Directory, Standing
+from agent.install.posix import batched
 from agent.install.posix.acl import ACCESS, DEFAULT, place_acl
 from agent.install.posix.open_directories import PLACE
-from agent.install.records.manifest import attributes_in_state, is_in_state, is_state_unknown, link_fields
-from agent.listings import unescape
+from agent.install.records.manifest import (
+    attributes_in_state,
+    directory_state,
+    is_in_state,
+    is_state_unknown,
+    link_fields,
+)
+from agent.listings import clock_ns, escape, has_identity, unescape
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from agent.archive_index import ArchiveIndex
     from agent.install.compare.recorded_directories import RecordedDirectories, RecordedDirectory
     from agent.install.posix.places import Places
     from agent.listings import Sections
 
+_UNKNOWN_DIGEST = ord("-")
+_FILE, _DIRECTORY_LINE = b"f", DIRECTORY + b" "
+_NO_FILES = array("Q")
+_SMALL = 600  # bytes of what is listed: with more than some four files, opening a directory pays
 _FIELDS_OF_FILE = 3  # of its entry in the index, where its content is known: status, digest, name
+
+
+class Difference(NamedTuple):
+    """What is not as it was left in a directory that holds the names that it is to hold.
+
+    Attributes:
+        unchanged: number of its files and links that are as they were left.
+        found: what is known of each that the manifest lists, as of a survey; empty when all are UNCHANGED.
+        state: in which the directory is now, if it is not the one that is recorded; else empty.
+        is_lasting: whether that state shows each later change.
+    """
+
+    unchanged: int
+    found: bytes
+    state: bytes
+    is_lasting: bool
 
 
 class AsLeft:
@@ -46,128 +77,198 @@ class AsLeft:
         self._sections = sections
         self._index = index
         self._is_root = os.geteuid() == 0
+        self._library = batched.library()
 
-    def count_at(self, number: int) -> int | None:
-        """Number of files and links in the directory of this number; None when anything there is not as it was left."""
+    def look_at(self, number: int) -> int | Difference | None:
+        """Number of files and links in the directory of this number, if all there is as it was left; or what is not.
+
+        None when more than that is different: other names, other attributes of the directory.
+        """
         try:
-            return self._count(self._recorded.at(number))
+            return self._look(self._recorded.at(number))
         except (OSError, DifferentError):
             return None
 
-    def _count(self, place: RecordedDirectory) -> int:
-        """Number of files and links in this directory, all of which are as they were left.
+    def _look(self, place: RecordedDirectory) -> int | Difference:
+        """The same.
+
+        Nothing is done with what is as it was left, and whatever is not will be looked at by its descriptor; so a path
+        does for directories that Install has created, whose inodes are recorded, and it takes less time if they are small.
 
         Raises:
-            OSError, DifferentError: something is not as it was.
+            OSError, DifferentError: more than that is different.
         """
         listed = self._sections.text(place.path)
-        if not listed or place.source is None:
-            self._check_without_files(place, listed)
-            return 0
-        source_fd = os.open(place.source, PLACE)
-        try:
-            return self._check_with_files(place, place.source, listed, source_fd, self._places.of(place.real))
-        finally:
-            os.close(source_fd)
-
-    def _check_without_files(self, place: RecordedDirectory, listed: bytes) -> None:
-        require(not listed)
-        status = self._places.status(place.real)
-        text = b""
-        if place.source is not None:
-            source_status = os.lstat(place.source)
+        source = place.source
+        if source is None:
+            require(not listed)
+            return self._answer(place, self._places.status(place.real), b"", _NO_FILES)
+        text, identity = self._index.section(source)
+        if place.state is not None and len(listed) < _SMALL and self._library is None:
+            source_status, status = os.lstat(source), os.lstat(place.real)
             require(stat.S_ISDIR(source_status.st_mode))
-            text = self._index.text(place.source)
-            for line in text.split(b"\n")[:-1]:
-                self._check_directory(place, line)
-            self._check_names(place.source, source_status, text)
-        self._check_state(place, status, text)
+            sides = _Side(source + b"/", None), _Side(place.real + b"/", None)
+            states = self._compared(place, text, listed, *sides)
+        else:
+            source_fd = os.open(source, PLACE)
+            try:
+                source_status = os.fstat(source_fd)
+                real_fd = self._places.of(place.real)
+                found = self._compared_at_once(place, text, listed, source_fd, real_fd)
+                sides = _Side(b"", source_fd), _Side(b"", real_fd)
+                states = self._compared(place, text, listed, *sides) if found is None else found
+                status = os.fstat(real_fd)
+            finally:
+                os.close(source_fd)
+        # These must still be all that are in this directory of the archive.
+        if not (identity and has_identity(source_status, identity)):
+            require(dict(_kinds_in(text)) == _kinds_now(source))
+        return self._answer(place, status, text, states)
 
-    def _check_with_files(
-        self, place: RecordedDirectory, source: bytes, listed: bytes, source_fd: int, real_fd: int
-    ) -> int:
-        """What is listed must be what would be listed now, if what is there is as it is in the archive.
+    def _compared_at_once(
+        self, place: RecordedDirectory, text: bytes, listed: bytes, source_fd: int, real_fd: int
+    ) -> array[int] | None:
+        """The same as `_compared`; None where the library can't tell."""
+        if self._library is None:
+            return None
+        inherited = self._created.handed_down if place.state is not None else handed_down_at(real_fd)
+        require(inherited.default_acl is None)
+        states = self._library.compared(
+            text, listed, source_fd, real_fd, is_root=self._is_root, gid=inherited.gid
+        )
+        if states is not None and (text.startswith(_DIRECTORY_LINE) or b"\n" + _DIRECTORY_LINE in text):
+            lines = [line for line in text.split(b"\n") if line.startswith(_DIRECTORY_LINE)]
+            names = [unescape(line[len(_DIRECTORY_LINE) :]) for line in lines]
+            require(all(self._recorded.has_inner(place, name) for name in names))
+        return states
+
+    def _compared(
+        self, place: RecordedDirectory, text: bytes, listed: bytes, source: _Side, real: _Side
+    ) -> array[int]:
+        """What is known of each file and link that is listed; they are those of the archive.
 
         There may be 100,000 files, so nothing is called here that need not be.
         """
-        text = self._index.text(source)
-        lines: list[bytes] = []
+        left = iter(listed.split(b"\n"))
+        states = array("Q")
         is_root, is_escaped, lstat = self._is_root, b"%" in text, os.lstat
-        inherited = self._created.handed_down if place.state is not None else handed_down_at(real_fd)
+        inherited = self._created.handed_down
+        if place.state is None and real.dir_fd is not None:
+            inherited = handed_down_at(real.dir_fd)
         require(inherited.default_acl is None)
         gid = inherited.gid
+        below, source_fd = source
+        above, real_fd = real
         for line in text.split(b"\n")[:-1]:
             fields = line.rsplit(b" ", 2)
             if len(fields) < _FIELDS_OF_FILE:
-                if fields[0] == LINK:
-                    lines.append(self._checked_link(fields[1], source_fd, real_fd, inherited))
+                kind, spelled = fields
+                name = unescape(spelled) if is_escaped else spelled
+                if kind != LINK:
+                    require(kind == DIRECTORY and self._recorded.has_inner(place, name))
+                    continue
+                found = next(left, b"")
+                state = self._state_of_link(found, name, source, real, inherited)
+            else:
+                identity, digest, spelled = fields
+                name = unescape(spelled) if is_escaped else spelled
+                found, state = next(left, b""), UNKNOWN
+                try:
+                    there = lstat(above + name, dir_fd=real_fd)
+                except FileNotFoundError:
+                    require(found.endswith(b" " + spelled))
+                    states.append(UNKNOWN)
+                    continue
+                inode, size, mtime_ns = there.st_ino, there.st_size, there.st_mtime_ns
+                known = b"f %d %d %d %d " % (
+                    inode,
+                    size,
+                    mtime_ns,
+                    there.st_ctime_ns,
+                )  # as `file_fields` has it
+                if found == b"%b%b - %b" % (known, digest, spelled):
+                    wanted = lstat(below + name, dir_fd=source_fd)
+                    if (
+                        there.st_mode == wanted.st_mode
+                        and there.st_nlink == wanted.st_nlink == 1
+                        and wanted.st_size == size
+                        and wanted.st_mtime_ns == mtime_ns
+                        and there.st_gid == (wanted.st_gid if is_root else gid)
+                        and (not is_root or there.st_uid == wanted.st_uid)
+                        and identity == b"%d %d %d %d" % (wanted.st_ino, size, mtime_ns, wanted.st_ctime_ns)
+                    ):
+                        state = UNCHANGED
                 else:
-                    self._check_directory(place, line)
-                continue
-            identity, digest, spelled = fields
-            name = unescape(spelled) if is_escaped else spelled
-            there, wanted = lstat(name, dir_fd=real_fd), lstat(name, dir_fd=source_fd)
-            size, mtime_ns = wanted.st_size, wanted.st_mtime_ns
-            if not (
-                identity == b"%d %d %d %d" % (wanted.st_ino, size, mtime_ns, wanted.st_ctime_ns)
-                and there.st_mode == wanted.st_mode
-                and there.st_nlink == wanted.st_nlink == 1
-                and there.st_size == size
-                and there.st_mtime_ns == mtime_ns
-                and there.st_gid == (wanted.st_gid if is_root else gid)
-                and (not is_root or there.st_uid == wanted.st_uid)
-            ):
-                raise DifferentError
-            inode, ctime_ns = there.st_ino, there.st_ctime_ns
-            # As `file_fields` has it.
-            lines.append(b"f %d %d %d %d %b - %b" % (inode, size, mtime_ns, ctime_ns, digest, spelled))
-        lines.append(b"")
-        require(b"\n".join(lines) == listed)
-        self._check_names(source, os.fstat(source_fd), text)
-        self._check_state(place, os.fstat(real_fd), text)
-        return len(lines) - 1
+                    require(found.endswith(b" " + spelled) and not stat.S_ISDIR(there.st_mode))
+                    is_told = found.startswith(known) and found[len(known)] != _UNKNOWN_DIGEST
+                    if is_told and not found.startswith(digest, len(known)) and inode > UNCHANGED:
+                        state = inode
+            states.append(state)
+        require(not next(left, b""))
+        return states
 
-    def _check_directory(self, place: RecordedDirectory, line: bytes) -> None:
-        """This entry is a directory, which has a place of its own."""
-        kind, _space, spelled = line.partition(b" ")
-        name = unescape(spelled)
-        require(kind == DIRECTORY)
-        require(self._recorded.sources.get(place.inner(name)) == (place.source or b"") + b"/" + name)
+    def _answer(
+        self,
+        place: RecordedDirectory,
+        status: os.stat_result,
+        text: bytes,
+        states: array[int],
+    ) -> int | Difference:
+        """What there is to say of a directory that has the attributes that it would have now, and just these names.
 
-    def _check_state(self, place: RecordedDirectory, status: os.stat_result, text: bytes) -> None:
-        """It is as Install has left it, or holds just these names, and has the attributes that it would have now."""
-        if place.state is None:
-            return
-        if is_state_unknown(place.state):
-            require(self._names(place.real) == _names_in(text))
-            require(
-                attributes_in_state(status.st_mode, status.st_uid, status.st_gid) == self._created.attributes
-            )
-            dir_fd = self._places.of(place.real)
-            require(place_acl(dir_fd, ACCESS) is None and place_acl(dir_fd, DEFAULT) is None)
-        else:
-            require(is_in_state(status, place.state) and place.state.endswith(self._created.attributes))
+        Where Install has not created it, it may have others, too.
+        """
+        require(place.inode in {0, status.st_ino})
+        state = b""
+        is_lasting = False
+        if place.state is not None:
+            if not is_state_unknown(place.state) and is_in_state(status, place.state):
+                require(place.state.endswith(self._created.attributes))
+            else:
+                state, is_lasting = self._state_now(place, text)
+        unchanged = states.count(UNCHANGED)
+        found = b"" if unchanged == len(states) else states.tobytes()
+        return Difference(unchanged, found, state, is_lasting) if found or state else unchanged
 
-    def _names(self, real: bytes) -> set[bytes]:
-        """All that is in this directory."""
-        dir_fd = self._places.opened(real)
+    def _state_now(self, place: RecordedDirectory, text: bytes) -> tuple[bytes, bool]:
+        """The state of a directory that has changed since, or of which that is not known; and whether it is a lasting one."""
+        dir_fd = self._places.opened(place.real)
         try:
-            return {os.fsencode(name) for name in os.listdir(dir_fd)}
+            looked_ns = clock_ns()
+            status = os.fstat(dir_fd)  # before its names: what appears meanwhile will have changed the state
+            names = {os.fsencode(name) for name in os.listdir(dir_fd)}
         finally:
             os.close(dir_fd)
+        require(names == self._recorded.names_in(place.path) | {name for name, _kind in _kinds_in(text)})
+        require(attributes_in_state(status.st_mode, status.st_uid, status.st_gid) == self._created.attributes)
+        place_fd = self._places.of(place.real)
+        require(place_acl(place_fd, ACCESS) is None and place_acl(place_fd, DEFAULT) is None)
+        return directory_state(status), status.st_ctime_ns < looked_ns
 
-    def _check_names(self, source: bytes, status: os.stat_result, text: bytes) -> None:
-        """These are still all that are in this directory of the archive."""
-        if not self._index.lists_all(source, status):
-            require(_names_in(text) == set(os.listdir(source)))
+    def _state_of_link(
+        self, found: bytes, name: bytes, source: _Side, real: _Side, inherited: HandedDown
+    ) -> int:
+        """UNCHANGED when what is listed of it is what would be listed now of what is there, if it is as it is to be."""
+        wanted = os.lstat(source.prefix + name, dir_fd=source.dir_fd)
+        require(found.endswith(b" " + escape(name)))
+        try:
+            there = os.lstat(real.prefix + name, dir_fd=real.dir_fd)
+        except FileNotFoundError:
+            return UNKNOWN
+        require(not stat.S_ISDIR(there.st_mode))
+        is_met = wanted_of(wanted, None, inherited, is_root=self._is_root).is_met_by_link(there)
+        if not is_met or not stat.S_ISLNK(there.st_mode):
+            return UNKNOWN
+        target = os.readlink(source.prefix + name, dir_fd=source.dir_fd)
+        is_as_left = found == b"%b %b" % (link_fields(there, target), escape(name))
+        return UNCHANGED if is_as_left else UNKNOWN
 
-    def _checked_link(self, spelled: bytes, source_fd: int, real_fd: int, inherited: HandedDown) -> bytes:
-        """What would be listed of a link that is as it would be now."""
-        name = unescape(spelled)
-        there = os.lstat(name, dir_fd=real_fd)
-        wanted = wanted_of(os.lstat(name, dir_fd=source_fd), None, inherited, is_root=self._is_root)
-        require(stat.S_ISLNK(there.st_mode) and wanted.is_met_by_link(there))
-        return b"%b %b" % (link_fields(there, os.readlink(name, dir_fd=source_fd)), spelled)
+
+class _Side(NamedTuple):
+    """How the entries of a directory are reached: with this before their names, and this descriptor, if there is one."""
+
+    prefix: bytes
+    dir_fd: int | None
 
 
 class _Created(NamedTuple):
@@ -204,6 +305,23 @@ def _as_created_now(recorded: RecordedDirectories, places: Places) -> _Created:
     return created.pop() if created else _Created(b"", handed_down(0, 0, None))
 
 
-def _names_in(text: bytes) -> set[bytes]:
-    """The names of these entries of the index."""
-    return {unescape(line.rpartition(b" ")[2]) for line in text.split(b"\n")[:-1]}
+def _kinds_in(text: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Name and kind of each of these entries of the index."""
+    for line in text.split(b"\n")[:-1]:
+        fields, _space, spelled = line.rpartition(b" ")
+        yield unescape(spelled), fields if len(fields) == 1 else _FILE
+
+
+def _kinds_now(directory: bytes) -> dict[bytes, bytes]:
+    """Name → kind of all that is in a directory."""
+    with os.scandir(directory) as entries:
+        return {
+            entry.name: LINK
+            if entry.is_symlink()
+            else DIRECTORY
+            if entry.is_dir(follow_symlinks=False)
+            else _FILE
+            if entry.is_file(follow_symlinks=False)
+            else b"?"
+            for entry in entries
+        }

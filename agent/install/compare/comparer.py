@@ -45,6 +45,8 @@ class Comparer:
         places: of the directories of the host.
         fresh: knows what they hand down.
         for_other_user: somebody else will install, so that nobody knows which group new files get.
+        has_looked: the survey has seen all of the planned files, which may be a part of those in their directories, and none of
+            which is as it is to be.
     """
 
     def __init__(
@@ -55,12 +57,14 @@ class Comparer:
         fresh: FreshDirectories,
         *,
         for_other_user: bool = False,
+        has_looked: bool = False,
     ) -> None:
         self._previous = previous
         self._index = index
         self._places = places
         self._fresh = fresh
         self._knows_group = not for_other_user
+        self._has_looked = has_looked
         self._is_root = os.geteuid() == 0
 
     def recognise(self, files: PlannedFiles, survey: Survey | None = None) -> tuple[Findings, list[int]]:
@@ -75,6 +79,8 @@ class Comparer:
             return findings, []
         findings.pending = ()
         source, real = files.source_directory, files.directory.real
+        if self._has_looked and survey is not None:
+            return self._recognised(findings, files.names, {}, survey.of(source, real))
         known, entries = self._previous.of(real), self._index.of(source)
         if not known or not entries or not self._hands_nothing_down(files.directory):
             return findings, list(range(len(files.names)))
@@ -102,6 +108,12 @@ class Comparer:
                 findings.note_pending(position, state)
                 findings.trusts_index = True
         return findings, unknown
+
+    def _entries_of(self, files: PlannedFiles) -> dict[bytes, bytes]:
+        """Name → fields of the archive's index, of these files, and perhaps of others in their directory."""
+        if self._has_looked:
+            return self._index.some_of(files.source_directory, files.names)
+        return self._index.of(files.source_directory)
 
     @staticmethod
     def _recognised(
@@ -159,7 +171,7 @@ class Comparer:
             files,
             findings,
             known=self._previous.of(real) if files.replaces else {},
-            entries=self._index.of(files.source_directory),
+            entries=self._entries_of(files),
             handed_down=self._fresh.handed_down(files.directory),
             dir_fd=self._places.of(real),
             is_root=self._is_root,
@@ -303,17 +315,7 @@ class DirectoryComparison:
         if size <= SMALL_BYTES:
             mine = digest or _digest_of(name, size, self.source_fd)
             return mine if _digest_of(name, size, self.dir_fd) == mine else None
-        return (digest or b"") if self._are_equal(name) else None
-
-    def _are_equal(self, name: bytes) -> bool:
-        with (
-            open(os.open(name, READ, dir_fd=self.source_fd), "rb", buffering=0) as one,
-            open(os.open(name, READ, dir_fd=self.dir_fd), "rb", buffering=0) as other,
-        ):
-            while piece := one.read(SMALL_BYTES):
-                if other.read(SMALL_BYTES) != piece:
-                    return False
-        return True
+        return (digest or b"") if _are_equal(name, self.source_fd, self.dir_fd) else None
 
     def _keep(self, position: int, name: bytes, there: os.stat_result, wanted: Wanted, digest: bytes) -> bool:
         """Leave the file, and note what has to be adjusted. False when that is not possible in place."""
@@ -372,3 +374,15 @@ def _digest_of(name: bytes, size: int, dir_fd: int) -> bytes:
         return content_digest(read_as_long(descriptor, size))
     finally:
         os.close(descriptor)
+
+
+def _are_equal(name: bytes, one_fd: int, other_fd: int) -> bool:
+    """Whether the files of this name in two directories, which are of the same size, have the same content."""
+    with (
+        open(os.open(name, READ, dir_fd=one_fd), "rb", buffering=0) as one,
+        open(os.open(name, READ, dir_fd=other_fd), "rb", buffering=0) as other,
+    ):
+        while piece := one.read(SMALL_BYTES):
+            if other.read(SMALL_BYTES) != piece:
+                return False
+    return True

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
+from agent.install.records.manifest import inode_in_state
 from agent.install.revision.sources import placement_of
 
 if TYPE_CHECKING:
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
     from agent.install.model.request import InstallRequest
     from agent.install.posix.places import Places
     from agent.listings import Sections
+
+
+_NONE: set[bytes] = set()
 
 
 class DifferentError(Exception):
@@ -36,12 +41,14 @@ class RecordedDirectory(NamedTuple):
         path: as the AppSpec spells it.
         real: without links.
         state: in which it was left, if that is known; None when Install has not created it.
+        inode: its number then; 0 when that is not known.
         source: what is installed there; None when it is only above something.
     """
 
     path: bytes
     real: bytes
     state: bytes | None
+    inode: int
     source: bytes | None
 
     def inner(self, name: bytes) -> bytes:
@@ -49,17 +56,19 @@ class RecordedDirectory(NamedTuple):
         return self.path.rstrip(b"/") + b"/" + name
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class RecordedDirectories:
     """All that the last Install has listed, and what belongs there now, by the path as the AppSpec spells it.
 
     Attributes:
         paths: of all of them.
+        told: what the manifest tells of each.
         states, reals, sources: as in `RecordedDirectory`; of those without a source, there is none.
         tops: those that Install has created in directories that it has not created.
     """
 
     paths: list[bytes]
+    told: dict[bytes, bytes]
     states: dict[bytes, bytes | None]
     reals: dict[bytes, bytes]
     sources: dict[bytes, bytes]
@@ -68,7 +77,24 @@ class RecordedDirectories:
     def at(self, number: int) -> RecordedDirectory:
         """One of them. There may be many, so that they are only made when they are looked at, by whoever does."""
         path = self.paths[number]
-        return RecordedDirectory(path, self.reals[path], self.states[path], self.sources.get(path))
+        inode = inode_in_state(self.told.get(path, b""))
+        return RecordedDirectory(path, self.reals[path], self.states[path], inode, self.sources.get(path))
+
+    def has_inner(self, place: RecordedDirectory, name: bytes) -> bool:
+        """Whether this directory of the archive goes where one is listed, too, and no other entry of `files` puts one."""
+        return self.sources.get(place.inner(name)) == (place.source or b"") + b"/" + name
+
+    def names_in(self, path: bytes) -> set[bytes]:
+        """Names of those that lie in this one."""
+        return self._names.get(path, _NONE)
+
+    @cached_property
+    def _names(self) -> dict[bytes, set[bytes]]:
+        names: dict[bytes, set[bytes]] = {}
+        for path in self.paths:
+            above, _slash, name = path.rpartition(b"/")
+            names.setdefault(above or b"/", set()).add(name)
+        return names
 
 
 def recorded_directories(
@@ -81,7 +107,9 @@ def recorded_directories(
         DifferentError: one is not there, or behind a link that is not followed.
     """
     states: dict[bytes, bytes | None] = {}
+    told: dict[bytes, bytes] = {}
     for fields, path in sections.directories():
+        told.setdefault(path, fields[2:])
         if fields.startswith(b"c "):
             states[path] = fields[2:]
         else:
@@ -104,7 +132,9 @@ def recorded_directories(
     ):
         return None
     reals, tops = _real_paths(states, places)
-    return RecordedDirectories(paths=list(states), states=states, reals=reals, sources=sources, tops=tops)
+    return RecordedDirectories(
+        paths=list(states), told=told, states=states, reals=reals, sources=sources, tops=tops
+    )
 
 
 def _real_paths(states: dict[bytes, bytes | None], places: Places) -> tuple[dict[bytes, bytes], list[bytes]]:

@@ -88,13 +88,18 @@ class Survey:
     def complete(self) -> None:
         """Look at what nobody else has looked at yet, and wait for the others."""
         with suppress(SecondProcessKilled):  # another process was killed: whoever needs it has to look
-            self._found = dict(zip(self._pairs, self._complete(), strict=True))
+            self._found.update(zip(self._pairs, self._complete(), strict=True))
         self._pairs, self._complete = [], list
 
     def _begin(self, look: Callable[[int], T], length: int, count: int) -> Callable[[], list[T]]:
         crew = Crew(look, processes=processes_for(count, self._processes))
         self._crews.append(crew)
         return crew.begin(look, length)
+
+    def take(self, found: dict[tuple[bytes, bytes], Found]) -> None:
+        """This was found by somebody else; nobody needs to look any more."""
+        self.close()
+        self._pairs, self._found, self._complete = [], found, list
 
     def has(self, source: bytes, real: bytes) -> bool:
         """Whether it was guessed that this directory of the archive goes to that one."""

@@ -11,8 +11,6 @@ from agent.listings import escape, unescape
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from typing_extensions import Self
-
     from agent.install.records.manifest import Record
 
 
@@ -28,6 +26,7 @@ class _Codec(Protocol):
 
 
 _C = TypeVar("_C", bound=_Codec)
+_P = TypeVar("_P", bound="_PathEntry")
 _KINDS: dict[bytes, type[_Codec]] = {}
 _LETTERS: dict[type[_Codec], bytes] = {}
 
@@ -51,7 +50,7 @@ class _PathEntry(NamedTuple):
         return escape(self.path)
 
     @classmethod
-    def decoded(cls, fields: bytes) -> Self:
+    def decoded(cls: type[_P], fields: bytes) -> _P:
         return cls(unescape(fields))
 
 

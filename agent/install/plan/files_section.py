@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from agent.install.model.directory import Directory, Standing
@@ -22,6 +23,8 @@ from agent.install.revision.sources import (
 from agent.logs import get_logger
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from agent.appspec import FileMapping
     from agent.archive_index import ArchiveIndex
     from agent.install.compare.other_groups import OtherGroups
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from agent.install.plan.conflicts import Obstacle
     from agent.install.posix.places import Places
     from agent.install.records.installed import Previous
+    from agent.install.revision.sources import SourceEntry
 
 log = get_logger()
 
@@ -76,8 +80,18 @@ def plan_section(
     index: ArchiveIndex,
     others: OtherGroups,
     places: Places,
+    *,
+    entries_of: Callable[[FileMapping], Iterable[SourceEntry]] | None = None,
 ) -> PlannedSection:
     """All of the section; what is wrong is part of the answer.
+
+    Args:
+        request: what is to be installed.
+        previous: what is ours.
+        index: of the archive.
+        others: the other groups.
+        places: of this Install.
+        entries_of: what of the archive an entry of `files` copies, a directory before what is in it; None = all that it says.
 
     Raises:
         OSError: something can't be looked at.
@@ -88,10 +102,13 @@ def plan_section(
     destinations = Destinations(behavior, previous, others, places, agents_own)
     clearance = Clearance(behavior, previous, destinations, places, origins)
     section = PlannedSection(clearance=clearance, destinations=destinations)
-    walk = _Walk(request, previous, index, origins, section)
+    walk = _Walk(previous, origins, section)
+    if entries_of is None:
+        follows, archive = request.options.follow_directory_symlinks, os.fsencode(request.archive)
+        entries_of = partial(source_entries, archive, index, follow_links=follows)
     for mapping in request.appspec.files:
         try:
-            walk.plan(mapping)
+            walk.plan(mapping, entries_of(mapping))
         except SourceProblem as problem:
             section.problems.append(str(problem))
     return section
@@ -100,18 +117,8 @@ def plan_section(
 class _Walk:
     """Goes through the entries, and adds what they want to the section."""
 
-    def __init__(
-        self,
-        request: InstallRequest,
-        previous: Previous,
-        index: ArchiveIndex,
-        origins: Origins,
-        section: PlannedSection,
-    ) -> None:
-        self._archive = os.fsencode(request.archive)
-        self._follows_links = request.options.follow_directory_symlinks
+    def __init__(self, previous: Previous, origins: Origins, section: PlannedSection) -> None:
         self._previous = previous
-        self._index = index
         self._origins = origins
         self._section = section
         self._clearance = section.clearance
@@ -119,8 +126,8 @@ class _Walk:
         self._directories_in: dict[bytes, set[bytes]] = {}
         self._next_number = 0
 
-    def plan(self, mapping: FileMapping) -> None:
-        """Add all that one entry wants.
+    def plan(self, mapping: FileMapping, entries: Iterable[SourceEntry]) -> None:
+        """Add all that one entry wants of these.
 
         Raises:
             SourceProblem: it is wrong in itself.
@@ -136,7 +143,6 @@ class _Walk:
                 " directories deep; choose another one"
             )
         below, directory = b"", self._directory(mapping, destination)
-        entries = source_entries(self._archive, self._index, mapping, follow_links=self._follows_links)
         for entry in entries:
             if entry.below != below:
                 below = entry.below

@@ -33,7 +33,7 @@ class InstallPlan:
         previous: what the plan is based on.
         index: what is known of the archive.
         asked: what it comes from, as `asked_by` tells it.
-        repetition: when there is one, everything stays as it is, and there are no steps.
+        repetition: when there is one, everything that the steps do not name stays as it is, and no name comes or goes.
         states: of the directories that are ours, by their real path, as `lasting_state` tells them.
         file_count: number of files and links.
         mount_points: where file systems are mounted that the destinations lie on, and that may be absent one day.

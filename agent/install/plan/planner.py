@@ -13,6 +13,7 @@ from agent.errors import CommandFailure
 from agent.install.compare.other_groups import OtherGroups
 from agent.install.compare.repetition import asked_by, find_repetition
 from agent.install.model.steps import PlannedFiles
+from agent.install.plan.changes import plan_changes
 from agent.install.plan.conflicts import conflicts_of
 from agent.install.plan.files_section import plan_section
 from agent.install.plan.mounted import check_mounted, mount_points_of
@@ -21,18 +22,17 @@ from agent.install.plan.plan import InstallPlan
 from agent.install.plan.reasons import listed
 from agent.install.plan.removals import planned_removals
 from agent.install.posix.link_rule import link_rule
-from agent.install.posix.open_directories import PlaceChanged
+from agent.install.posix.open_directories import FEW_OPEN, PlaceChanged
 from agent.install.posix.places import Places
 from agent.install.posix.protection import remedy_for
-from agent.install.records.installed import Previous
 from agent.install.records.previous import previous_of, read_records
 from agent.logs import get_logger
 
 if TYPE_CHECKING:
-    from agent.install.compare.repetition import Repetition
     from agent.install.compare.survey import Survey
     from agent.install.model.request import InstallRequest
     from agent.install.plan.files_section import PlannedSection
+    from agent.install.records.installed import Previous
 
 log = get_logger()
 
@@ -41,9 +41,15 @@ class ChangedWhilePlanned(CommandFailure):
     """Somebody has replaced or removed a directory while the Install was planned: it may work when it is planned again."""
 
 
-def places_of(request: InstallRequest) -> Places:
-    """No place is resolved yet. To be closed in the end."""
-    return Places(link_rule(request.instructions_directory, request.options.follow_links_of_others))
+def places_of(request: InstallRequest, most_open: int = FEW_OPEN) -> Places:
+    """No place is resolved yet. To be closed in the end.
+
+    Args:
+        request: what is to be installed.
+        most_open: how many directories are kept open.
+    """
+    rule = link_rule(request.instructions_directory, request.options.follow_links_of_others)
+    return Places(rule, most_open)
 
 
 def plan_install(
@@ -95,13 +101,16 @@ def _plan(
     others = OtherGroups(files.directory, files.group_id, places)
     records, index = read_records(files), ArchiveIndex(request.archive)
     asked = asked_by(request, index)
-    if survey is not None and trusts_states:
-        repetition = find_repetition(
-            request, asked, records, index, others=others, places=places, survey=survey
-        )
-        if repetition is not None:
-            return _plan_of_nothing(repetition, index, asked)
     try:
+        if survey is not None and trusts_states:
+            repetition = find_repetition(
+                request, asked, records, index, others=others, places=places, survey=survey
+            )
+            if repetition is not None:
+                plan = plan_changes(request, repetition, asked, index=index, others=others, places=places)
+                if plan is not None:
+                    survey.take(repetition.found())
+                    return plan
         previous = previous_of(records, places)
         check_mounted(files, records, previous, places)
         if not trusts_states:
@@ -152,21 +161,3 @@ def _raise_problems(
         raise CommandFailure("install-source-invalid", message)
     if section.obstacles:
         raise conflicts_of(request, section.obstacles, others, previous.doubts)
-
-
-def _plan_of_nothing(repetition: Repetition, index: ArchiveIndex, asked: bytes) -> InstallPlan:
-    return InstallPlan(
-        steps=[],
-        foreign=[],
-        removals=[],
-        edited=[],
-        shared={},
-        outdated_directories=[],
-        has_attributes=False,
-        previous=Previous(),
-        index=index,
-        asked=asked,
-        states={},
-        repetition=repetition,
-        file_count=repetition.file_count,
-    )

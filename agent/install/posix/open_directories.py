@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import stat
 from collections import OrderedDict
-from typing import NoReturn
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 from agent.install.posix.births import UNKNOWN, born_ns, may_be_same
 
@@ -14,7 +19,8 @@ PLACE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """How directories are opened to reach what is in them; also those that can't be listed."""
 
 _LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_MOST_OPEN = 128
+FEW_OPEN, _MOST_OPEN = 128, 8192
+_OPEN_BESIDE = 512
 NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 """Errors that say that there is nothing at a path; others say that nobody knows."""
 
@@ -26,6 +32,22 @@ class PlaceChanged(OSError):
         super().__init__(errno.ESTALE, "it was replaced or removed meanwhile", real)
 
 
+@contextmanager
+def many_open() -> Iterator[int]:
+    """Let this process keep many directories open meanwhile; how many, as far as its limits let it.
+
+    Programs that are started meanwhile would get the same limit, so nothing is.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_OPEN + _OPEN_BESIDE
+    limit = max(soft, wanted if hard == resource.RLIM_INFINITY else min(hard, wanted))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        yield max(min(limit - _OPEN_BESIDE, _MOST_OPEN), FEW_OPEN)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 class OpenDirectories:
     """Directories by their real paths, each component of which is opened without following a link.
 
@@ -33,9 +55,13 @@ class OpenDirectories:
     one, or an error. Descriptors stand for the places only (O_PATH): good for everything that takes `dir_fd`, also where
     we may not list the directory. A bounded number of them is kept open: use each before the next call. Close it in
     the end.
+
+    Args:
+        most_open: how many are kept open, so that they need not be found again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_open: int = FEW_OPEN) -> None:
+        self._most_open = most_open
         self._open: OrderedDict[bytes, int] = OrderedDict()
         self._other_names: dict[bytes, bytes] = {}
         self._identities: dict[bytes, int] = {}
@@ -61,7 +87,7 @@ class OpenDirectories:
             return known
         descriptor = os.open(b"/", PLACE) if real == b"/" else self._opened(real, PLACE)
         self._open[real] = descriptor
-        if len(self._open) > _MOST_OPEN:
+        if len(self._open) > self._most_open:
             os.close(self._open.popitem(last=False)[1])
         return descriptor
 

@@ -13,7 +13,7 @@ import stat
 from enum import Enum, auto
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.install.posix.open_directories import OpenDirectories
+from agent.install.posix.open_directories import FEW_OPEN, OpenDirectories
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,10 +59,11 @@ class Places(OpenDirectories):
 
     Args:
         rule: which links are followed; None = none, which is for directories that are known by their real paths.
+        most_open: as of `OpenDirectories`.
     """
 
-    def __init__(self, rule: LinkRule | None = None) -> None:
-        super().__init__()
+    def __init__(self, rule: LinkRule | None = None, most_open: int = FEW_OPEN) -> None:
+        super().__init__(most_open)
         self._rule = rule
         root = Resolved(b"/", Kind.DIRECTORY)
         self._resolved: dict[bytes, Resolved] = {b"/": root, b"": root}

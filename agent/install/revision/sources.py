@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from agent.archive_index import DIRECTORY, LINK, UNKNOWN
 from agent.logs import get_logger
@@ -72,9 +72,12 @@ class SourceDirectory(NamedTuple):
     below: bytes
 
 
+SourceEntry: TypeAlias = SourceFiles | SourceDirectory
+
+
 def source_entries(
     archive: bytes, index: ArchiveIndex, mapping: FileMapping, *, follow_links: bool
-) -> Iterator[SourceFiles | SourceDirectory]:
+) -> Iterator[SourceEntry]:
     """Everything that one entry of `files` copies: a directory before what is in it, names sorted.
 
     A source that is itself a link to a directory of the archive stands for that directory, as in the existing agents.
@@ -213,7 +216,7 @@ class _Walk:
     def __init__(
         self, archive: bytes, index: ArchiveIndex, mapping: FileMapping, *, follow_links: bool
     ) -> None:
-        self.found: list[SourceFiles | SourceDirectory] = []
+        self.found: list[SourceEntry] = []
         self._archive = archive
         self._index = index
         self._mapping = mapping
