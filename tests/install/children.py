@@ -11,6 +11,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from agent.install.posix import batched
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -120,14 +122,21 @@ def killed_before(number: int, body: Callable[[Callable[..., None]], object]) ->
 def before_each_change(call: Callable[[str], None]) -> None:
     """From now on `call` runs before whatever this process changes in the file system, save writing to open files.
 
-    What it raises stops the change. This can't be taken back, so it is for forked processes only.
+    What it raises stops the change. This can't be taken back, so it is for forked processes only. What the compiled
+    library changes in one call, Python changes in the same steps, one by one: of these it can be told.
     """
+    setattr(batched, "library", no_library)  # noqa: B010 - of another type
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event in _CHANGING or (event == "open" and _is_for_writing(arguments)):
             call(event)
 
     sys.addaudithook(hook)
+
+
+def no_library() -> None:
+    """What there is on a host without a C compiler."""
+    return
 
 
 def _is_for_writing(arguments: tuple[Any, ...]) -> bool:

@@ -12,6 +12,7 @@ import pytest
 
 from agent.install.posix import batched
 from tests.install.again import TREE, forget_states, install_until_known
+from tests.install.children import no_library
 from tests.install.host import Host
 
 if TYPE_CHECKING:
@@ -52,6 +53,6 @@ def known(request: pytest.FixtureRequest, host: Host) -> Host:
 def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether what is usual is done for a whole directory by the compiled library, or by Python as on hosts without it."""
     if request.param == "python":
-        monkeypatch.setattr(batched, "library", lambda: None)
+        monkeypatch.setattr(batched, "library", no_library)
     elif batched.library() is None:
         pytest.skip("the library was not compiled: there is no C compiler")
