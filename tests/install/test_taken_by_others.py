@@ -124,3 +124,28 @@ def test_the_report_names_it_too_when_the_undo_needs_two_tries(host: Host) -> No
 
     assert failure is not None
     assert f"{host.dest}/app/conf" in failure.message
+
+
+@pytest.mark.parametrize("is_undone", [True, False])
+def test_a_directory_with_the_longest_name_is_kept_beside(host: Host, *, is_undone: bool) -> None:
+    """Its own name leaves no room for more, and no later Install could begin while it can't be done."""
+    name = "c" * 255
+    host.install({"app/a": "1", f"app/{name}/x": "1"})
+    request = host.request({"app/a": "2", f"app/{name}": "a file now"})
+    app = host.dest / "app"
+
+    def use_it() -> None:
+        (hidden,) = [path for path in app.glob(".install-*.new") if path.is_dir()]
+        (hidden / "theirs").write_text("theirs")
+        if is_undone:
+            (app / "other").write_text("theirs")
+            (app / "other").replace(app / name)
+
+    use = at_step(Moment.COMMIT, use_it)
+    observer = both(use, failing_at(Moment.COMMIT)) if is_undone else use
+
+    failure_of(lambda: install(request, observer=observer))
+
+    assert host.leftovers() == []
+    (kept,) = app.glob("c*.kept-*")
+    assert (kept / "theirs").read_text() == "theirs"

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 _NEW = b".install-%b-%d.new"
 
 
+_LONGEST_KEPT = 220  # of 255 bytes, so that what is added to the name has room
+
+
 def hidden_prefix(token: bytes) -> bytes:
     """What all hidden names of an Install begin with."""
     return b".install-%b-" % token
@@ -32,4 +35,4 @@ def old_name(token: bytes, number: int) -> bytes:
 
 def kept_name(token: bytes, name: bytes) -> bytes:
     """Name of a directory that has to give way to what is to have its name, when others have put files into it."""
-    return b"%b.kept-%b" % (name, token)
+    return b"%b.kept-%b" % (name[:_LONGEST_KEPT], token)

@@ -56,16 +56,16 @@ class BroughtDirectories:
             return False
         status = status or self._places.status(found.real)
         above = self._same.get(path.rpartition(b"/")[0])
-        is_same = inode == status.st_ino
-        if is_same and above is not None and _only_owner_writes(above, status):
-            self._same[path] = status
-            return False
-        why = self._places.brought(found.real, is_above_known=above is not None)
-        if is_same and (not why or born_ns(self._places.of(found.real)) <= self._written_ns):
-            self._same[path] = status
-            return False
+        is_same = inode == status.st_ino and (
+            (above is not None and _only_owner_writes(above, status))
+            or born_ns(self._places.of(found.real)) <= self._written_ns
+        )
+        # Who may write where is asked last: it may be a question to a directory service.
+        why = "" if is_same else self._places.brought(found.real, is_above_known=above is not None)
         if why:
             log.info("recorded_directory_replaced", path=os.fsdecode(path), not_trusted=why)
+        elif inode == status.st_ino:
+            self._same[path] = status
         return bool(why)
 
 
