@@ -208,11 +208,7 @@ class AsLeft:
         return states
 
     def _answer(
-        self,
-        place: RecordedDirectory,
-        status: os.stat_result,
-        text: bytes,
-        states: array[int],
+        self, place: RecordedDirectory, status: os.stat_result, text: bytes, states: array[int]
     ) -> int | Difference:
         """What there is to say of a directory that has the attributes that it would have now, and just these names.
 

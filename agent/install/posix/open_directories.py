@@ -125,15 +125,14 @@ class OpenDirectories:
         links and files.
 
         Raises:
-            OSError: that can't be told, or the directory is not the one any more that was found. It names the whole path.
+            OSError: that can't be told, or the directory is not the one any more that was found.
         """
         try:
-            return os.stat(name, dir_fd=self.of(directory), follow_symlinks=False)
+            return self.entry(directory, name)
         except OSError as error:
-            if error.errno in NOT_THERE:
-                return None
-            error.filename = directory.rstrip(b"/") + b"/" + name
-            raise
+            if error.errno not in NOT_THERE:
+                raise
+            return None
 
     def entry(self, directory: bytes, name: bytes) -> os.stat_result:
         """Status of what has this name in a directory, a link or not, as it is now.
@@ -170,9 +169,8 @@ class OpenDirectories:
         Raises:
             OSError: as `of`.
         """
-        if real not in self._identities:
-            self._identities[real] = _identity(self.status(real))
-        return self._identities[real]
+        known = self._identities.get(real)
+        return self._identities.setdefault(real, _identity(self.status(real))) if known is None else known
 
     def inode(self, real: bytes) -> int:
         """Number of this directory; it is not looked at again for that.
@@ -236,8 +234,7 @@ class OpenDirectories:
 
     def _is_known(self, real: bytes, status: os.stat_result) -> bool:
         """Whether this is the status of the directory that the path stands for."""
-        inode = status.st_ino
-        is_same = self._identities.get(real) == _identity(status)
+        inode, is_same = status.st_ino, self._identities.get(real) == _identity(status)
         return is_same and self._inodes.get(real, inode) == inode
 
     def _has_birth(self, real: bytes, descriptor: int) -> bool:
