@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.install.posix.acl import ACCESS, read_acl, writers
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_TAKEN = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR})
 _DEEPEST = 100  # levels of directories that are open at the same time
 
 
@@ -145,10 +147,23 @@ class _Tree:
     def _bring_up(self, dir_fd: int, name: bytes, inode: int, *, is_brought: bool) -> None:
         if is_brought:
             self._brought.add(inode)
-        upper = b"deeper-%d" % inode
-        os.rename(name, upper, src_dir_fd=dir_fd, dst_dir_fd=self._top)
+        upper = self._moved_up(dir_fd, name, b"deeper-%d" % inode)
         if os.stat(upper, dir_fd=self._top, follow_symlinks=False).st_ino != inode:
             raise NotOurs  # somebody has put another one in its place meanwhile
+
+    def _moved_up(self, dir_fd: int, name: bytes, wanted: bytes) -> bytes:
+        """Give what has this name the wanted one at the top, or that with a number where somebody has taken it; that name."""
+        upper = wanted
+        for number in count(2):
+            try:
+                os.rename(name, upper, src_dir_fd=dir_fd, dst_dir_fd=self._top)
+            except OSError as error:
+                if error.errno not in _TAKEN:
+                    raise
+                upper = b"%b-%d" % (wanted, number)
+            else:
+                break
+        return upper
 
 
 def _unlinked(dir_fd: int, name: bytes) -> bool:

@@ -115,3 +115,35 @@ def test_names_beside_which_something_is_kept_may_be_taken(host: SharedHost, out
     assert [] == [left for left in host.leftovers() if "journal" in left]
     assert (host.www / "x").read_text() == "a file"
     assert len(list(host.www.glob("*.kept-*-2"))) == 1
+
+
+@pytest.mark.parametrize("kind", ["directory", "file"])
+def test_the_names_under_which_deep_directories_are_emptied_may_be_taken(host: SharedHost, kind: str) -> None:
+    """They are moved up in the tree that is removed, which may be the user's."""
+    given = f"\npermissions: [{{object: '@DEST@/home', owner: {USER}, type: [directory]}}]"
+    request = host.request({"app/new/a": "a"}, WWW + given, durable=False)
+    ended(start(lambda: failure_of(lambda: install(request, observer=killed_at(Moment.SWITCH)))))
+    (hidden,) = host.www.glob(".install-*")
+
+    def plant_chain() -> None:
+        at = hidden
+        for _level in range(150):
+            at = at / "d"
+            at.mkdir()
+            taken = hidden / f"deeper-{at.stat().st_ino}"
+            if kind == "directory":
+                taken.mkdir()
+            else:
+                taken.touch()
+
+    as_user(plant_chain)
+    if kind == "directory":
+        for taken in hidden.glob("deeper-*"):  # the user has brought what only root can remove
+            (taken / "roots").mkdir()
+            (taken / "roots/secret").write_text("root's")
+
+    host.recover()
+
+    assert not (hidden / "d").exists()
+    assert [] == [left for left in host.leftovers() if "journal" in left]
+    assert (kind == "directory") == hidden.exists()
