@@ -12,6 +12,7 @@ from contextlib import closing, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
+from agent.install.apply.adjusted_files import has_content, is_same_holder
 from agent.install.apply.displacing import DisplacingDirectories
 from agent.install.apply.hidden_names import HiddenNames, sync_changes
 from agent.install.apply.journal_places import places_of_journal
@@ -35,7 +36,6 @@ from agent.install.posix.births import UNKNOWN, born_ns, may_be_same
 from agent.install.posix.copying import ITSELF, opened_for_owner
 from agent.install.posix.mounts import is_mounted
 from agent.install.posix.renames import Renames, exists, has_two_names, inode_of, is_directory
-from agent.listings import counts_seconds
 from agent.logs import get_logger
 
 if TYPE_CHECKING:
@@ -117,7 +117,6 @@ def _synced(journal: Journal, places: Places) -> list[str]:
     return []
 
 
-_COARSEST_NS = 2_000_000_000  # FAT counts every other second
 _NO_DIRECTORY = frozenset({errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
 
 
@@ -256,22 +255,34 @@ class _Restoring:
                 return  # nothing is to have its name; the line about the directory itself says what becomes of it
             self._displacing.give_way(entry, dir_fd)
             there = inode_of(dir_fd, entry.name)
-        if exists(dir_fd, old):
+        if entry.old_inode and inode_of(dir_fd, old) == entry.old_inode:
             self._restore_old_name(entry, dir_fd, new, old)
         elif there == entry.inode:
-            if not exists(dir_fd, new):
-                # Nothing was there, or it had gone by then.
-                self._observe(Moment.HIDE_NEW, entry.path)
-                self._renames.place(dir_fd, entry.name, new)
-                return
-            self._observe(Moment.RESTORE_OLD, entry.path)
-            if not self._renames.exchange(dir_fd, new, entry.name):
-                raise OSError(errno.EOPNOTSUPP, "names can't be exchanged any more")
+            self._take_name_away(entry, dir_fd, new)
         elif not there and entry.old_inode and inode_of(dir_fd, new) == entry.old_inode:
             self._observe(Moment.RESTORE_OLD, entry.path)
             self._renames.place(dir_fd, new, entry.name)
         elif there and there != entry.old_inode:
             self._leave_to_others(entry, dir_fd, new)
+
+    def _take_name_away(self, entry: Change, dir_fd: int, hidden: bytes) -> None:
+        """What this Install has put there has its place; what has the hidden name gets it, if anything was there before."""
+        beneath = inode_of(dir_fd, hidden)
+        if beneath and not entry.old_inode:
+            # Somebody has made the hidden name, and is not to get the place by that.
+            self._observe(Moment.REMOVE_NEW, entry.path)
+            os.unlink(entry.name, dir_fd=dir_fd)
+            return
+        if not beneath:
+            # Nothing was there, or it had gone by then.
+            self._observe(Moment.HIDE_NEW, entry.path)
+            self._renames.place(dir_fd, entry.name, hidden)
+            return
+        if beneath != entry.old_inode:
+            self._note_taken(entry.path)
+        self._observe(Moment.RESTORE_OLD, entry.path)
+        if not self._renames.exchange(dir_fd, hidden, entry.name):
+            raise OSError(errno.EOPNOTSUPP, "names can't be exchanged any more")
 
     def _leave_to_others(self, entry: Change, dir_fd: int, hidden: bytes) -> None:
         """Somebody has put something else at this path.
@@ -283,11 +294,14 @@ class _Restoring:
             dir_fd: of the directory that it is in.
             hidden: name of what was there, if it is not gone.
         """
-        self._taken.add(entry.path)
-        log.warning("file_of_others_kept", path=os.fsdecode(entry.path))
+        self._note_taken(entry.path)
         if entry.old_inode and inode_of(dir_fd, hidden) == entry.old_inode and is_directory(dir_fd, hidden):
             reason = "others have put something in its place"
             self._displacing.keep_beside(entry, dir_fd, hidden, reason=reason)
+
+    def _note_taken(self, path: bytes) -> None:
+        self._taken.add(path)
+        log.warning("file_of_others_kept", path=os.fsdecode(path))
 
     def _restore_old_name(self, entry: Change, dir_fd: int, new: bytes, old: bytes) -> None:
         """Give what was there its name back, where it has a hidden one of its own, since names could not be exchanged."""
@@ -319,10 +333,9 @@ class _Restoring:
             status = os.fstat(place)
             if status.st_ino != was.inode:
                 return  # somebody has replaced it meanwhile
-            is_edited = not _has_content(status, was)
-            if not _is_same_holder(status, was) or (is_edited and born_ns(place) > self._begun_ns):
-                self._taken.add(was.path)
-                log.warning("file_of_others_kept", path=os.fsdecode(was.path))
+            is_edited = not has_content(status, was)
+            if not is_same_holder(status, was) or (is_edited and born_ns(place) > self._begun_ns):
+                self._note_taken(was.path)
                 return
             self._observe(Moment.RESTORE_FILE, was.path)
             mtime_ns = status.st_mtime_ns if is_edited else was.mtime_ns
@@ -350,24 +363,6 @@ class _RestoringDirectories:
         self._hidden.discard(entry.path)
         self._observe(Moment.RESTORE_DIRECTORY, entry.path)
         _restore_directory(self._places.of(entry.path), entry)
-
-
-def _is_same_holder(status: os.stat_result, was: Adjustment) -> bool:
-    """Whether this can be the file that was adjusted: no owner is changed in place, and no setuid or setgid bit.
-
-    One that somebody else has put there may have got the number of one that has been removed, and must get neither.
-    """
-    bits = stat.S_ISUID | stat.S_ISGID
-    is_alike = status.st_uid == was.uid and status.st_mode & bits == was.mode & bits
-    return is_alike and stat.S_ISREG(status.st_mode)
-
-
-def _has_content(status: os.stat_result, was: Adjustment) -> bool:
-    """Whether nobody has written to this file since, as far as size and time tell: it has the old one, or the new."""
-    if status.st_size != was.size:
-        return False
-    coarse_ns = _COARSEST_NS if counts_seconds(status.st_mtime_ns) else 1
-    return any(abs(status.st_mtime_ns - time_ns) < coarse_ns for time_ns in (was.mtime_ns, was.new_mtime_ns))
 
 
 def _restore_directory(dir_fd: int, was: Touched) -> None:

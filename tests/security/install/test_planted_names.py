@@ -10,12 +10,13 @@ import pytest
 from agent.install import install
 from agent.install.model.moments import Moment
 from tests.install.children import ended, start
-from tests.install.host import failure_of
+from tests.install.host import failure_of, logged_by
 from tests.install.observers import at_step, both, failing_at, killed_at
-from tests.security.install.attacker import SECURITY, USER, as_user
+from tests.security.install.attacker import SECURITY, THEIRS, USER, as_user
 from tests.security.install.surroundings import FIRST, SECOND, WWW, SharedHost
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = SECURITY
@@ -147,3 +148,55 @@ def test_the_names_under_which_deep_directories_are_emptied_may_be_taken(host: S
     assert not (hidden / "d").exists()
     assert [] == [left for left in host.leftovers() if "journal" in left]
     assert (kind == "directory") == hidden.exists()
+
+
+def in_place_of_old(app: Path) -> None:
+    """The user's file is where the old one waits."""
+    for path in app.glob(".install-*.new"):
+        path.rename(path.with_name(f"aside{path.name}"))
+        path.write_text(THEIRS)
+
+
+def beside_old(app: Path) -> None:
+    """The old one would be there, if names could not be exchanged."""
+    prefix = prefix_in(app)
+    for number in range(10):
+        (app / f"{prefix}{number}.old").write_text(THEIRS)
+
+
+def beside_new(app: Path) -> None:
+    """Where something new has taken its place, nothing waits."""
+    prefix = prefix_in(app)
+    for number in range(10):
+        if not (app / f"{prefix}{number}.new").exists():
+            (app / f"{prefix}{number}.new").write_text(THEIRS)
+
+
+@pytest.mark.parametrize("act", [in_place_of_old, beside_old, beside_new])
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_what_is_planted_is_not_put_back_without_a_word(
+    host: SharedHost, act: Callable[[Path], None], *, is_killed: bool
+) -> None:
+    """An Install gives a directory to the user, and is undone: the directory is root's again, with what is in it."""
+    for_root = "files: [{source: app, destination: '@DEST@/srv/app'}]"
+    given = f"{for_root}\npermissions: [{{object: '@DEST@/srv', owner: {USER}, type: [directory]}}]"
+    first = {"app/tool": "1", "app/kept": "k"}
+    install(host.request(first, for_root, durable=False))
+    app, messages = host.srv / "app", list[str]()
+    planted = at_step(Moment.COMMIT, lambda: as_user(lambda: act(app)))
+    request = host.request({"app/tool": "2", "app/kept": "k", "app/new": "n"}, given, durable=False)
+
+    if is_killed:
+        observer = both(planted, killed_at(Moment.COMMIT))
+        ended(start(lambda: failure_of(lambda: install(request, observer=observer))))
+        messages.append(logged_by(host.recover, host.base))
+    else:
+        failure = failure_of(lambda: install(request, observer=both(planted, failing_at(Moment.COMMIT))))
+        assert failure is not None
+        messages.append(failure.message)
+
+    assert app.stat().st_uid == 0
+    assert not (app / "new").exists()
+    is_theirs = (app / "tool").read_text() == THEIRS
+    assert is_theirs == (act is in_place_of_old)
+    assert is_theirs == (str(app / "tool") in messages[0])
