@@ -42,7 +42,8 @@ class Crash(NamedTuple):
         outcome: what it makes of the host when it is completed.
         is_committed: whether it can only be completed.
         touched: where somebody has done something since.
-        beside: what he has put into new directories in whose place there will be a file again; None = nothing any more.
+        beside: what he has put into new directories in whose place there will be a file again, None = nothing any more; and
+            what is in directories in whose place he has put a file.
     """
 
     group: str

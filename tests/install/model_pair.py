@@ -227,8 +227,14 @@ class Pair:
             if self._stands_in_a_file(path):
                 crash.beside[path] = thing
             else:
+                crash.beside.update(self._give_up_directory(path))
                 _note(self.model.there, path, thing, now)
         # What is done to a new file that is taken back goes with it.
+
+    def _give_up_directory(self, path: str) -> dict[str, Thing]:
+        """Where a directory was that can't come back, since somebody has put something else there: what it held."""
+        names = [name for name in self.model.there if name.startswith(path + "/")]
+        return {name: self.model.there.pop(name) for name in names}
 
     def _stands_in_a_file(self, path: str) -> bool:
         """Whether it is in a new directory, in whose place there will be a file again."""

@@ -152,13 +152,7 @@ class OpenDirectories:
         self._identities[real] = _identity(status)
 
     def expect(self, real: bytes, inode: int, born: int = UNKNOWN) -> None:
-        """A directory with another inode, or one made at another time, is not the one that this path stands for.
-
-        Args:
-            real: the path.
-            inode: the number, which may be that of another one once the directory is removed.
-            born: what `born_ns` has told of it.
-        """
+        """A directory with another inode, or with another birth, is not the one that this path stands for."""
         self._inodes[real] = inode
         if born != UNKNOWN:
             self._born_ns[real] = born
