@@ -22,23 +22,27 @@ it had come, and the journal need not be written again for each step:
     x <directory> <name> <manifest fields, or ->    goes when the Install has succeeded
     D <path>                        a directory that goes then, if it is empty
     b <path>                        its SELinux rule goes then
+    e <offset> <digest>             all that will change has been said: where that begins in the file, and its digest
 
 Names are escaped as in the manifest. The time when an inode was made (`born`, in ns, 0 where it is not known) tells it
 from another one that has got its number since. The hidden names are made of token and number. In the phase
 `staging` only hidden names have been made, and the journal ends with the directories that were
-there, and with the new ones that have hidden names. Before the phase `switching`, the rest is added, and then everything new takes its place.
+there, and with the new ones that have hidden names. With the phase `switching` the rest is there, and everything new takes
+its place; should the digest not fit, a loss of power has left only a part of it, before anything could.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+from hashlib import blake2b
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
 from agent.errors import CommandFailure
 from agent.files import sync_directory
 from agent.install.journal.entries import Entry, decode, letter_of
 from agent.install.posix.births import born_ns
+from agent.listings import DIGEST_BYTES, content_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -50,6 +54,8 @@ E = TypeVar("E", bound=Entry)
 
 _MAGIC = b"install-journal 6 "
 _STAGING, _SWITCHING = b"staging  ", b"switching"
+_END = b"e "  # what the last line begins with: then where the changes begin, and their digest
+_LONGEST_END = 100
 _CONTINUED = ord(" ")  # what each further line of an entry begins with
 
 
@@ -71,17 +77,23 @@ def write_journal(path: Path, token: bytes, records: bytes, lines: Iterable[byte
 
 
 def complete_journal(path: Path, lines: Iterable[bytes]) -> None:
-    """Append the changes, and then mark the journal as `switching`; both are on the disk in the end.
+    """Append the changes, and mark the journal as `switching`; both are on the disk in the end.
+
+    That takes one wait: should only a part of it get there, the digest in the last line does not fit, and the mark does not
+    count.
 
     Args:
         path: of the journal.
         lines: from `encode`, or from batches.py.
     """
-    with open(path, "ab") as stream:
-        stream.writelines(lines)
-        stream.flush()
-        os.fsync(stream.fileno())
-    _mark(path, _SWITCHING)
+    with open(path, "r+b") as stream:
+        begin = stream.seek(0, os.SEEK_END)
+        digest = blake2b(digest_size=DIGEST_BYTES)
+        for line in lines:
+            stream.write(line)
+            digest.update(line)
+        stream.write(_END + b"%d %b\n" % (begin, digest.hexdigest().encode()))
+        _mark(stream, _SWITCHING)
 
 
 def note_in_journal(path: Path, lines: Iterable[bytes]) -> None:
@@ -92,15 +104,27 @@ def note_in_journal(path: Path, lines: Iterable[bytes]) -> None:
 
 def mark_staging(path: Path) -> None:
     """Mark the journal as `staging` again, on the disk: nothing new has its place. Needs no space."""
-    _mark(path, _STAGING)
-
-
-def _mark(path: Path, phase: bytes) -> None:
     with open(path, "r+b") as stream:
-        stream.seek(len(_MAGIC))
-        stream.write(phase)
-        stream.flush()
-        os.fsync(stream.fileno())
+        _mark(stream, _STAGING)
+
+
+def _mark(stream: BinaryIO, phase: bytes) -> None:
+    """Say that the journal is in this phase, and wait until all of it is on the disk."""
+    stream.seek(len(_MAGIC))
+    stream.write(phase)
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+def _is_complete(stream: BinaryIO) -> bool:
+    """Whether all that was appended with the last line is there."""
+    stream.seek(-min(_LONGEST_END, stream.seek(0, os.SEEK_END)), os.SEEK_END)
+    last, end = stream.read().rstrip(b"\n").rpartition(b"\n")[2], stream.tell()
+    begin, _blank, digest = last.removeprefix(_END).partition(b" ")
+    if not last.startswith(_END) or not begin.isdigit():
+        return False
+    stream.seek(int(begin))
+    return content_digest(stream.read(end - int(begin) - len(last) - 1)) == digest
 
 
 def mark_committed(path: Path, committed: Path) -> None:
@@ -151,6 +175,7 @@ class Journal:
             self.size = os.fstat(stream.fileno()).st_size
             self.begun_ns = born_ns(stream.fileno()) or os.fstat(stream.fileno()).st_mtime_ns
             head = stream.readline()
+            self.is_switching = head.startswith(_MAGIC + _SWITCHING) and _is_complete(stream)
         self.is_whole = head.endswith(b"\n")
         if self.is_whole and not head.startswith(_MAGIC):
             message = (
@@ -158,7 +183,6 @@ class Journal:
                 " version once, so that it puts the previous revision back; or look at what the journal names, and remove it."
             )
             raise CommandFailure("install-journal-unreadable", message)
-        self.is_switching = head.startswith(_MAGIC + _SWITCHING)
         begin = len(_MAGIC) + len(_SWITCHING) + 1
         self.token, _blank, self.records = head[begin:].rstrip(b"\n").partition(b" ")
 
