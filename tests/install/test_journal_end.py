@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agent.install.journal.entries import Hiding, MadeFiles, NewDirectory
 from agent.install.journal.journal import Journal, complete_journal, mark_staging, write_journal
 
 if TYPE_CHECKING:
@@ -50,6 +51,11 @@ LOSSES: dict[str, Callable[[bytes], bytes]] = {
     "all but the beginning": lambda content: content[: content.index(CHANGES[0])],
     "the place of the changes": lambda content: content.replace(b"\ne ", b"\ne x"),
     "the digest": lambda content: content[:-33] + b"0" * 32 + b"\n",
+    "a place beyond the end": lambda content: content.replace(b"\ne ", b"\ne 9"),
+    "a place that no file has": lambda content: content.replace(b"\ne ", b"\ne " + b"9" * 30),
+    "a place behind the changes": lambda content: (
+        content[: content.index(b"\ne ") + 3] + b"%d %b\n" % (len(content), b"0" * 32)
+    ),
 }
 
 
@@ -63,6 +69,29 @@ def test_where_the_disk_has_got_only_a_part_of_it_nothing_has_begun_to_change(
     journal.write_bytes(content)
 
     assert not Journal(journal).is_switching
+
+
+@pytest.mark.parametrize("length", [1, 9, 60])
+def test_entries_of_which_only_a_part_was_written_do_not_count(tmp_path: Path, length: int) -> None:
+    """A page that the disk has not got is one of zeros, which may begin and end in the middle of lines."""
+    path = tmp_path / "group-journal"
+    write_journal(path, b"token", b"-,-", [b"h /dest\n"])
+    begin = path.stat().st_size
+    complete_journal(
+        path, [b"c 1 2 /dest/a\n", b"f 3 /dest/a\n 4 b\n", b"c 5 6 /dest/c\n", b"n 1 7 /dest d\n"]
+    )
+    content = path.read_bytes()
+
+    for start in range(begin, len(content) - length + 1):
+        path.write_bytes(content[:start] + bytes(length) + content[start + length :])
+        journal = Journal(path)
+        whole = {b"/dest/a", b"/dest/c"}
+
+        assert not journal.is_switching
+        assert {entry.path for entry in journal.entries(NewDirectory)} <= whole
+        assert {entry.path for entry in journal.entries_newest_first(NewDirectory)} <= whole
+        assert all(entry.inodes in ({}, {b"b": 4}) for entry in journal.entries_newest_first(MadeFiles))
+        assert [b"/dest"] == [entry.path for entry in journal.entries(Hiding)]
 
 
 def test_one_wait_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ New content is made under hidden names beside its destination, and changes names
 there. So whatever moment an Install is interrupted at, the names and inodes that exist tell how far
 it had come, and the journal need not be written again for each step:
 
-    install-journal 6 <phase> <token> <state of the group's records>
+    install-journal 7 <phase> <token> <state of the group's records>
     y <directory>                   the first directory on each file system that there are changes on
     p <mount point>                 where that file system is mounted, if it may not be one day
     t <o if it is ours, or -> <inode> <born> <atime ns> <mtime ns> <mode> <uid> <gid> <access ACL, hex, or -> <default ACL> <path>
@@ -52,10 +52,13 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", bound=Entry)
 
-_MAGIC = b"install-journal 6 "
+_MAGIC = b"install-journal 7 "
 _STAGING, _SWITCHING = b"staging  ", b"switching"
 _END = b"e "  # what the last line begins with: then where the changes begin, and their digest
 _LONGEST_END = 100
+_NOT_WRITTEN = (
+    b"\0"  # what a file has after a loss of power where the disk has got nothing; lines never have it
+)
 _CONTINUED = ord(" ")  # what each further line of an entry begins with
 
 
@@ -119,12 +122,13 @@ def _mark(stream: BinaryIO, phase: bytes) -> None:
 def _is_complete(stream: BinaryIO) -> bool:
     """Whether all that was appended with the last line is there."""
     stream.seek(-min(_LONGEST_END, stream.seek(0, os.SEEK_END)), os.SEEK_END)
-    last, end = stream.read().rstrip(b"\n").rpartition(b"\n")[2], stream.tell()
-    begin, _blank, digest = last.removeprefix(_END).partition(b" ")
-    if not last.startswith(_END) or not begin.isdigit():
+    last = stream.read().rpartition(b"\n" + _END)[2]
+    begin, _blank, digest = last.removesuffix(b"\n").partition(b" ")
+    length = stream.tell() - len(_END + last) - int(begin) if begin.isdigit() else -1
+    if not last.endswith(b"\n") or length < 0:
         return False
     stream.seek(int(begin))
-    return content_digest(stream.read(end - int(begin) - len(last) - 1)) == digest
+    return content_digest(stream.read(length)) == digest
 
 
 def mark_committed(path: Path, committed: Path) -> None:
@@ -154,7 +158,8 @@ def state_of(path: Path) -> bytes:
 class Journal:
     """A journal that an Install has left. A file that breaks off early counts as one with no entries.
 
-    It breaks off only when the host died while it was written, before anything else was done. It
+    It breaks off only when the host died while it was written, before anything else was done; then
+    entries of which only a part is there don't count, in the phase `staging`. It
     may be long, so it is read anew whenever it is asked for entries.
 
     Attributes:
@@ -192,7 +197,7 @@ class Journal:
         with self._opened() as stream:
             stream.readline()
             for line in stream:
-                if line[0] in letters and line.endswith(b"\n"):
+                if line[0] in letters and line.endswith(b"\n") and _NOT_WRITTEN not in line:
                     yield cast("E", decode(line[:-1]))
 
     def entries_newest_first(self, *kinds: type[E]) -> Iterator[E]:
@@ -205,7 +210,7 @@ class Journal:
             end = start - 1
             if content[start] == _CONTINUED:
                 continue
-            if content[start] in letters:
+            if content[start] in letters and content.find(_NOT_WRITTEN, start, end_of_entry) < 0:
                 yield cast("E", decode(content[start:end_of_entry]))
             end_of_entry = end
 
