@@ -210,9 +210,10 @@ class Sections:
         return count * _LONG_LINE * _MANY < sum(end - begin for begin, end in self._parts(path))
 
     def _parts(self, path: bytes) -> Iterator[tuple[int, int]]:
-        """Begin and end of each part of the lines of this directory."""
+        """Begin and end of each part of the lines of this directory that is not empty."""
         spans = self._spans.get(path, ())
-        return ((spans[item], spans[item + 1]) for item in range(0, len(spans), 2))
+        parts = ((spans[item], spans[item + 1]) for item in range(0, len(spans), 2))
+        return ((begin, end) for begin, end in parts if begin < end)
 
     def _line(self, spelled: bytes, begin: int, end: int) -> slice | None:
         """Where the line about this name is, among those from `begin` to `end`; without its own end."""
