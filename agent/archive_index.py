@@ -202,12 +202,14 @@ class ArchiveIndex:
             return entries
         return {name: fields for name, fields in entries.items() if _ctime_ns(fields) < begin}
 
-    def text(self, directory: bytes) -> bytes:
-        """The lines of all entries of this directory, given by its full path; not to be asked where `is_doubtful`."""
-        return self._sections.text(self._below(directory))
-
     def section(self, directory: bytes) -> tuple[bytes, bytes]:
-        """The same, and its identity if these were all of its names when it had that; else empty."""
+        """The lines of all entries of this directory, and its identity when these were all of its names; else empty.
+
+        Not to be asked where the index `is_doubtful`.
+
+        Args:
+            directory: given by its full path.
+        """
         below = self._below(directory)
         return self._sections.text(below), self._identities.get(below, b"")
 

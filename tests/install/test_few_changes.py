@@ -164,6 +164,35 @@ def test_a_touched_file_is_adjusted_in_place(known: Host) -> None:
     assert (inode, 0o644, FILE_COUNT) == (path.stat().st_ino, path.stat().st_mode & 0o777, summary.unchanged)
 
 
+def _as_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("sub")
+
+
+def _as_file(path: Path) -> None:
+    path.unlink()
+    path.write_text("no link any more")
+
+
+@pytest.mark.parametrize(
+    ("name", "edit"), [("app/a", _as_link), ("app/sub/b", _as_link), ("app/link", _as_file)]
+)
+def test_a_script_has_put_a_link_for_a_file_or_a_file_for_a_link_into_the_last_archive(
+    known: Host, name: str, edit: Callable[[Path], None]
+) -> None:
+    """The last Install was asked for the same, by what was unpacked, but its records have another kind of thing there."""
+    request = known.request(TREE, durable=False)
+    let_the_clock_tick(request.archive)
+    edit(request.archive / name)
+    install(request)
+    let_the_clock_tick(known.dest)
+    assert known.tree() != read_back(known, TREE)
+
+    known.install(TREE, durable=False)
+
+    assert known.tree() == read_back(known, TREE)
+
+
 @pytest.mark.parametrize(
     "tree",
     [

@@ -28,7 +28,7 @@ from agent.install.records.manifest import (
     is_state_unknown,
     link_fields,
 )
-from agent.listings import clock_ns, escape, has_identity, unescape
+from agent.listings import clock_ns, has_identity, unescape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,11 +131,8 @@ class AsLeft:
         """The same as `_compared`; None where the library can't tell."""
         if self._library is None:
             return None
-        inherited = self._created.handed_down if place.state is not None else handed_down_at(real_fd)
-        require(inherited.default_acl is None)
-        states = self._library.compared(
-            text, listed, source_fd, real_fd, is_root=self._is_root, gid=inherited.gid
-        )
+        gid = self._inherited(place, real_fd).gid
+        states = self._library.compared(text, listed, source_fd, real_fd, is_root=self._is_root, gid=gid)
         if states is not None and (text.startswith(_DIRECTORY_LINE) or b"\n" + _DIRECTORY_LINE in text):
             lines = [line for line in text.split(b"\n") if line.startswith(_DIRECTORY_LINE)]
             names = [unescape(line[len(_DIRECTORY_LINE) :]) for line in lines]
@@ -152,10 +149,7 @@ class AsLeft:
         left = iter(listed.split(b"\n"))
         states = array("Q")
         is_root, is_escaped, lstat = self._is_root, b"%" in text, os.lstat
-        inherited = self._created.handed_down
-        if place.state is None and real.dir_fd is not None:
-            inherited = handed_down_at(real.dir_fd)
-        require(inherited.default_acl is None)
+        inherited = self._inherited(place, real.dir_fd)
         gid = inherited.gid
         below, source_fd = source
         above, real_fd = real
@@ -163,49 +157,56 @@ class AsLeft:
             fields = line.rsplit(b" ", 2)
             if len(fields) < _FIELDS_OF_FILE:
                 kind, spelled = fields
-                name = unescape(spelled) if is_escaped else spelled
-                if kind != LINK:
-                    require(kind == DIRECTORY and self._recorded.has_inner(place, name))
-                    continue
-                found = next(left, b"")
-                state = self._state_of_link(found, name, source, real, inherited)
-            else:
-                identity, digest, spelled = fields
-                name = unescape(spelled) if is_escaped else spelled
-                found, state = next(left, b""), UNKNOWN
-                try:
-                    there = lstat(above + name, dir_fd=real_fd)
-                except FileNotFoundError:
-                    require(found.endswith(b" " + spelled))
-                    states.append(UNKNOWN)
-                    continue
-                inode, size, mtime_ns = there.st_ino, there.st_size, there.st_mtime_ns
-                known = b"f %d %d %d %d " % (
-                    inode,
-                    size,
-                    mtime_ns,
-                    there.st_ctime_ns,
-                )  # as `file_fields` has it
-                if found == b"%b%b - %b" % (known, digest, spelled):
-                    wanted = lstat(below + name, dir_fd=source_fd)
-                    if (
-                        there.st_mode == wanted.st_mode
-                        and there.st_nlink == wanted.st_nlink == 1
-                        and wanted.st_size == size
-                        and wanted.st_mtime_ns == mtime_ns
-                        and there.st_gid == (wanted.st_gid if is_root else gid)
-                        and (not is_root or there.st_uid == wanted.st_uid)
-                        and identity == b"%d %d %d %d" % (wanted.st_ino, size, mtime_ns, wanted.st_ctime_ns)
-                    ):
-                        state = UNCHANGED
+                if kind == LINK:
+                    states.append(self._state_of_link(next(left, b""), spelled, source, real, inherited))
                 else:
-                    require(found.endswith(b" " + spelled) and not stat.S_ISDIR(there.st_mode))
-                    is_told = found.startswith(known) and found[len(known)] != _UNKNOWN_DIGEST
-                    if is_told and not found.startswith(digest, len(known)) and inode > UNCHANGED:
-                        state = inode
+                    require(kind == DIRECTORY and self._recorded.has_inner(place, unescape(spelled)))
+                continue
+            identity, digest, spelled = fields
+            name = unescape(spelled) if is_escaped else spelled
+            found, state = next(left, b""), UNKNOWN
+            try:
+                there = lstat(above + name, dir_fd=real_fd)
+            except FileNotFoundError:
+                _require_file(found, spelled)
+                states.append(UNKNOWN)
+                continue
+            size, mtime_ns = there.st_size, there.st_mtime_ns
+            # As `file_fields` has it.
+            known = b"f %d %d %d %d " % (there.st_ino, size, mtime_ns, there.st_ctime_ns)
+            if found == b"%b%b - %b" % (known, digest, spelled):
+                wanted = lstat(below + name, dir_fd=source_fd)
+                if (
+                    there.st_mode == wanted.st_mode
+                    and there.st_nlink == wanted.st_nlink == 1
+                    and wanted.st_size == size
+                    and wanted.st_mtime_ns == mtime_ns
+                    and there.st_gid == (wanted.st_gid if is_root else gid)
+                    and (not is_root or there.st_uid == wanted.st_uid)
+                    and identity == b"%d %d %d %d" % (wanted.st_ino, size, mtime_ns, wanted.st_ctime_ns)
+                ):
+                    state = UNCHANGED
+            else:
+                _require_file(found, spelled)
+                require(not stat.S_ISDIR(there.st_mode))
+                if _has_other_content(found, known, digest) and there.st_ino > UNCHANGED:
+                    state = there.st_ino
             states.append(state)
         require(not next(left, b""))
         return states
+
+    def _inherited(self, place: RecordedDirectory, real_fd: int | None) -> HandedDown:
+        """What new files get from a directory; an ACL is not among that.
+
+        Args:
+            place: the directory.
+            real_fd: of it; needed where Install has not created it.
+        """
+        inherited = self._created.handed_down
+        if place.state is None and real_fd is not None:
+            inherited = handed_down_at(real_fd)
+        require(inherited.default_acl is None)
+        return inherited
 
     def _answer(
         self, place: RecordedDirectory, status: os.stat_result, text: bytes, states: array[int]
@@ -242,11 +243,12 @@ class AsLeft:
         return directory_state(status), status.st_ctime_ns < looked_ns
 
     def _state_of_link(
-        self, found: bytes, name: bytes, source: _Side, real: _Side, inherited: HandedDown
+        self, found: bytes, spelled: bytes, source: _Side, real: _Side, inherited: HandedDown
     ) -> int:
         """UNCHANGED when what is listed of it is what would be listed now of what is there, if it is as it is to be."""
+        name = unescape(spelled)
         wanted = os.lstat(source.prefix + name, dir_fd=source.dir_fd)
-        require(found.endswith(b" " + escape(name)))
+        require(found.startswith(b"l ") and found.endswith(b" " + spelled))
         try:
             there = os.lstat(real.prefix + name, dir_fd=real.dir_fd)
         except FileNotFoundError:
@@ -256,7 +258,7 @@ class AsLeft:
         if not is_met or not stat.S_ISLNK(there.st_mode):
             return UNKNOWN
         target = os.readlink(source.prefix + name, dir_fd=source.dir_fd)
-        is_as_left = found == b"%b %b" % (link_fields(there, target), escape(name))
+        is_as_left = found == b"%b %b" % (link_fields(there, target), spelled)
         return UNCHANGED if is_as_left else UNKNOWN
 
 
@@ -299,6 +301,29 @@ def _as_created_now(recorded: RecordedDirectories, places: Places) -> _Created:
         created.add(_Created(attributes, fresh.handed_down(directory)))
     require(len(created) <= 1)
     return created.pop() if created else _Created(b"", handed_down(0, 0, None))
+
+
+def _require_file(found: bytes, spelled: bytes) -> None:
+    """Check that this line of the manifest is about the file with this name, as the archive has a file there.
+
+    A script may have put a link there before the last Install, which tells nothing of that when it says what was asked for.
+
+    Raises:
+        DifferentError: it is about a link, or another name.
+    """
+    require(found.startswith(b"f ") and found.endswith(b" " + spelled))
+
+
+def _has_other_content(found: bytes, known: bytes, digest: bytes) -> bool:
+    """Whether a file is still the one that this line of the manifest is about, and has another content than this.
+
+    Args:
+        found: the line.
+        known: what it begins with as long as the file has not changed.
+        digest: of the content.
+    """
+    told = found.removeprefix(known)
+    return len(told) < len(found) and told[0] != _UNKNOWN_DIGEST and not told.startswith(digest)
 
 
 def _kinds_in(text: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -187,7 +187,7 @@ def _add(repetition: Repetition, place: RecordedDirectory, difference: Differenc
     names = [spelled for _fields, _space, spelled in split]
     if b"%" in text:
         names = [unescape(name) for name in names]
-    # An archive with the same names and kinds has the same links.
+    # What is listed as a link is one in the archive, too, or this is no repetition.
     links = frozenset(name for name, line in zip(names, lines, strict=True) if line.startswith(b"l "))
     known = {name: item[0] for name, item in zip(names, split, strict=True)} if difference.unchanged else None
     repetition.changed.append(ChangedFiles(place.path, place.source, names, links, known, states.tobytes()))
