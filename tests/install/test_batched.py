@@ -12,17 +12,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.archive_index import identity_of
+from agent.install import install
 from agent.install.compare.survey import UNCHANGED, UNKNOWN
 from agent.install.posix import batched
 from agent.install.records.manifest import file_fields
 from agent.listings import content_digest
 from tests.install.children import in_child
+from tests.install.host import write_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from agent.install.posix.batched import Library
+    from tests.install.host import Host
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 MOST = 1000
@@ -180,12 +183,56 @@ def test_another_content_in_the_archive_tells_what_it_replaces(library: Library,
         lambda entries, listed: (b"nonsense\n", b"nonsense\n"),
         lambda entries, listed: (entries, b"f 1 2 3\n" + listed),
         lambda entries, listed: (entries, listed.replace(b"f ", b"f x", 1)),
+        lambda entries, listed: (entries, listed.replace(b"f ", b"f 0", 1)),
+        lambda entries, listed: (entries, _with_inode(listed, 2**64)),
+        lambda entries, listed: (entries, _with_inode(listed, 2**65)),
+        lambda entries, listed: (entries, listed.replace(b" -123456789 ", b" -9223372036854775808 ")),
+        lambda entries, listed: (entries, listed.replace(b" -123456789 ", b" -0 ")),
+        lambda entries, listed: (entries.replace(b" b\n", b" b\0\n"), listed.replace(b" b\n", b" b\0\n")),
+        lambda entries, listed: (entries.replace(b" b\n", b" ./b\n"), listed.replace(b" b\n", b" ./b\n")),
+        lambda entries, listed: (entries.replace(b" b\n", b" \n"), listed.replace(b" b\n", b" \n")),
     ],
 )
 def test_other_lists_are_left_to_python(library: Library, pair: Pair, lists: object) -> None:
     assert callable(lists)
 
     assert pair.compared(library, *lists(*pair.both("a", "b"))) is None
+
+
+def _with_inode(listed: bytes, more: int) -> bytes:
+    """The first file has a number that would be its own if only 64 bits of it were read."""
+    kind, inode, rest = listed.split(b" ", 2)
+    return b" ".join((kind, b"%d" % (int(inode) + more), rest))
+
+
+def test_a_time_beyond_the_numbers_of_the_library_is_left_to_python(
+    library: Library, pair: Pair, host: Host
+) -> None:
+    """Some file systems know the year 2500, of which the nanoseconds since 1970 don't fit into 64 bits."""
+    far_ns = 16_725_225_600 * 10**9
+    pair.put("a")
+    os.utime(pair.real / "a", ns=(far_ns, far_ns))
+    if (pair.real / "a").stat().st_mtime_ns != far_ns:
+        pytest.skip("this file system does not know such times")
+    os.utime(pair.source / "a", ns=(far_ns, far_ns))
+    digest = content_digest(b"content of a")
+    entries = pair.fields("a") + b" a\n"
+    listed = file_fields((pair.real / "a").lstat(), digest, has_acl=False) + b" a\n"
+    inodes = waiting(pair, "b")
+    os.utime(pair.real / ".new-b", ns=(far_ns, far_ns))
+
+    assert pair.compared(library, entries, listed) is None
+    assert pair.copied(library, "a") == ([], 0)
+    assert switched(library, pair, inodes, "b") == ([], True)
+
+    for content in ("old", "new"):
+        request = host.request({"app/a": content, "app/b": content, "app/c": content}, durable=False)
+        for name in "ab":
+            os.utime(request.archive / "app" / name, ns=(far_ns, far_ns))
+        write_index(request.archive)
+        install(request)
+    assert b" %d " % far_ns in host.records()[f"{host.group_id}-manifest"]
+    assert ["new"] * 3 == [(host.dest / "app" / name).read_text() for name in "abc"]
 
 
 def test_a_directory_in_the_place_of_a_file_is_left_to_python(library: Library, pair: Pair) -> None:
@@ -331,9 +378,9 @@ def test_files_take_their_places_and_what_they_replace_gets_theirs(library: Libr
     (pair.real / "a").write_text("old a")
     inodes = waiting(pair, "a", "b")
 
-    made, is_other = switched(library, pair, inodes, "a", "b")
+    made, is_unclear = switched(library, pair, inodes, "a", "b")
 
-    assert (2, False) == (len(made), is_other)
+    assert (2, False) == (len(made), is_unclear)
     assert [inodes[0], inodes[2]] == [now.inode for now in made]
     contents = {path.name: path.read_text() for path in pair.real.iterdir()}
     assert contents == {"a": "new a", "b": "new b", ".new-a": "old a"}
@@ -350,9 +397,9 @@ def test_what_has_appeared_or_gone_is_left_as_it_is(library: Library, pair: Pair
     (pair.real / "a").unlink()
     (pair.real / "b").unlink()
 
-    made, is_other = switched(library, pair, inodes, "a", "b", "c")
+    made, is_unclear = switched(library, pair, inodes, "a", "b", "c")
 
-    assert (1, False) == (len(made), is_other)
+    assert (1, False) == (len(made), is_unclear)
     assert (pair.real / ".new-b").read_text() == "new b"
 
 
@@ -363,6 +410,6 @@ def test_something_else_under_the_hidden_name_is_told(library: Library, pair: Pa
     (pair.real / ".new-b").write_text("somebody's")
     inodes[2] += 10**6
 
-    made, is_other = switched(library, pair, inodes, "a", "b")
+    made, is_unclear = switched(library, pair, inodes, "a", "b")
 
-    assert (1, True) == (len(made), is_other)
+    assert (1, True) == (len(made), is_unclear)

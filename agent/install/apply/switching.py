@@ -98,7 +98,7 @@ class Switcher:
         """Those of the new files that the library leaves, because one was not to be found as it was left, or is no file.
 
         Raises:
-            StepFailed: something else has the place of one now.
+            OSError: something else has the place of one now, or it can't be looked at.
         """
         new_files = list(findings.new)
         if any(new.is_link for new in new_files):
@@ -107,7 +107,7 @@ class Switcher:
         names = [files.names[new.position] for new in new_files]
         hidden = [new_name(self._token, files.number + new.position) for new in new_files]
         inodes = array("Q", [number for new in new_files for number in (new.inode, new.old_inode)])
-        made, is_other = library.switched(dir_fd, hidden, names, inodes)
+        made, is_unclear = library.switched(dir_fd, hidden, names, inodes)
         for new, now in zip(new_files, made, strict=False):
             acl = b"a" if new.has_acl else b"-"
             findings.lines[new.position] = b"f %d %d %d %d %b %b" % (
@@ -115,9 +115,11 @@ class Switcher:
                 new.digest or b"-",
                 acl,
             )  # as `file_fields` has it
-        if is_other:
-            raise failed_step(files, new_files[len(made)].position, OSError(errno.EAGAIN, _CHANGED))
-        yield from new_files[len(made) :]
+        left = iter(new_files[len(made) :])
+        if is_unclear:
+            new = next(left)
+            findings.lines[new.position] = _line_of(dir_fd, files.names[new.position], new)
+        yield from left
 
     def remove_replaced(self, files: PlannedFiles, findings: Findings) -> HiddenRemoval:
         """Remove what these files have replaced."""

@@ -20,12 +20,14 @@
 #include <unistd.h>
 
 /* To be counted up with every change of what is below; `batched.py` takes no other one. */
-int batched_version(void) { return 1; }
+int batched_version(void) { return 2; }
 
 enum { DIGEST = 32 };                  /* letters of a digest */
 enum { UNKNOWN = 0, UNCHANGED = 1 };   /* as in compare/survey.py */
 enum { NOT_SIMPLE = -1 };
 enum { BLOCK = 512, PAGE = 4096 };     /* as in copying.py */
+
+static const int64_t SECOND = 1000000000;  /* in ns */
 
 struct row {                           /* what is told of a file */
     uint64_t inode, size;
@@ -51,52 +53,86 @@ static int status_of(int descriptor, struct stat *status)
 #endif
 }
 
-static int64_t nanoseconds(struct timespec time)
+/* Whether a time fits into 64 bits as nanoseconds; some file systems can tell of others, in the years before 1678 and after 2261. */
+static int is_near(struct timespec time)
 {
-    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+    return time.tv_sec > INT64_MIN / SECOND && time.tv_sec < INT64_MAX / SECOND;
 }
 
-static void fill(struct row *row, const struct stat *status)
+static int64_t nanoseconds(struct timespec time)
 {
+    return (int64_t)time.tv_sec * SECOND + time.tv_nsec;
+}
+
+/* Whether a file can be told of in a row; then it is. */
+static int fill(struct row *row, const struct stat *status)
+{
+    if (!is_near(status->st_mtim) || !is_near(status->st_ctim))
+        return 0;
     row->inode = status->st_ino;
     row->size = (uint64_t)status->st_size;
     row->mtime_ns = nanoseconds(status->st_mtim);
     row->ctime_ns = nanoseconds(status->st_ctim);
+    return 1;
 }
 
 static int is_row(const struct row *row, const struct stat *status)
 {
     struct row now;
-    fill(&now, status);
-    return !memcmp(&now, row, sizeof now);
+    return fill(&now, status) && !memcmp(&now, row, sizeof now);
 }
 
-/* A decimal number and the blank after it. The place after these; NULL when they are not there. */
-static const char *read_number(const char *at, const char *end, int64_t *value)
+/* A decimal number, spelled as Python does, and the blank after it. The place after these; NULL when they are not there. */
+static const char *read_number(const char *at, const char *end, uint64_t *value)
 {
-    const int is_negative = at < end && *at == '-';
-    const char *begin = at += is_negative;
+    const char *begin = at;
     uint64_t sum = 0;
-    for (; at < end && *at >= '0' && *at <= '9'; at++)
-        sum = sum * 10 + (uint64_t)(*at - '0');
+    for (; at < end && *at >= '0' && *at <= '9'; at++) {
+        const uint64_t digit = (uint64_t)(*at - '0');
+        if (sum > (UINT64_MAX - digit) / 10 || (at > begin && *begin == '0'))
+            return NULL;
+        sum = sum * 10 + digit;
+    }
     if (at == begin || at == end || *at != ' ')
         return NULL;
-    *value = is_negative ? -(int64_t)sum : (int64_t)sum;
+    *value = sum;
     return at + 1;
+}
+
+/* The same, of a time, which may be one before 1970. */
+static const char *read_time(const char *at, const char *end, int64_t *value)
+{
+    const int is_negative = at < end && *at == '-';
+    uint64_t number;
+    at = read_number(at + is_negative, end, &number);
+    if (!at || number > INT64_MAX || (is_negative && !number))
+        return NULL;
+    *value = is_negative ? -(int64_t)number : (int64_t)number;
+    return at;
 }
 
 /* Inode, size and times of a file, as listings have them. The place after these; NULL when they are not there. */
 static const char *read_row(const char *at, const char *end, struct row *row)
 {
-    int64_t inode, size;
-    if ((at = read_number(at, end, &inode)) && (at = read_number(at, end, &size))
-        && (at = read_number(at, end, &row->mtime_ns)))
-        at = read_number(at, end, &row->ctime_ns);
-    if (at) {
-        row->inode = (uint64_t)inode;
-        row->size = (uint64_t)size;
-    }
+    if ((at = read_number(at, end, &row->inode)) && (at = read_number(at, end, &row->size))
+        && (at = read_time(at, end, &row->mtime_ns)))
+        at = read_time(at, end, &row->ctime_ns);
     return at;
+}
+
+/* Whether a name is spelled as it is, and can be one; then it is copied, with a zero at the end. */
+static int read_name(const char *spelled, size_t length, char name[NAME_MAX + 1])
+{
+    if (!length || length > NAME_MAX)
+        return 0;
+    for (size_t at = 0; at < length; at++) {
+        const char letter = spelled[at];
+        if (letter == '%' || letter == ' ' || letter == '/' || !letter)
+            return 0;
+        name[at] = letter;
+    }
+    name[length] = '\0';
+    return 1;
 }
 
 /*
@@ -128,7 +164,8 @@ long compare_files(const char *entries, size_t entries_length, const char *liste
             return NOT_SIMPLE;
         const char *spelled = digest + DIGEST + 1;
         const size_t length = (size_t)(end - spelled);
-        if (length > NAME_MAX || memchr(spelled, '%', length))
+        char name[NAME_MAX + 1];
+        if (!read_name(spelled, length, name))
             return NOT_SIMPLE;
 
         const char *left = listed < listed_end ? memchr(listed, '\n', (size_t)(listed_end - listed)) : NULL;
@@ -139,9 +176,6 @@ long compare_files(const char *entries, size_t entries_length, const char *liste
         if (!told || told > name_told - 1 || name_told[-1] != ' ' || memcmp(name_told, spelled, length))
             return NOT_SIMPLE;
 
-        char name[NAME_MAX + 1];
-        memcpy(name, spelled, length);
-        name[length] = '\0';
         struct stat there, source;
         uint64_t state = UNKNOWN;
         if (status_at(real_fd, name, &there)) {
@@ -149,7 +183,7 @@ long compare_files(const char *entries, size_t entries_length, const char *liste
                 return NOT_SIMPLE;
         } else if (S_ISDIR(there.st_mode)) {
             return NOT_SIMPLE;
-        } else if (is_row(&known, &there) && name_told - told > DIGEST) {
+        } else if (is_row(&known, &there) && name_told - told > DIGEST && *told != '-') {
             const int is_same = !memcmp(told, digest, DIGEST);
             if (is_same && name_told - told == DIGEST + 3 && !memcmp(told + DIGEST, " - ", 3)) {
                 if (status_at(source_fd, name, &source))
@@ -207,8 +241,10 @@ static int read_all(int descriptor, char *content, size_t size)
 static int make_copy(int dir_fd, const char *place, const char *content, const struct stat *source, int is_root,
                      unsigned gid, struct row *row)
 {
-    const int target = openat(dir_fd, place, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-                              source->st_mode & 0777);
+    int target;
+    do
+        target = openat(dir_fd, place, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, source->st_mode & 0777);
+    while (target < 0 && errno == EINTR);
     if (target < 0)
         return errno;
     const struct timespec times[2] = {source->st_atim, source->st_mtim};
@@ -227,8 +263,8 @@ static int make_copy(int dir_fd, const char *place, const char *content, const s
         error = errno;
     if (close(target) && !error)
         error = errno;
-    if (!error)
-        fill(row, &made);
+    if (!error && !fill(row, &made))
+        error = EOVERFLOW;
     return error;
 }
 
@@ -293,26 +329,25 @@ size_t copy_files(int source_fd, int dir_fd, const char *fields, const char *nam
  * names: those that they are to have, in the same way.
  * inodes: their own, and of what they replace, 0 = nothing is there; of each.
  * rows: gets one for each.
- * is_other: gets 1 where a name was changed, but something else has it then.
+ * is_unclear: gets 1 where the next name was changed, too, but something else may have it.
  *
- * The number of those that have their places. The next one has not been touched, unless `is_other`.
+ * The number of those that have their places. The next one has not been touched, unless `is_unclear`.
  */
 size_t switch_files(int dir_fd, const char *hidden, const char *names, const uint64_t (*inodes)[2], size_t count,
-                    struct row *rows, int *is_other)
+                    struct row *rows, int *is_unclear)
 {
     enum { NO_REPLACE = 1, EXCHANGE = 2 };
     size_t done = 0;
-    *is_other = 0;
+    *is_unclear = 0;
     for (; done < count; done++) {
         struct stat status;
         const unsigned flags = inodes[done][1] ? EXCHANGE : NO_REPLACE;
         if (syscall(SYS_renameat2, dir_fd, hidden, dir_fd, names, flags))
             break;
-        if (status_at(dir_fd, names, &status) || status.st_ino != inodes[done][0]) {
-            *is_other = 1;
+        if (status_at(dir_fd, names, &status) || status.st_ino != inodes[done][0] || !fill(&rows[done], &status)) {
+            *is_unclear = 1;
             break;
         }
-        fill(&rows[done], &status);
         hidden += strlen(hidden) + 1;
         names += strlen(names) + 1;
     }

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_VERSION = 1  # that of batched.c
+_VERSION = 2  # that of batched.c
 _ROW = Struct("=QQqq")
 _NUMBER_BYTES = array("Q").itemsize
 
@@ -48,11 +48,12 @@ class Switched(NamedTuple):
 
     Attributes:
         made: the first files, which have them.
-        is_other: the next name was changed, but something else has it then. Otherwise nothing was done with that one.
+        is_unclear: the next name was changed, too, but something else may have it, or it has a time that is no number of
+            ours. Otherwise nothing was done with that one.
     """
 
     made: list[Made]
-    is_other: bool
+    is_unclear: bool
 
 
 class Library:
@@ -80,7 +81,7 @@ class Library:
         )
         self._switch.restype = size
         self._switch.argtypes = (number, text, text, place, size, place, ctypes.POINTER(number))
-        self._error = number()
+        self._number = number
 
     def compared(
         self, entries: bytes, listed: bytes, source_fd: int, real_fd: int, *, is_root: bool, gid: int
@@ -126,12 +127,12 @@ class Library:
             is_root: whether they get the owners that they have in the archive.
             gid: group that new files get by themselves.
         """
-        rows = bytearray(_ROW.size * len(names))
+        rows, error = bytearray(_ROW.size * len(names)), self._number()
         count = self._copy(
             *(source_fd, dir_fd, _joined(fields), _joined(names), _joined(places) if places else None),
-            *(len(names), most_bytes, is_root, gid, _address(rows), self._error),
+            *(len(names), most_bytes, is_root, gid, _address(rows), error),
         )
-        return Copied(list(_rows(rows, count)), self._error.value)
+        return Copied(list(_rows(rows, count)), error.value)
 
     def switched(self, dir_fd: int, hidden: list[bytes], names: list[bytes], inodes: array[int]) -> Switched:
         """Let new files take their places, those that replace something in exchange for it.
@@ -142,12 +143,12 @@ class Library:
             names: that they are to have.
             inodes: of each its own, and that of what it replaces, 0 = nothing is there.
         """
-        rows = bytearray(_ROW.size * len(names))
+        rows, is_unclear = bytearray(_ROW.size * len(names)), self._number()
         count = self._switch(
             *(dir_fd, _joined(hidden), _joined(names), inodes.buffer_info()[0], len(names)),
-            *(_address(rows), self._error),
+            *(_address(rows), is_unclear),
         )
-        return Switched(list(_rows(rows, count)), bool(self._error.value))
+        return Switched(list(_rows(rows, count)), bool(is_unclear.value))
 
 
 def _joined(texts: list[bytes]) -> bytes:
