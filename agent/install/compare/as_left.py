@@ -90,10 +90,10 @@ class AsLeft:
             return None
 
     def _look(self, place: RecordedDirectory) -> int | Difference:
-        """The same.
+        """What `look_at` answers.
 
-        Nothing is done with what is as it was left, and whatever is not will be looked at by its descriptor; so a path
-        does for directories that Install has created, whose inodes are recorded, and it takes less time if they are small.
+        Nothing is done with what is as it was left, and whatever is not will be looked at by its descriptor, so that a path
+        does for a small directory of which the inode and the times are recorded, which takes less time.
 
         Raises:
             OSError, DifferentError: more than that is different.
@@ -104,7 +104,7 @@ class AsLeft:
             require(not listed)
             return self._answer(place, self._places.status(place.real), b"", _NO_FILES)
         text, identity = self._index.section(source)
-        if place.state is not None and len(listed) < _SMALL and self._library is None:
+        if place.state and not is_state_unknown(place.state) and len(listed) < _SMALL:
             source_status, status = os.lstat(source), os.lstat(place.real)
             require(stat.S_ISDIR(source_status.st_mode))
             sides = _Side(source + b"/", None), _Side(place.real + b"/", None)
@@ -128,7 +128,7 @@ class AsLeft:
     def _compared_at_once(
         self, place: RecordedDirectory, text: bytes, listed: bytes, source_fd: int, real_fd: int
     ) -> array[int] | None:
-        """The same as `_compared`; None where the library can't tell."""
+        """What `_compared` answers, found out by the library; None where that can't tell."""
         if self._library is None:
             return None
         gid = self._inherited(place, real_fd).gid
@@ -222,12 +222,12 @@ class AsLeft:
             if not is_state_unknown(place.state) and is_in_state(status, place.state):
                 require(place.state.endswith(self._created.attributes))
             else:
-                state, is_lasting = self._state_now(place, text)
+                state, is_lasting = self._state_now(place, text, status.st_ino)
         unchanged = states.count(UNCHANGED)
         found = b"" if unchanged == len(states) else states.tobytes()
         return Difference(unchanged, found, state, is_lasting) if found or state else unchanged
 
-    def _state_now(self, place: RecordedDirectory, text: bytes) -> tuple[bytes, bool]:
+    def _state_now(self, place: RecordedDirectory, text: bytes, inode: int) -> tuple[bytes, bool]:
         """The state of a directory that has changed since, or of which that is not known; and whether it is a lasting one."""
         dir_fd = self._places.opened(place.real)
         try:
@@ -236,6 +236,7 @@ class AsLeft:
             names = {os.fsencode(name) for name in os.listdir(dir_fd)}
         finally:
             os.close(dir_fd)
+        require(status.st_ino == inode)
         require(names == self._recorded.names_in(place.path) | {name for name, _kind in _kinds_in(text)})
         require(attributes_in_state(status.st_mode, status.st_uid, status.st_gid) == self._created.attributes)
         place_fd = self._places.of(place.real)
