@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from agent.install import InstallRequest
+    from agent.install.model.moments import Observer
+
 pytestmark = SECURITY
 
 ENDS = [
@@ -56,6 +59,17 @@ def plant(host: SharedHost, end: str, *, is_full: bool) -> None:
     as_user(move)
 
 
+def come_to(outcome: str, request: InstallRequest, planted: Observer) -> None:
+    """Install it, while names are planted, up to where this is what becomes of it."""
+    if outcome == "success":
+        install(request, observer=planted)
+    elif outcome == "undone":
+        failure_of(lambda: install(request, observer=both(planted, failing_at(Moment.COMMIT))))
+    else:
+        kill = killed_at(Moment.COMMIT if outcome == "recovered" else Moment.PUBLISH)
+        ended(start(lambda: failure_of(lambda: install(request, observer=both(planted, kill)))))
+
+
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("is_full", [True, False], ids=["full", "empty"])
 @pytest.mark.parametrize("outcome", ["success", "undone", "recovered", "completed"])
@@ -66,13 +80,7 @@ def test_a_directory_with_such_a_name_keeps_nobody_from_going_on(
     install(host.request(FIRST, WWW, durable=False))
     planted = at_step(Moment.COMMIT, lambda: plant(host, end, is_full=is_full))
     request = host.request(SECOND, WWW, durable=False)
-    if outcome == "success":
-        install(request, observer=planted)
-    elif outcome == "undone":
-        failure_of(lambda: install(request, observer=both(planted, failing_at(Moment.COMMIT))))
-    else:
-        kill = killed_at(Moment.COMMIT if outcome == "recovered" else Moment.PUBLISH)
-        ended(start(lambda: failure_of(lambda: install(request, observer=both(planted, kill)))))
+    come_to(outcome, request, planted)
 
     host.recover()
 
@@ -103,13 +111,7 @@ def test_names_beside_which_something_is_kept_may_be_taken(host: SharedHost, out
 
     planted = at_step(Moment.COMMIT, lambda: as_user(plant_names))
     request = host.request(after, WWW + permissions, durable=False)
-    if outcome == "success":
-        install(request, observer=planted)
-    elif outcome == "undone":
-        failure_of(lambda: install(request, observer=both(planted, failing_at(Moment.COMMIT))))
-    else:
-        kill = killed_at(Moment.COMMIT if outcome == "recovered" else Moment.PUBLISH)
-        ended(start(lambda: failure_of(lambda: install(request, observer=both(planted, kill)))))
+    come_to(outcome, request, planted)
 
     host.recover()
 
