@@ -12,11 +12,14 @@ import pytest
 
 from agent.install.posix import batched
 from tests.install.again import TREE, forget_states, install_until_known
+from tests.install.batched_pair import Pair
 from tests.install.children import no_library
 from tests.install.host import Host
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from agent.install.posix.batched import Library
 
 MEMORY = Path("/dev/shm")
 
@@ -56,3 +59,20 @@ def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(batched, "library", no_library)
     elif batched.library() is None:
         pytest.skip("the library was not compiled: there is no C compiler")
+
+
+@pytest.fixture
+def compiled() -> Library:
+    """The compiled library itself."""
+    found = batched.library()
+    if found is None:
+        pytest.skip("the library was not compiled: there is no C compiler")
+    return found
+
+
+@pytest.fixture
+def pair(place: Path) -> Iterator[Pair]:
+    """A directory of an archive and one of the host, for its functions."""
+    pair = Pair(place)
+    yield pair
+    pair.close()

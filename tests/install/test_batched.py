@@ -21,7 +21,6 @@ from tests.install.children import in_child
 from tests.install.host import write_index
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from agent.install.posix.batched import Library
@@ -29,22 +28,6 @@ if TYPE_CHECKING:
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 OTHERS = "0" * 32
-
-
-@pytest.fixture
-def library() -> Library:
-    """The library itself."""
-    found = batched.library()
-    if found is None:
-        pytest.skip("the library was not compiled: there is no C compiler")
-    return found
-
-
-@pytest.fixture
-def pair(place: Path) -> Iterator[Pair]:
-    pair = Pair(place)
-    yield pair
-    pair.close()
 
 
 @needs_compiler
@@ -68,13 +51,13 @@ def test_without_the_library_or_with_that_of_another_version_python_does_it_all(
 # Comparing
 
 
-def test_files_that_are_as_they_were_left_are_told(library: Library, pair: Pair) -> None:
+def test_files_that_are_as_they_were_left_are_told(compiled: Library, pair: Pair) -> None:
     names = ["a", "b c".replace(" ", "_"), "n" * 255, "\udcff", "-1"]
     entries, listed = pair.both(*names)
 
-    assert pair.compared(library, entries, listed) == [UNCHANGED] * len(names)
-    assert pair.compared(library, b"/ sub\n" + entries + b"/ zub\n", listed) == [UNCHANGED] * len(names)
-    assert pair.compared(library, b"", b"") == []
+    assert pair.compared(compiled, entries, listed) == [UNCHANGED] * len(names)
+    assert pair.compared(compiled, b"/ sub\n" + entries + b"/ zub\n", listed) == [UNCHANGED] * len(names)
+    assert pair.compared(compiled, b"", b"") == []
 
 
 @pytest.mark.parametrize(
@@ -91,23 +74,23 @@ def test_files_that_are_as_they_were_left_are_told(library: Library, pair: Pair)
     ids=["edited", "gone", "mode", "link count", "written in the archive", "mode in the archive", "a link"],
 )
 def test_what_is_different_is_left_to_a_closer_look(
-    library: Library, pair: Pair, harm: object, state: int
+    compiled: Library, pair: Pair, harm: object, state: int
 ) -> None:
     entries, listed = pair.both("a", "b", "c")
     assert callable(harm)
     harm(pair)
 
-    assert pair.compared(library, entries, listed) == [UNCHANGED, state, UNCHANGED]
+    assert pair.compared(compiled, entries, listed) == [UNCHANGED, state, UNCHANGED]
 
 
-def test_another_content_in_the_archive_tells_what_it_replaces(library: Library, pair: Pair) -> None:
+def test_another_content_in_the_archive_tells_what_it_replaces(compiled: Library, pair: Pair) -> None:
     entries, listed = pair.both("a", "b")
     changed = entries.replace(content_digest(b"content of b"), OTHERS.encode())
     unknown = listed.replace(content_digest(b"content of b"), b"-")
 
-    assert pair.compared(library, changed, listed) == [UNCHANGED, (pair.real / "b").stat().st_ino]
-    assert pair.compared(library, entries, unknown) == [UNCHANGED, UNKNOWN]
-    assert pair.compared(library, entries, listed.replace(b" - b\n", b" a b\n")) == [UNCHANGED, UNKNOWN]
+    assert pair.compared(compiled, changed, listed) == [UNCHANGED, (pair.real / "b").stat().st_ino]
+    assert pair.compared(compiled, entries, unknown) == [UNCHANGED, UNKNOWN]
+    assert pair.compared(compiled, entries, listed.replace(b" - b\n", b" a b\n")) == [UNCHANGED, UNKNOWN]
 
 
 @pytest.mark.parametrize(
@@ -136,10 +119,10 @@ def test_another_content_in_the_archive_tells_what_it_replaces(library: Library,
         lambda entries, listed: (entries.replace(b" b\n", b" \n"), listed.replace(b" b\n", b" \n")),
     ],
 )
-def test_other_lists_are_left_to_python(library: Library, pair: Pair, lists: object) -> None:
+def test_other_lists_are_left_to_python(compiled: Library, pair: Pair, lists: object) -> None:
     assert callable(lists)
 
-    assert pair.compared(library, *lists(*pair.both("a", "b"))) is None
+    assert pair.compared(compiled, *lists(*pair.both("a", "b"))) is None
 
 
 def _with_inode(listed: bytes, more: int) -> bytes:
@@ -149,7 +132,7 @@ def _with_inode(listed: bytes, more: int) -> bytes:
 
 
 def test_a_time_beyond_the_numbers_of_the_library_is_left_to_python(
-    library: Library, pair: Pair, host: Host
+    compiled: Library, pair: Pair, host: Host
 ) -> None:
     """Some file systems know the year 2500, of which the nanoseconds since 1970 don't fit into 64 bits."""
     far_ns = 16_725_225_600 * 10**9
@@ -164,9 +147,9 @@ def test_a_time_beyond_the_numbers_of_the_library_is_left_to_python(
     inodes = waiting(pair, "b")
     os.utime(pair.real / ".new-b", ns=(far_ns, far_ns))
 
-    assert pair.compared(library, entries, listed) is None
-    assert pair.copied(library, "a") == ([], 0)
-    assert switched(library, pair, inodes, "b") == ([], True)
+    assert pair.compared(compiled, entries, listed) is None
+    assert pair.copied(compiled, "a") == ([], 0)
+    assert switched(compiled, pair, inodes, "b") == ([], True)
 
     for content in ("old", "new"):
         request = host.request({"app/a": content, "app/b": content, "app/c": content}, durable=False)
@@ -178,25 +161,25 @@ def test_a_time_beyond_the_numbers_of_the_library_is_left_to_python(
     assert ["new"] * 3 == [(host.dest / "app" / name).read_text() for name in "abc"]
 
 
-def test_a_directory_in_the_place_of_a_file_is_left_to_python(library: Library, pair: Pair) -> None:
+def test_a_directory_in_the_place_of_a_file_is_left_to_python(compiled: Library, pair: Pair) -> None:
     entries, listed = pair.both("a")
     (pair.real / "a").unlink()
     (pair.real / "a").mkdir()
 
-    assert pair.compared(library, entries, listed) is None
+    assert pair.compared(compiled, entries, listed) is None
 
 
 # Copying
 
 
-def test_plain_files_are_copied(library: Library, pair: Pair) -> None:
+def test_plain_files_are_copied(compiled: Library, pair: Pair) -> None:
     for name, mode in (("a", 0o644), ("b", 0o755), ("empty", 0o600), ("\udcff", 0o640), ("full", 0o644)):
         (pair.source / name).write_bytes({"empty": b"", "full": b"x" * MOST}.get(name, os.fsencode(name)))
         (pair.source / name).chmod(mode)
         os.utime(pair.source / name, ns=(7, -11))
     names = sorted(path.name for path in pair.source.iterdir())
 
-    made, error = pair.copied(library, *names)
+    made, error = pair.copied(compiled, *names)
 
     assert error == 0
     for name, copy in zip(names, made, strict=True):
@@ -228,27 +211,27 @@ def _holes(path: Path) -> None:
     "change", [_set_uid, _second_name, _link, _holes, lambda path: path.write_bytes(b"x" * (MOST + 1))]
 )
 def test_what_is_no_plain_file_is_left_to_python_with_all_that_follows(
-    library: Library, pair: Pair, change: object
+    compiled: Library, pair: Pair, change: object
 ) -> None:
     for name in "abc":
         (pair.source / name).write_text(name)
     assert callable(change)
     change(pair.source / "b")
 
-    made, error = pair.copied(library, "a", "b", "c")
+    made, error = pair.copied(compiled, "a", "b", "c")
 
     assert (1, 0) == (len(made), error)
     assert [".new-a"] == [path.name for path in pair.real.iterdir()]
 
 
 def test_a_file_that_was_changed_since_it_was_unpacked_is_left_to_python(
-    library: Library, pair: Pair
+    compiled: Library, pair: Pair
 ) -> None:
     (pair.source / "a").write_text("a")
     fields = [pair.fields("a")]
     (pair.source / "a").write_text("b")
 
-    copied = library.copied(
+    copied = compiled.copied(
         pair.source_fd, pair.real_fd, fields, [b"a"], None, most_bytes=MOST, is_root=False, gid=0
     )
 
@@ -256,24 +239,24 @@ def test_a_file_that_was_changed_since_it_was_unpacked_is_left_to_python(
     assert [] == list(pair.real.iterdir())
 
 
-def test_a_name_that_is_taken_is_an_error(library: Library, pair: Pair) -> None:
+def test_a_name_that_is_taken_is_an_error(compiled: Library, pair: Pair) -> None:
     for name in "ab":
         (pair.source / name).write_text(name)
     (pair.real / ".new-b").write_text("somebody's")
 
-    made, error = pair.copied(library, "a", "b")
+    made, error = pair.copied(compiled, "a", "b")
 
     assert (1, errno.EEXIST) == (len(made), error)
     assert (pair.real / ".new-b").read_text() == "somebody's"
 
 
-def test_what_the_disk_does_not_take_is_an_error(library: Library, pair: Pair) -> None:
+def test_what_the_disk_does_not_take_is_an_error(compiled: Library, pair: Pair) -> None:
     for name in "ab":
         (pair.source / name).write_text(name * 100)
 
     def body() -> tuple[int, int]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (50, 50))
-        made, error = pair.copied(library, "a", "b")
+        made, error = pair.copied(compiled, "a", "b")
         return len(made), error
 
     assert (0, errno.EFBIG) == in_child(body)
@@ -281,12 +264,12 @@ def test_what_the_disk_does_not_take_is_an_error(library: Library, pair: Pair) -
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-def test_root_gives_the_owners_of_the_archive(library: Library, pair: Pair) -> None:
+def test_root_gives_the_owners_of_the_archive(compiled: Library, pair: Pair) -> None:
     for name, owner in (("a", (0, 0)), ("b", (12, 34)), ("c", (0, 34))):
         (pair.source / name).write_text(name)
         os.chown(pair.source / name, *owner)
 
-    made, _error = pair.copied(library, "a", "b", "c")
+    made, _error = pair.copied(compiled, "a", "b", "c")
 
     owners = [
         (status.st_uid, status.st_gid) for status in ((pair.real / f".new-{name}").stat() for name in "abc")
@@ -312,16 +295,16 @@ def waiting(pair: Pair, *names: str) -> array[int]:
     return numbers
 
 
-def switched(library: Library, pair: Pair, inodes: array[int], *names: str) -> batched.Switched:
+def switched(compiled: Library, pair: Pair, inodes: array[int], *names: str) -> batched.Switched:
     spelled = [os.fsencode(name) for name in names]
-    return library.switched(pair.real_fd, [b".new-" + name for name in spelled], spelled, inodes)
+    return compiled.switched(pair.real_fd, [b".new-" + name for name in spelled], spelled, inodes)
 
 
-def test_files_take_their_places_and_what_they_replace_gets_theirs(library: Library, pair: Pair) -> None:
+def test_files_take_their_places_and_what_they_replace_gets_theirs(compiled: Library, pair: Pair) -> None:
     (pair.real / "a").write_text("old a")
     inodes = waiting(pair, "a", "b")
 
-    made, is_unclear = switched(library, pair, inodes, "a", "b")
+    made, is_unclear = switched(compiled, pair, inodes, "a", "b")
 
     assert (2, False) == (len(made), is_unclear)
     assert [inodes[0], inodes[2]] == [now.inode for now in made]
@@ -331,28 +314,28 @@ def test_files_take_their_places_and_what_they_replace_gets_theirs(library: Libr
     assert made[0] == (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def test_what_has_appeared_or_gone_is_left_as_it_is(library: Library, pair: Pair) -> None:
+def test_what_has_appeared_or_gone_is_left_as_it_is(compiled: Library, pair: Pair) -> None:
     (pair.real / "b").write_text("old b")
     inodes = waiting(pair, "a", "b", "c")
     (pair.real / "a").write_text("appeared")
-    assert ([], False) == switched(library, pair, inodes, "a", "b", "c")
+    assert ([], False) == switched(compiled, pair, inodes, "a", "b", "c")
     assert (pair.real / "a").read_text() == "appeared"
     (pair.real / "a").unlink()
     (pair.real / "b").unlink()
 
-    made, is_unclear = switched(library, pair, inodes, "a", "b", "c")
+    made, is_unclear = switched(compiled, pair, inodes, "a", "b", "c")
 
     assert (1, False) == (len(made), is_unclear)
     assert (pair.real / ".new-b").read_text() == "new b"
 
 
-def test_something_else_under_the_hidden_name_is_told(library: Library, pair: Pair) -> None:
+def test_something_else_under_the_hidden_name_is_told(compiled: Library, pair: Pair) -> None:
     inodes = waiting(pair, "a", "b")
     (pair.real / ".new-b").unlink()
     (pair.real / "keeps the inode").write_text("")
     (pair.real / ".new-b").write_text("somebody's")
     inodes[2] += 10**6
 
-    made, is_unclear = switched(library, pair, inodes, "a", "b")
+    made, is_unclear = switched(compiled, pair, inodes, "a", "b")
 
     assert (1, True) == (len(made), is_unclear)

@@ -4,35 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.install.compare.survey import UNCHANGED
-from agent.install.posix import batched
-from tests.install.batched_pair import Pair
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from agent.install.posix.batched import Library
-
-
-@pytest.fixture
-def library() -> Library:
-    """The library itself."""
-    found = batched.library()
-    if found is None:
-        pytest.skip("the library was not compiled: there is no C compiler")
-    return found
-
-
-@pytest.fixture
-def pair(place: Path) -> Iterator[Pair]:
-    pair = Pair(place)
-    yield pair
-    pair.close()
+    from tests.install.batched_pair import Pair
 
 
 DAMAGE = st.lists(
@@ -51,7 +30,7 @@ DAMAGE = st.lists(
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=400)
 @given(damage=DAMAGE)
 def test_what_damaged_lists_say_is_not_believed(
-    library: Library, pair: Pair, damage: list[tuple[bool, float, int, bytes]]
+    compiled: Library, pair: Pair, damage: list[tuple[bool, float, int, bytes]]
 ) -> None:
     """And memory is not read, or written, beyond them."""
     entries, listed = lists = pair.both("a", "b", "n" * 255)
@@ -61,7 +40,7 @@ def test_what_damaged_lists_say_is_not_believed(
         content = content[:at] + instead + content[at + length :]
         entries, listed = (content, listed) if is_index else (entries, content)
 
-    states = pair.compared(library, entries, listed)
+    states = pair.compared(compiled, entries, listed)
 
     files = [line for line in entries.split(b"\n") if not line.startswith(b"/ ")]
     for entry, line, state in zip(files, listed.split(b"\n"), states or (), strict=False):
